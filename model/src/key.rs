@@ -1,0 +1,261 @@
+//! Record keys in canonical form: independent of integer width and of the column's character set, and sorted bytewise.
+
+use std::cmp::Ordering;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimestampMicrosecondType,
+};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::DataType;
+
+/// A key that cannot be formed. Names the column.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    #[error("key column {0} is NULL (a zero date in a key cannot be stored as NULL)")]
+    Null(String),
+    #[error("key column {0} is missing")]
+    Missing(String),
+}
+
+/// One record key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RecordKey {
+    /// A single integer column whose values fit i64.
+    Int(i64),
+    /// Everything else: the canonical bytes.
+    Bytes(Box<[u8]>),
+}
+
+/// The record keys of a batch, one a row, all of one form.
+#[derive(Debug, Clone)]
+pub enum RecordKeys {
+    Int(Vec<i64>),
+    Bytes {
+        data: Vec<u8>,
+        /// End of each row's key in `data`.
+        ends: Vec<usize>,
+    },
+}
+
+/// A borrowed record key, comparable and hashable without a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum KeyRef<'a> {
+    Int(i64),
+    Bytes(&'a [u8]),
+}
+
+impl RecordKeys {
+    /// Keys of every row of `rows`, formed from the columns called `names`, in key order.
+    pub fn of(rows: &RecordBatch, names: &[&str]) -> Result<Self, KeyError> {
+        let mut columns = Vec::with_capacity(names.len());
+        for name in names {
+            let column = rows.column_by_name(name).ok_or_else(|| KeyError::Missing((*name).into()))?;
+            if column.null_count() > 0 {
+                return Err(KeyError::Null((*name).into()));
+            }
+            columns.push(column);
+        }
+        if let [column] = columns[..]
+            && let Some(ints) = as_i64(column)
+        {
+            return Ok(Self::Int(ints));
+        }
+        let mut data = Vec::new();
+        let mut ends = Vec::with_capacity(rows.num_rows());
+        for row in 0..rows.num_rows() {
+            for column in &columns {
+                encode(column, row, &mut data);
+            }
+            ends.push(data.len());
+        }
+        Ok(Self::Bytes { data, ends })
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Int(values) => values.len(),
+            Self::Bytes { ends, .. } => ends.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline]
+    pub fn get(&self, row: usize) -> KeyRef<'_> {
+        match self {
+            Self::Int(values) => KeyRef::Int(values[row]),
+            Self::Bytes { data, ends } => {
+                let start = if row == 0 { 0 } else { ends[row - 1] };
+                KeyRef::Bytes(&data[start..ends[row]])
+            }
+        }
+    }
+
+    /// Row numbers in ascending key order; rows of one key keep their order.
+    pub fn sorted_rows(&self) -> Vec<u32> {
+        let mut rows: Vec<u32> = (0..self.len() as u32).collect();
+        rows.sort_by(|&a, &b| self.compare(a, b));
+        rows
+    }
+
+    fn compare(&self, a: u32, b: u32) -> Ordering {
+        self.get(a as usize).cmp(&self.get(b as usize))
+    }
+}
+
+impl KeyRef<'_> {
+    pub fn to_owned(self) -> RecordKey {
+        match self {
+            Self::Int(value) => RecordKey::Int(value),
+            Self::Bytes(bytes) => RecordKey::Bytes(bytes.into()),
+        }
+    }
+
+    /// Position of the key among buckets and shards: 64 bits that depend on the key's value alone.
+    pub fn hash64(self) -> u64 {
+        match self {
+            Self::Int(value) => {
+                let mut bytes = Vec::with_capacity(INTEGER_BYTES);
+                encode_integer(i128::from(value), &mut bytes);
+                xxhash_rust::xxh3::xxh3_64(&bytes)
+            }
+            Self::Bytes(bytes) => xxhash_rust::xxh3::xxh3_64(bytes),
+        }
+    }
+}
+
+impl RecordKey {
+    pub fn as_ref(&self) -> KeyRef<'_> {
+        match self {
+            Self::Int(value) => KeyRef::Int(*value),
+            Self::Bytes(bytes) => KeyRef::Bytes(bytes),
+        }
+    }
+}
+
+/// The values of an integer column that always fits i64; `None` for every other type.
+fn as_i64(column: &ArrayRef) -> Option<Vec<i64>> {
+    Some(match column.data_type() {
+        DataType::Int8 => column.as_primitive::<Int8Type>().values().iter().map(|v| i64::from(*v)).collect(),
+        DataType::Int16 => column.as_primitive::<Int16Type>().values().iter().map(|v| i64::from(*v)).collect(),
+        DataType::Int32 => column.as_primitive::<Int32Type>().values().iter().map(|v| i64::from(*v)).collect(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().values().to_vec(),
+        _ => return None,
+    })
+}
+
+/// Nine bytes hold every 64-bit integer, signed or not.
+const INTEGER_BYTES: usize = 9;
+
+/// Big-endian with an offset of 2^71, so that bytes sort as numbers and the width of the column does not matter.
+fn encode_integer(value: i128, out: &mut Vec<u8>) {
+    let shifted = value + (1_i128 << 71);
+    out.extend_from_slice(&shifted.to_be_bytes()[16 - INTEGER_BYTES..]);
+}
+
+/// Bytes with 0x00 escaped as `00 FF` and closed by `00 00`, so that composite keys neither collide nor missort.
+fn encode_bytes(value: &[u8], out: &mut Vec<u8>) {
+    for byte in value {
+        out.push(*byte);
+        if *byte == 0 {
+            out.push(0xFF);
+        }
+    }
+    out.extend_from_slice(&[0, 0]);
+}
+
+/// Sign bit flipped for positives, all bits for negatives: IEEE order as bytes. -0.0 is 0.0, as MySQL compares them.
+fn encode_float(value: f64, out: &mut Vec<u8>) {
+    let bits = if value == 0.0 { 0 } else { value.to_bits() };
+    let sorted = if bits >> 63 == 1 { !bits } else { bits ^ (1 << 63) };
+    out.extend_from_slice(&sorted.to_be_bytes());
+}
+
+fn encode(column: &ArrayRef, row: usize, out: &mut Vec<u8>) {
+    match column.data_type() {
+        DataType::Int8 => encode_integer(column.as_primitive::<Int8Type>().value(row).into(), out),
+        DataType::Int16 => encode_integer(column.as_primitive::<Int16Type>().value(row).into(), out),
+        DataType::Int32 => encode_integer(column.as_primitive::<Int32Type>().value(row).into(), out),
+        DataType::Int64 => encode_integer(column.as_primitive::<Int64Type>().value(row).into(), out),
+        DataType::Decimal128(20, 0) => {
+            encode_decimal_or_unsigned(column.as_primitive::<Decimal128Type>().value(row), out)
+        }
+        DataType::Decimal128(..) => {
+            let value = column.as_primitive::<Decimal128Type>().value(row);
+            out.extend_from_slice(&((value as u128) ^ (1 << 127)).to_be_bytes());
+        }
+        DataType::Boolean => out.push(u8::from(column.as_boolean().value(row))),
+        DataType::Float32 => encode_float(column.as_primitive::<Float32Type>().value(row).into(), out),
+        DataType::Float64 => encode_float(column.as_primitive::<Float64Type>().value(row), out),
+        DataType::Date32 => encode_integer(column.as_primitive::<Date32Type>().value(row).into(), out),
+        DataType::Timestamp(..) => {
+            encode_integer(column.as_primitive::<TimestampMicrosecondType>().value(row).into(), out);
+        }
+        DataType::Utf8 => encode_bytes(column.as_string::<i32>().value(row).as_bytes(), out),
+        DataType::Binary => encode_bytes(column.as_binary::<i32>().value(row), out),
+        other => unreachable!("no source column has the Arrow type {other}"),
+    }
+}
+
+/// decimal(20,0) is BIGINT UNSIGNED's type as well as DECIMAL(20,0)'s; up to 20 digits fit the integer form of nine
+/// bytes (10^20 < 2^67), so both share it.
+fn encode_decimal_or_unsigned(value: i128, out: &mut Vec<u8>) {
+    encode_integer(value, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{BinaryArray, Decimal128Array, Int32Array, Int64Array, StringArray};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    #[test]
+    fn integer_keys_do_not_depend_on_width() {
+        let narrow = batch(vec![("id", Arc::new(Int32Array::from(vec![-5, 7])) as ArrayRef)]);
+        let wide = batch(vec![("id", Arc::new(Int64Array::from(vec![-5, 7])) as ArrayRef)]);
+        let unsigned = Decimal128Array::from(vec![7]).with_precision_and_scale(20, 0).unwrap();
+        let unsigned = batch(vec![("id", Arc::new(unsigned) as ArrayRef)]);
+        let (narrow, wide) = (RecordKeys::of(&narrow, &["id"]).unwrap(), RecordKeys::of(&wide, &["id"]).unwrap());
+        assert_eq!(narrow.get(0), wide.get(0));
+        assert_eq!(narrow.get(1).hash64(), RecordKeys::of(&unsigned, &["id"]).unwrap().get(0).hash64());
+    }
+
+    #[test]
+    fn composite_keys_never_run_together() {
+        let left = batch(vec![
+            ("a", Arc::new(StringArray::from(vec!["x", "xy"])) as ArrayRef),
+            ("b", Arc::new(StringArray::from(vec!["yz", "z"])) as ArrayRef),
+        ]);
+        let keys = RecordKeys::of(&left, &["a", "b"]).unwrap();
+        assert_ne!(keys.get(0), keys.get(1));
+    }
+
+    #[test]
+    fn a_null_key_is_refused_by_name() {
+        let rows = batch(vec![("id", Arc::new(Int32Array::from(vec![None, Some(1)])) as ArrayRef)]);
+        assert_eq!(RecordKeys::of(&rows, &["id"]).unwrap_err(), KeyError::Null("id".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn byte_keys_sort_as_their_values(a in prop::collection::vec(any::<u8>(), 0..6), b in prop::collection::vec(any::<u8>(), 0..6), x: i64, y: i64) {
+            let rows = batch(vec![
+                ("b", Arc::new(BinaryArray::from(vec![&a[..], &b[..]])) as ArrayRef),
+                ("i", Arc::new(Int64Array::from(vec![x, y])) as ArrayRef),
+            ]);
+            let keys = RecordKeys::of(&rows, &["b", "i"]).unwrap();
+            prop_assert_eq!(keys.get(0).cmp(&keys.get(1)), (&a, x).cmp(&(&b, y)));
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Tables of the source and what they may become.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use crate::value::ColumnType;
+
+/// A table of the source, by database and name as MySQL spells them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TableId {
+    pub database: Arc<str>,
+    pub table: Arc<str>,
+}
+
+impl TableId {
+    pub fn new(database: &str, table: &str) -> Self {
+        Self { database: database.into(), table: table.into() }
+    }
+
+    /// `` `database`.`table` `` for SQL, backticks doubled.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote_identifier(&self.database), quote_identifier(&self.table))
+    }
+}
+
+/// A MySQL identifier between backticks, inner ones doubled.
+pub fn quote_identifier(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.database, self.table)
+    }
+}
+
+impl TryFrom<String> for TableId {
+    type Error = String;
+
+    /// `database.table`; the first dot divides.
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.split_once('.') {
+            Some((database, table)) if !database.is_empty() && !table.is_empty() => Ok(Self::new(database, table)),
+            _ => Err(format!("`{text}` is not database.table")),
+        }
+    }
+}
+
+impl From<TableId> for String {
+    fn from(id: TableId) -> String {
+        id.to_string()
+    }
+}
+
+/// A column of the source, in the table's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub ty: ColumnType,
+    pub nullable: bool,
+}
+
+/// A table's columns and its record key at one moment of the binlog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSchema {
+    pub table: TableId,
+    pub columns: Vec<Column>,
+    /// Indexes into `columns` of the record key, in key order; empty for a table without one.
+    pub key: Vec<usize>,
+}
+
+/// Column of the order's milliseconds in every lake table.
+pub const TS_COLUMN: &str = "_weir_ts_ms";
+/// Column of the order's counter in every lake table.
+pub const SEQ_COLUMN: &str = "_weir_seq";
+/// Names that begin so are ours; a source column may not.
+pub const META_PREFIX: &str = "_weir";
+
+impl TableSchema {
+    /// The source's columns as Arrow fields. All nullable: a zero date becomes NULL, a dropped column goes on as NULL.
+    pub fn arrow(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns.iter().map(|c| Field::new(&c.name, c.ty.arrow(), true)).collect::<Vec<_>>()))
+    }
+
+    /// The lake table's columns: the source's, then `_weir_ts_ms` and `_weir_seq`.
+    pub fn lake_arrow(&self) -> SchemaRef {
+        let mut fields: Vec<Field> = self.columns.iter().map(|c| Field::new(&c.name, c.ty.arrow(), true)).collect();
+        fields.push(Field::new(TS_COLUMN, DataType::Int64, true));
+        fields.push(Field::new(SEQ_COLUMN, DataType::Int64, true));
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Index of the column called `name`, compared as MySQL does: without regard to ASCII case.
+    pub fn column_index(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Names of the record key's columns, in key order.
+    pub fn key_names(&self) -> Vec<&str> {
+        self.key.iter().map(|&i| self.columns[i].name.as_str()).collect()
+    }
+}
+
+/// How a lake table must change so that it can hold rows of a newer source schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evolution {
+    /// The lake table already holds every column.
+    None,
+    /// These columns are added at the end, nullable; nothing is rewritten.
+    Add(Vec<Column>),
+    /// It cannot follow without rewriting; says why.
+    Refused(String),
+}
+
+/// What must happen to `lake` (the columns a table has) before rows of `source` can enter it.
+///
+/// Columns are matched by name. A column that the source no longer has stays and is NULL from then on.
+pub fn evolution(lake: &TableSchema, source: &TableSchema) -> Evolution {
+    let lake_key: Vec<String> = lake.key_names().iter().map(|n| n.to_ascii_lowercase()).collect();
+    let source_key: Vec<String> = source.key_names().iter().map(|n| n.to_ascii_lowercase()).collect();
+    if lake_key != source_key {
+        return Evolution::Refused(format!(
+            "the record key changed from ({}) to ({})",
+            lake.key_names().join(", "),
+            source.key_names().join(", ")
+        ));
+    }
+    let mut added = Vec::new();
+    for column in &source.columns {
+        match lake.column_index(&column.name) {
+            None => added.push(column.clone()),
+            Some(i) if lake.columns[i].ty.arrow() == column.ty.arrow() => {}
+            Some(i) => {
+                return Evolution::Refused(format!(
+                    "column {} changed its type from {} to {}",
+                    column.name,
+                    lake.columns[i].ty.delta(),
+                    column.ty.delta()
+                ));
+            }
+        }
+    }
+    if added.is_empty() { Evolution::None } else { Evolution::Add(added) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(columns: &[(&str, ColumnType)], key: &[usize]) -> TableSchema {
+        TableSchema {
+            table: TableId::new("shop", "orders"),
+            columns: columns
+                .iter()
+                .map(|(name, ty)| Column { name: (*name).into(), ty: ty.clone(), nullable: true })
+                .collect(),
+            key: key.to_vec(),
+        }
+    }
+
+    #[test]
+    fn added_columns_are_listed_and_dropped_ones_stay() {
+        let lake = schema(&[("id", ColumnType::Int32), ("a", ColumnType::Text)], &[0]);
+        let source = schema(&[("id", ColumnType::Int32), ("b", ColumnType::Date)], &[0]);
+        let Evolution::Add(added) = evolution(&lake, &source) else { panic!("expected an addition") };
+        assert_eq!(added[0].name, "b");
+    }
+
+    #[test]
+    fn a_changed_type_or_key_is_refused_with_its_name() {
+        let lake = schema(&[("id", ColumnType::Int32)], &[0]);
+        let wider = schema(&[("id", ColumnType::Int64)], &[0]);
+        assert!(matches!(evolution(&lake, &wider), Evolution::Refused(why) if why.contains("id")));
+        let keyless = schema(&[("id", ColumnType::Int32)], &[]);
+        assert!(matches!(evolution(&lake, &keyless), Evolution::Refused(_)));
+    }
+
+    #[test]
+    fn identifiers_are_quoted_with_doubled_backticks() {
+        assert_eq!(TableId::new("a`b", "c").quoted(), "`a``b`.`c`");
+    }
+}

@@ -1,0 +1,1 @@
+//! How weir talks to its source.

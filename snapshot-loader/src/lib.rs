@@ -1,0 +1,1 @@
+//! Bulk read of MySQL tables into Arrow batches.

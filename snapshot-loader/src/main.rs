@@ -1,0 +1,3 @@
+//! Dumps MySQL tables to Parquet.
+
+fn main() {}
