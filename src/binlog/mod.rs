@@ -61,5 +61,10 @@ pub struct RowsImage {
     pub rows: Bytes,
 }
 
+pub use row::{RowDecoder, RowError};
 pub use table_map::TableMap;
+
+pub mod charset;
+pub mod json;
+pub mod row;
 pub mod table_map;
