@@ -46,3 +46,7 @@ pub const SHUTDOWN_MAX: Duration = Duration::from_secs(25);
 pub const SHIP_INTERVAL: Duration = Duration::from_secs(1);
 /// Chunks of one table under way at once, those included that wait for the stream to pass their upper bound.
 pub const CHUNKS_WAITING_MAX: usize = 12;
+/// Deletes that a table being loaded remembers; older ones make a chunk read again.
+pub const DELETES_REMEMBERED_MAX: usize = 2_000_000;
+/// A commit whose answer was lost is put again so often before the table stops.
+pub const AMBIGUOUS_COMMIT_TRIES: u32 = 5;
