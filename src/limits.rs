@@ -12,6 +12,11 @@ pub const PUBLISHES_IN_FLIGHT_MAX: usize = 1024;
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// The source says where its log ends when it has been silent this long: what a chunk on an idle source waits for.
 pub const HEARTBEAT_PERIOD: Duration = Duration::from_millis(250);
+/// A source that is silent for longer is given up and connected to anew. Many heartbeats long, since a server under load
+/// may delay some.
+pub const SOURCE_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A source may take this long to begin: it looks through the heads of all its binlogs first, and there may be thousands.
+pub const SOURCE_CONNECT_MAX: Duration = Duration::from_secs(60);
 /// Old numbers of a state series are kept this long, for a reader that listed them a moment ago.
 pub const STATE_KEPT: Duration = Duration::from_secs(6 * 3600);
 /// A client can set `original_commit_timestamp`; further ahead of the server's own time than this it is not believed.
