@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_select::concat::concat_batches;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use weir_model::{Order, RecordKeys, TableSchema, Window};
 
@@ -50,9 +51,19 @@ impl StagedChunk {
         self.keys.len() as u64
     }
 
+    /// Bytes of its file.
+    pub fn bytes(&self) -> u64 {
+        self.size as u64
+    }
+
     /// Its file in the table's folder.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The source's columns as it was read with.
+    pub fn schema(&self) -> &Arc<TableSchema> {
+        &self.schema
     }
 
     pub fn order0(&self) -> Order {

@@ -41,10 +41,6 @@ impl Index {
         Self { floor, ..Self::default() }
     }
 
-    pub fn len(&self) -> usize {
-        self.ints.len() + self.bytes.len()
-    }
-
     /// The order at and below which deletes are forgotten.
     pub fn floor(&self) -> Order {
         self.floor
@@ -117,11 +113,6 @@ impl Index {
     pub fn drop_rows(&mut self, mut gone: impl FnMut(RowAddress) -> bool) {
         self.ints.retain(|_, address| !gone(*address));
         self.bytes.retain(|_, address| !gone(*address));
-    }
-
-    /// Every key's row, in no order.
-    pub fn rows(&self) -> impl Iterator<Item = RowAddress> + '_ {
-        self.ints.values().chain(self.bytes.values()).copied()
     }
 }
 

@@ -1,10 +1,9 @@
 //! Data files: Parquet as every reader takes it, and what its entry in the log says of it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -134,11 +133,4 @@ pub fn orders_of_entry(add: &Add) -> FileOrders {
 pub fn rows_of_entry(add: &Add) -> Option<u64> {
     let stats: serde_json::Value = serde_json::from_str(add.stats.as_deref()?).ok()?;
     stats.get("numRecords")?.as_u64()
-}
-
-/// `batch` as a file with a lake schema of `schema`, which may lack trailing columns that the table got since.
-pub fn lake_schema_of(schema: &TableSchema) -> SchemaRef {
-    let lake = schema.lake_arrow();
-    debug_assert!(lake.fields().iter().all(|field| *field.data_type() != DataType::Null));
-    Arc::clone(&lake)
 }
