@@ -24,4 +24,4 @@ pub use manifest::Manifest;
 pub use plan::{PlanTarget, plan_chunks};
 pub use progress::Progress;
 pub use range::ChunkRange;
-pub use read::{ChunkReader, ReadOptions, read_chunk};
+pub use read::{ChunkReader, ReadOptions, read_chunk, select_rows};

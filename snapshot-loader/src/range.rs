@@ -45,7 +45,7 @@ impl ChunkRange {
     }
 
     /// The range as an SQL condition; `None` for the whole table.
-    pub(crate) fn condition(&self, table: &TableDescription) -> Result<Option<String>, LoadError> {
+    pub fn condition(&self, table: &TableDescription) -> Result<Option<String>, LoadError> {
         let mut conditions = Vec::new();
         if let Some(from) = &self.from {
             conditions.push(compare(table, Side::AtOrAbove, from)?);

@@ -50,7 +50,7 @@ impl<'a> ChunkReader<'a> {
         range: &ChunkRange,
         options: &ReadOptions,
     ) -> Result<Self, LoadError> {
-        let sql = select(table, range)?;
+        let sql = select_rows(table, range)?;
         let result = conn.exec_iter(sql, ()).await.map_err(|e| MysqlError::from_driver(doing(table), &e))?;
         let columns = &table.schema.columns;
         Ok(Self {
@@ -136,8 +136,9 @@ fn doing(table: &TableDescription) -> String {
     format!("reading rows of {}", table.table())
 }
 
-/// Every column by name: `*` would leave out invisible ones. In key order where an index gives that for nothing.
-fn select(table: &TableDescription, range: &ChunkRange) -> Result<String, LoadError> {
+/// The SELECT of a chunk. Every column by name: `*` would leave out invisible ones. In key order where an index gives that
+/// for nothing.
+pub fn select_rows(table: &TableDescription, range: &ChunkRange) -> Result<String, LoadError> {
     let names: Vec<String> = table.schema.columns.iter().map(|c| quote_identifier(&c.name)).collect();
     let mut sql = format!("SELECT {} FROM {}", names.join(", "), table.table().quoted());
     let condition = range.condition(table)?;
