@@ -10,17 +10,17 @@ use mysql_async::prelude::Queryable;
 use weir_mysql::{SourceOptions, TableDescription, connect, describe};
 
 /// Url of the server, with an account that may do everything.
-pub fn server_url() -> &'static str {
+pub(crate) fn server_url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
     URL.get_or_init(|| std::env::var("WEIR_TEST_MYSQL_URL").unwrap_or_else(|_| start()))
 }
 
-pub fn source() -> SourceOptions {
+pub(crate) fn source() -> SourceOptions {
     SourceOptions::new(server_url())
 }
 
 /// A connection and a database of its own, empty, for the test called `name`.
-pub async fn database(name: &str) -> Conn {
+pub(crate) async fn database(name: &str) -> Conn {
     let mut conn = connect(&source()).await.expect("the test server answers");
     conn.query_drop(format!("DROP DATABASE IF EXISTS {name}")).await.unwrap();
     conn.query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await.unwrap();
@@ -28,7 +28,7 @@ pub async fn database(name: &str) -> Conn {
     conn
 }
 
-pub async fn described(conn: &mut Conn, database: &str, table: &str) -> TableDescription {
+pub(crate) async fn described(conn: &mut Conn, database: &str, table: &str) -> TableDescription {
     describe(conn, &weir_model::TableId::new(database, table)).await.unwrap().expect("the table exists")
 }
 
