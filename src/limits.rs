@@ -24,3 +24,17 @@ pub const DELTA_CHECKPOINT_EVERY: u64 = 200;
 pub const CHUNK_ROWS: u64 = 200_000;
 /// Bytes of source data a chunk of the snapshot aims at.
 pub const CHUNK_BYTES: u64 = 64 << 20;
+/// However old they are, this many of the newest numbers of a state series stay.
+pub const STATE_KEPT_MIN: usize = 8;
+/// Numbers of a state series tried in a row before someone else is said to be writing it as fast as we do.
+pub const STATE_TRIES_MAX: u32 = 16;
+/// Writes of the checkpoint between two cleanings of its old numbers.
+pub const STATE_CLEAN_EVERY: u32 = 120;
+/// A checkpoint that its service has not renewed for this long is not a running service's.
+pub const LIVENESS_MAX: Duration = Duration::from_secs(15);
+/// A writer of the trace waits this long for another process that is writing it.
+pub const TRACE_BUSY_MAX: Duration = Duration::from_secs(10);
+/// `reconcile` waits this long for a running service to reach what the source had executed when it was asked.
+pub const RECONCILE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Pause between two looks at the tables meanwhile.
+pub const RECONCILE_POLL: Duration = Duration::from_millis(200);
