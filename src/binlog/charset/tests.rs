@@ -13,7 +13,10 @@ fn text(collation: u32, bytes: &[u8]) -> Result<String, MalformedText> {
 }
 
 fn by_name(name: &str) -> Charset {
-    (1..=323).filter_map(Charset::of_collation).find(|charset| charset.name() == name).expect("a character set of MySQL")
+    (1..=323)
+        .filter_map(Charset::of_collation)
+        .find(|charset| charset.name() == name)
+        .expect("a character set of MySQL")
 }
 
 /// The well-formed characters that one line of the fixture is about, in ascending order.
