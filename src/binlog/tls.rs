@@ -1,5 +1,6 @@
 //! TLS for the binlog connection, from the same options that mysql_async takes.
 
+use std::io;
 use std::sync::Arc;
 
 use mysql_async::{ClientIdentity, SslOpts};
@@ -13,8 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Speaks TLS over `stream` with the server called `host`. The error is for people.
-pub(super) async fn connect<S>(options: &SslOpts, host: &str, stream: S) -> Result<TlsStream<S>, String>
+use super::connection::ConnectionError;
+
+/// Speaks TLS over `stream` with the server called `host`.
+pub(super) async fn connect<S>(options: &SslOpts, host: &str, stream: S) -> Result<TlsStream<S>, ConnectionError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
