@@ -17,6 +17,7 @@ use weir_model::{Gtid, LogPosition};
 
 mod assemble;
 mod auth;
+pub mod charset;
 mod checksum;
 mod connection;
 mod cursor;
@@ -24,14 +25,17 @@ pub mod ddl;
 mod event;
 mod file;
 mod gtid;
+pub mod json;
 mod payload;
 mod query;
+pub mod row;
 mod rows_event;
 mod stream;
 pub mod table_map;
 mod tls;
 
 pub use file::{FileSource, list_binlog_dir, previous_gtids};
+pub use row::{RowDecoder, RowError};
 pub use stream::{LiveSource, random_server_id};
 pub use table_map::TableMap;
 

@@ -21,11 +21,15 @@ pub(super) async fn connect<S>(options: &SslOpts, host: &str, stream: S) -> Resu
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let config = client_config(options).await?;
+    let config = client_config(options).await.map_err(ConnectionError::Settings)?;
     let name = options.tls_hostname_override().unwrap_or(host);
-    let name =
-        ServerName::try_from(name.to_owned()).map_err(|_| format!("`{name}` cannot be a server's name in TLS"))?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))
+    let server = ServerName::try_from(name.to_owned())
+        .map_err(|_| ConnectionError::Settings(format!("`{name}` cannot be a server's name in TLS")))?;
+    TlsConnector::from(Arc::new(config)).connect(server, stream).await.map_err(|error| match error.kind() {
+        // What rustls itself objects to, such as a certificate; anything else is the network.
+        io::ErrorKind::InvalidData => ConnectionError::Settings(format!("TLS with {name}: {error}")),
+        _ => ConnectionError::Io(error),
+    })
 }
 
 /// The provider is named, since several are linked in and rustls then picks none by itself.
