@@ -1,1 +1,30 @@
-//! How weir talks to its source.
+//! How weir talks to its source, apart from reading rows and the binlog: connections whose session is safe, what the
+//! server says about itself, its tables, and the preflight checks.
+//!
+//! Reading order: [`connect`] (url to session), [`server`] (settings, GTIDs, binlog end), [`patterns`] and
+//! [`catalogue`] (which tables, and what they look like; [`column_type`] and [`index`] are its parts), [`check`] (what
+//! must be mended before a start). Errors are in [`error`].
+
+pub mod catalogue;
+pub mod check;
+pub mod column_type;
+pub mod connect;
+pub mod error;
+pub mod grants;
+pub mod index;
+pub mod patterns;
+pub mod query;
+pub mod server;
+
+pub use catalogue::{ColumnFacts, KeySource, TableDescription, describe, list_tables};
+pub use check::{Check, CheckInput, CheckStatus, CheckedTable, checks, gather};
+pub use column_type::{UnsupportedType, parse_column_type};
+pub use connect::{SourceOptions, connect, prepare_session};
+pub use error::MysqlError;
+pub use grants::Grants;
+pub use index::IndexFacts;
+pub use patterns::{PatternError, TablePatterns};
+pub use server::{
+    Flavour, ServerFacts, Version, binlog_end, executed_gtids, now_ms, purged_gtids, server_facts, threads_running,
+    wait_for_executed, xa_recover_count,
+};

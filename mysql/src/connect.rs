@@ -1,0 +1,359 @@
+//! From a url to a session that reads exactly: options, TLS, and the settings every session gets.
+
+use std::fmt;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{ClientIdentity, Conn, Opts, OptsBuilder, SslOpts};
+use url::Url;
+
+use crate::error::{MysqlError, codes};
+
+/// How to reach a server.
+#[derive(Clone)]
+pub struct SourceOptions {
+    /// `mysql://user[:password]@host:port[/database][?option=value…]`, every part percent-encoded where needed.
+    ///
+    /// Options: `ssl_mode` (disabled, required, verify_ca, verify_identity), `ssl_ca`, `ssl_cert`, `ssl_key` (PEM files),
+    /// `ssl_name` (the host name that the certificate bears, if the url's is another), and those of the driver
+    /// (`require_ssl`, `verify_ca`, `compression`, `tcp_nodelay`, …). `verify_ca` looks at the name as well: the driver
+    /// compares it whenever it verifies at all.
+    pub url: String,
+    /// Wins over the url's.
+    pub password: Option<String>,
+    /// How long a connection may take to come about.
+    pub connect_timeout: Duration,
+}
+
+/// A packet holds one row, and a row holds up to this many bytes (`max_allowed_packet`'s own upper bound).
+const PACKET_BYTES_MAX: usize = 1 << 30;
+/// Long enough for a reader that waits for the lake, short enough that a dead one goes away.
+const SESSION_TIMEOUT_S: u64 = 3600;
+const STATEMENTS_KEPT: usize = 8;
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl SourceOptions {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), password: None, connect_timeout: CONNECT_TIMEOUT }
+    }
+
+    #[must_use]
+    pub fn with_password(mut self, password: Option<String>) -> Self {
+        self.password = password.or(self.password);
+        self
+    }
+
+    /// The driver's options. Shared by queries and the binlog stream.
+    ///
+    /// # Errors
+    /// [`MysqlError::Url`] for a url that is not one, or an unknown option.
+    pub fn opts(&self) -> Result<Opts, MysqlError> {
+        let mut url = self.parsed()?;
+        let tls = TlsOptions::take_from(&mut url)?;
+        let opts = Opts::from_url(url.as_str()).map_err(|e| MysqlError::Url(e.to_string()))?;
+        if opts.user().is_none_or(str::is_empty) {
+            return Err(MysqlError::Url("no user; write mysql://user@host:port".into()));
+        }
+        let password = self.password.clone().or_else(|| opts.pass().map(str::to_owned));
+        let ssl = tls.apply(opts.ssl_opts().cloned())?;
+        let packet_bytes = opts.max_allowed_packet().unwrap_or(PACKET_BYTES_MAX);
+        Ok(OptsBuilder::from_opts(opts)
+            .pass(password)
+            .ssl_opts(ssl)
+            // A socket on this machine may belong to another server than the one that listens on the port.
+            .prefer_socket(false)
+            .tcp_keepalive(Some(KEEPALIVE))
+            .max_allowed_packet(Some(packet_bytes))
+            // Chunk statements hold their bounds as literals and never come back; a small cache closes them soon. With no
+            // cache at all the driver would leave each open on the server.
+            .stmt_cache_size(STATEMENTS_KEPT)
+            .into())
+    }
+
+    /// `host:port`, for messages.
+    pub fn server(&self) -> String {
+        self.parsed().map_or_else(
+            |_| "the source".into(),
+            |url| format!("{}:{}", url.host_str().unwrap_or("localhost"), url.port().unwrap_or(3306)),
+        )
+    }
+
+    /// The user's name, for messages.
+    pub fn user(&self) -> String {
+        self.opts().ok().and_then(|o| o.user().map(str::to_owned)).unwrap_or_default()
+    }
+
+    fn parsed(&self) -> Result<Url, MysqlError> {
+        // The parser's own message holds no part of the url.
+        let url = Url::parse(&self.url).map_err(|e| MysqlError::Url(format!("{e}; write mysql://user@host:port")))?;
+        if url.scheme() != "mysql" || url.host_str().is_none_or(str::is_empty) {
+            return Err(MysqlError::Url("write mysql://user@host:port".into()));
+        }
+        Ok(url)
+    }
+}
+
+impl fmt::Debug for SourceOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceOptions")
+            .field("server", &self.server())
+            .field("user", &self.user())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The `ssl_*` options of a url, named as MySQL's own clients name them.
+#[derive(Default)]
+struct TlsOptions {
+    mode: Option<TlsMode>,
+    ca: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+    name: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TlsMode {
+    Disabled,
+    Required,
+    VerifyCa,
+    VerifyIdentity,
+}
+
+impl TlsOptions {
+    fn take_from(url: &mut Url) -> Result<Self, MysqlError> {
+        let mut tls = Self::default();
+        let mut rest = Vec::new();
+        for (name, value) in url.query_pairs().into_owned() {
+            match name.as_str() {
+                "ssl_mode" | "ssl-mode" => tls.mode = Some(TlsMode::parse(&value)?),
+                "ssl_ca" | "ssl-ca" => tls.ca = Some(value),
+                "ssl_cert" | "ssl-cert" => tls.cert = Some(value),
+                "ssl_key" | "ssl-key" => tls.key = Some(value),
+                "ssl_name" | "ssl-name" => tls.name = Some(value),
+                _ => rest.push((name, value)),
+            }
+        }
+        url.set_query(None);
+        if !rest.is_empty() {
+            url.query_pairs_mut().extend_pairs(rest);
+        }
+        Ok(tls)
+    }
+
+    /// `from_url` is what the driver's own options asked for.
+    fn apply(self, from_url: Option<SslOpts>) -> Result<Option<SslOpts>, MysqlError> {
+        let mode = match self.mode {
+            Some(TlsMode::Disabled) => return Ok(None),
+            Some(mode) => Some(mode),
+            None if from_url.is_none() && (self.ca.is_some() || self.cert.is_some()) => Some(TlsMode::VerifyIdentity),
+            None => None,
+        };
+        if from_url.is_none() && mode.is_none() {
+            return Ok(None);
+        }
+        let mut ssl = from_url.unwrap_or_default();
+        if let Some(mode) = mode {
+            // Skipping the name alone is not to be had: the driver recognises that failure by a text that its TLS library
+            // no longer writes.
+            ssl = ssl
+                .with_danger_accept_invalid_certs(mode == TlsMode::Required)
+                .with_danger_skip_domain_validation(mode == TlsMode::Required);
+        }
+        if self.name.is_some() {
+            ssl = ssl.with_danger_tls_hostname_override(self.name);
+        }
+        if let Some(ca) = self.ca {
+            ssl = ssl.with_root_certs(vec![readable(ca)?.into()]).with_disable_built_in_roots(true);
+        }
+        match (self.cert, self.key) {
+            (Some(cert), Some(key)) => {
+                let identity = ClientIdentity::new(readable(cert)?.into(), readable(key)?.into());
+                ssl = ssl.with_client_identity(Some(identity));
+            }
+            (None, None) => {}
+            _ => return Err(MysqlError::Url("ssl_cert and ssl_key belong together".into())),
+        }
+        Ok(Some(ssl))
+    }
+}
+
+impl TlsMode {
+    fn parse(text: &str) -> Result<Self, MysqlError> {
+        match text.to_ascii_lowercase().as_str() {
+            "disabled" => Ok(Self::Disabled),
+            "required" => Ok(Self::Required),
+            "verify_ca" => Ok(Self::VerifyCa),
+            "verify_identity" => Ok(Self::VerifyIdentity),
+            other => Err(MysqlError::Url(format!(
+                "ssl_mode `{other}` is not one of disabled, required, verify_ca, verify_identity"
+            ))),
+        }
+    }
+}
+
+fn readable(file: String) -> Result<std::path::PathBuf, MysqlError> {
+    let path = std::path::PathBuf::from(&file);
+    match std::fs::File::open(&path) {
+        Ok(_) => Ok(path),
+        Err(e) => Err(MysqlError::Url(format!("cannot read {file}: {e}"))),
+    }
+}
+
+/// Opens a connection whose session reads exactly: UTC, utf8mb4, REPEATABLE READ, no limits, no zero-date mode.
+///
+/// # Errors
+/// [`MysqlError::Unreachable`] when no connection came about, [`MysqlError::AccessDenied`] when the server refuses us.
+pub async fn connect(options: &SourceOptions) -> Result<Conn, MysqlError> {
+    let opts = options.opts()?;
+    let unreachable = |detail: String| MysqlError::Unreachable { server: options.server(), detail };
+    let mut conn = match tokio::time::timeout(options.connect_timeout, Conn::new(opts)).await {
+        Err(_) => return Err(unreachable(format!("no answer within {} s", options.connect_timeout.as_secs()))),
+        Ok(Err(error)) => return Err(connect_error(options, &error)),
+        Ok(Ok(conn)) => conn,
+    };
+    prepare_session(&mut conn).await?;
+    Ok(conn)
+}
+
+/// Settings without which rows would be read wrongly; each is known to every server that weir reads from.
+const SESSION: [&str; 3] = [
+    "SET NAMES utf8mb4",
+    // No mode at all: zero dates can be read, quotes and backslashes mean what we think, CHAR is not padded.
+    // A sql_select_limit or max_join_size set for interactive users would cut or refuse a table.
+    "SET SESSION sql_mode='', time_zone='+00:00', autocommit=1, sql_select_limit=18446744073709551615, \
+     sql_big_selects=1, sql_safe_updates=0",
+    "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+];
+
+/// Settings that only some versions know.
+fn optional_session() -> [String; 9] {
+    [
+        "SET SESSION max_execution_time=0".into(),
+        "SET SESSION max_statement_time=0".into(),
+        format!("SET SESSION net_write_timeout={SESSION_TIMEOUT_S}"),
+        format!("SET SESSION net_read_timeout={SESSION_TIMEOUT_S}"),
+        format!("SET SESSION wait_timeout={SESSION_TIMEOUT_S}"),
+        // Generated invisible primary keys are in the binlog, so the catalogue must show them.
+        "SET SESSION show_gipk_in_create_table_and_information_schema=ON".into(),
+        // Row estimates a day old would plan a table of millions as one chunk.
+        "SET SESSION information_schema_stats_expiry=0".into(),
+        // A secondary engine lags behind InnoDB.
+        "SET SESSION use_secondary_engine=OFF".into(),
+        "SET SESSION completion_type=NO_CHAIN".into(),
+    ]
+}
+
+/// Gives a connection that came about elsewhere the session settings of [`connect`].
+pub async fn prepare_session(conn: &mut Conn) -> Result<(), MysqlError> {
+    for sql in SESSION {
+        conn.query_drop(sql).await.map_err(|e| MysqlError::from_driver("setting up the session", &e))?;
+    }
+    for sql in optional_session() {
+        match conn.query_drop(sql).await {
+            Ok(()) => {}
+            Err(mysql_async::Error::Server(e))
+                if matches!(
+                    e.code,
+                    codes::UNKNOWN_SYSTEM_VARIABLE | codes::SPECIFIC_ACCESS_DENIED | codes::WRONG_VALUE_FOR_VARIABLE
+                ) => {}
+            Err(e) => return Err(MysqlError::from_driver("setting up the session", &e)),
+        }
+    }
+    Ok(())
+}
+
+fn connect_error(options: &SourceOptions, error: &mysql_async::Error) -> MysqlError {
+    let mysql_async::Error::Server(refusal) = error else {
+        return MysqlError::Unreachable { server: options.server(), detail: unreachable_detail(error) };
+    };
+    let way_out = match refusal.code {
+        codes::ACCESS_DENIED | codes::SOCKET_ACCESS_DENIED => {
+            "Check user and password (url, WEIR_SOURCE_PASSWORD or password_file)"
+        }
+        codes::DATABASE_ACCESS_DENIED | codes::UNKNOWN_DATABASE => {
+            "Leave the database out of the url, or name one it may use"
+        }
+        codes::HOST_BLOCKED | codes::HOST_NOT_PRIVILEGED => "The account must allow this host",
+        codes::ACCOUNT_LOCKED => "ALTER USER … ACCOUNT UNLOCK",
+        codes::MUST_CHANGE_PASSWORD | codes::PASSWORD_EXPIRED => {
+            "The password has expired: ALTER USER … IDENTIFIED BY …"
+        }
+        _ => return MysqlError::from_driver(format!("connecting to {}", options.server()), error),
+    };
+    MysqlError::AccessDenied {
+        server: options.server(),
+        user: options.user(),
+        code: refusal.code,
+        message: refusal.message.clone(),
+        way_out,
+    }
+}
+
+fn unreachable_detail(error: &mysql_async::Error) -> String {
+    match error {
+        mysql_async::Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer) => {
+            "the url asks for TLS and the server offers none; leave ssl_mode out or switch TLS on in the server".into()
+        }
+        other => {
+            let text = other.to_string();
+            let way_out = if text.contains("not valid for") {
+                ". Name a host of the certificate by ssl_name=NAME, or encrypt without verifying: ssl_mode=required"
+            } else if text.contains("UnknownIssuer") {
+                ". Name the authority that signed it by ssl_ca=FILE, or encrypt without verifying: ssl_mode=required"
+            } else {
+                ""
+            };
+            format!("{text}{way_out}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opts(url: &str) -> Opts {
+        SourceOptions::new(url).opts().unwrap()
+    }
+
+    #[test]
+    fn a_password_with_reserved_characters_is_percent_decoded() {
+        let opts = opts("mysql://we%40ir:p%40ss%2Fw%3Ard%25@db:3307/shop");
+        assert_eq!((opts.user(), opts.pass()), (Some("we@ir"), Some("p@ss/w:rd%")));
+        assert_eq!((opts.ip_or_hostname(), opts.tcp_port(), opts.db_name()), ("db", 3307, Some("shop")));
+    }
+
+    #[test]
+    fn a_separate_password_wins_and_is_taken_as_it_is() {
+        let options = SourceOptions::new("mysql://weir:old@db").with_password(Some("n%41w".into()));
+        assert_eq!(options.opts().unwrap().pass(), Some("n%41w"));
+    }
+
+    #[test]
+    fn neither_debug_nor_errors_show_a_password() {
+        let options = SourceOptions::new("mysql://weir:hunter2@db:1/?nonsense=1").with_password(Some("hunter3".into()));
+        let shown = format!("{options:?} {}", options.opts().unwrap_err());
+        assert!(!shown.contains("hunter"), "{shown}");
+        let broken = SourceOptions::new("mysql://weir:hunter2@:bad").opts().unwrap_err().to_string();
+        assert!(!broken.contains("hunter"), "{broken}");
+        let other = SourceOptions::new("postgres://weir:hunter2@db").opts().unwrap_err().to_string();
+        assert!(!other.contains("hunter"), "{other}");
+    }
+
+    #[test]
+    fn tls_modes_map_to_what_is_verified() {
+        let verified =
+            |url: &str| opts(url).ssl_opts().map(|s| (!s.accept_invalid_certs(), !s.skip_domain_validation()));
+        assert_eq!(verified("mysql://weir@db"), None);
+        assert_eq!(verified("mysql://weir@db?require_ssl=true"), Some((true, true)));
+        assert_eq!(verified("mysql://weir@db?require_ssl=true&verify_ca=false"), Some((false, true)));
+        assert_eq!(verified("mysql://weir@db?ssl_mode=REQUIRED"), Some((false, false)));
+        assert_eq!(verified("mysql://weir@db?ssl_mode=verify_ca"), Some((true, true)));
+        assert_eq!(verified("mysql://weir@db?ssl_mode=verify_identity"), Some((true, true)));
+        assert_eq!(verified("mysql://weir@db?ssl_mode=disabled&require_ssl=true"), None);
+        assert!(SourceOptions::new("mysql://weir@db?ssl_mode=maybe").opts().is_err());
+        assert!(SourceOptions::new("mysql://weir@db?ssl_ca=/no/such/file").opts().is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! What the account may do, found by trying: grants can come from roles, wildcards and partial revokes, so that only an
+//! attempt tells.
+
+use mysql_async::Conn;
+use serde::{Deserialize, Serialize};
+use weir_model::TableId;
+
+use crate::error::{MysqlError, codes};
+use crate::query;
+
+/// Privileges that matter here, each proven by a harmless statement that needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// `'user'@'host'` as GRANT wants it: the account that the server took us for.
+    pub account: String,
+    /// To stream the binlog.
+    pub replication_slave: bool,
+    /// To ask where the binlog ends.
+    pub replication_client: bool,
+    /// To see XA transactions that are prepared.
+    pub xa_recover: bool,
+    /// Tables that cannot be read.
+    pub select_denied: Vec<TableId>,
+}
+
+impl Grants {
+    /// Tries what each privilege allows; reads no rows.
+    pub async fn probe(conn: &mut Conn, tables: &[TableId]) -> Result<Self, MysqlError> {
+        let mut select_denied = Vec::new();
+        for table in tables {
+            // Names every column that the snapshot names, by `*`; LIMIT 0 keeps the server from reading a row.
+            let sql = format!("SELECT * FROM {} LIMIT 0", table.quoted());
+            if !allowed(conn, &[&sql]).await? {
+                select_denied.push(table.clone());
+            }
+        }
+        Ok(Self {
+            account: account(conn).await?,
+            replication_slave: allowed(conn, &["SHOW REPLICAS", "SHOW SLAVE HOSTS"]).await?,
+            replication_client: allowed(conn, &["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"]).await?,
+            xa_recover: allowed(conn, &["XA RECOVER"]).await?,
+            select_denied,
+        })
+    }
+}
+
+async fn account(conn: &mut Conn) -> Result<String, MysqlError> {
+    let row = query::first_row(conn, "SELECT CURRENT_USER()", "asking for the account").await?;
+    let text: String = row.as_ref().and_then(|row| query::cell(row, 0)).unwrap_or_default();
+    Ok(quoted_account(&text))
+}
+
+/// `user@host` with each part quoted; the last `@` divides, since a user's name may hold one.
+fn quoted_account(text: &str) -> String {
+    let (user, host) = text.rsplit_once('@').unwrap_or((text, "%"));
+    let quote = |part: &str| format!("'{}'", part.replace('\\', "\\\\").replace('\'', "''"));
+    format!("{}@{}", quote(user), quote(host))
+}
+
+/// Whether the first of `spellings` that the server's grammar knows is allowed.
+async fn allowed(conn: &mut Conn, spellings: &[&str]) -> Result<bool, MysqlError> {
+    for sql in spellings {
+        match query::execute(conn, sql, "trying a privilege").await {
+            Ok(()) => return Ok(true),
+            Err(e) if e.code() == Some(codes::SYNTAX) => {}
+            // A table dropped a moment ago, or no binlog at all, is another check's business.
+            Err(e) if matches!(e.code(), Some(codes::NO_SUCH_TABLE | codes::NO_BINARY_LOGGING)) => return Ok(true),
+            Err(MysqlError::Server { .. }) => return Ok(false),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_quoted_part_by_part() {
+        assert_eq!(quoted_account("weir@10.0.%"), "'weir'@'10.0.%'");
+        assert_eq!(quoted_account("o'brien@corp@%"), "'o''brien@corp'@'%'");
+        assert_eq!(quoted_account("@localhost"), "''@'localhost'");
+    }
+}

@@ -1,0 +1,264 @@
+//! What a server says about itself: its settings, its GTIDs, the end of its binlog, its clock and its load.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use serde::{Deserialize, Serialize};
+use weir_model::{GtidSet, LogPosition};
+
+use crate::error::{MysqlError, codes};
+use crate::query;
+
+/// Which family a server belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flavour {
+    /// MySQL, and what derives from it without changing the binlog (Percona, Aurora, …).
+    Mysql,
+    Mariadb,
+}
+
+/// A server's version number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Version {
+    pub major: u16,
+    pub minor: u16,
+    pub patch: u16,
+}
+
+impl Version {
+    pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
+        Self { major, minor, patch }
+    }
+
+    /// From `9.7.4-2` or `10.11.6-MariaDB-log`; MariaDB's replication prefix `5.5.5-` is not its version.
+    pub fn parse(text: &str) -> Self {
+        let text = if text.contains("MariaDB") { text.strip_prefix("5.5.5-").unwrap_or(text) } else { text };
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        Self { major: next(), minor: next(), patch: next() }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// Settings and identity of a server. A setting that the server does not know is empty, zero or false.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerFacts {
+    pub version_text: String,
+    pub version: Version,
+    pub flavour: Flavour,
+    /// Lower-case; empty on MariaDB.
+    pub server_uuid: String,
+    pub server_id: u32,
+    pub log_bin: bool,
+    /// Upper-case, as are the other settings that are words.
+    pub binlog_format: String,
+    pub binlog_row_image: String,
+    pub binlog_row_metadata: String,
+    pub binlog_row_value_options: String,
+    pub binlog_checksum: String,
+    pub gtid_mode: String,
+    pub enforce_gtid_consistency: String,
+    pub sync_binlog: u64,
+    pub innodb_flush_log_at_trx_commit: u64,
+    /// 0: never purged by age.
+    pub binlog_expire_s: u64,
+    pub read_only: bool,
+    pub lower_case_table_names: u8,
+    pub max_allowed_packet: u64,
+    pub time_zone: String,
+    /// The server's clock when it was asked, in ms since the epoch.
+    pub now_ms: i64,
+}
+
+impl ServerFacts {
+    /// Whether transactions of this server carry GTIDs that weir can resume by.
+    pub fn has_gtids(&self) -> bool {
+        self.flavour == Flavour::Mysql && self.gtid_mode == "ON"
+    }
+
+    fn from_variables(variables: &HashMap<String, String>, version_text: String, now_ms: i64) -> Self {
+        let text = |name: &str| variables.get(name).cloned().unwrap_or_default();
+        let word = |name: &str| text(name).to_ascii_uppercase();
+        let number = |name: &str| text(name).parse::<u64>().unwrap_or(0);
+        let switch = |name: &str| matches!(word(name).as_str(), "ON" | "1" | "YES");
+        let expire_s = match number("binlog_expire_logs_seconds") {
+            // 5.7 counts days; 8.0 has both and lets the seconds win.
+            0 => number("expire_logs_days") * 86_400,
+            seconds => seconds,
+        };
+        // 8.0.29 and later can keep logs in spite of an age that is set.
+        let purged = variables.get("binlog_expire_logs_auto_purge").is_none_or(|v| !v.eq_ignore_ascii_case("OFF"));
+        Self {
+            version: Version::parse(&version_text),
+            flavour: if version_text.contains("MariaDB") { Flavour::Mariadb } else { Flavour::Mysql },
+            version_text,
+            server_uuid: text("server_uuid").to_ascii_lowercase(),
+            server_id: number("server_id").try_into().unwrap_or(0),
+            log_bin: switch("log_bin"),
+            binlog_format: word("binlog_format"),
+            binlog_row_image: word("binlog_row_image"),
+            binlog_row_metadata: word("binlog_row_metadata"),
+            binlog_row_value_options: word("binlog_row_value_options"),
+            binlog_checksum: word("binlog_checksum"),
+            gtid_mode: word("gtid_mode"),
+            enforce_gtid_consistency: word("enforce_gtid_consistency"),
+            sync_binlog: number("sync_binlog"),
+            innodb_flush_log_at_trx_commit: number("innodb_flush_log_at_trx_commit"),
+            binlog_expire_s: if purged { expire_s } else { 0 },
+            read_only: switch("read_only") || switch("super_read_only"),
+            lower_case_table_names: number("lower_case_table_names").try_into().unwrap_or(0),
+            max_allowed_packet: number("max_allowed_packet"),
+            time_zone: text("time_zone"),
+            now_ms,
+        }
+    }
+}
+
+/// Reads the server's settings and identity.
+pub async fn server_facts(conn: &mut Conn) -> Result<ServerFacts, MysqlError> {
+    let doing = "reading the server's settings";
+    let mut variables = HashMap::new();
+    for row in query::rows(conn, "SHOW GLOBAL VARIABLES", doing).await? {
+        if let (Some(name), Some(value)) = (query::cell::<String>(&row, 0), query::cell::<String>(&row, 1)) {
+            variables.insert(name.to_ascii_lowercase(), value);
+        }
+    }
+    let version = query::first_row(conn, "SELECT VERSION()", doing).await?;
+    let version: String = version.as_ref().and_then(|row| query::cell(row, 0)).unwrap_or_default();
+    Ok(ServerFacts::from_variables(&variables, version, now_ms(conn).await?))
+}
+
+/// The server's clock, in ms since the epoch.
+pub async fn now_ms(conn: &mut Conn) -> Result<i64, MysqlError> {
+    let doing = "reading the server's clock";
+    let sql = "SELECT CAST(FLOOR(UNIX_TIMESTAMP(NOW(6)) * 1000) AS SIGNED)";
+    number(conn, sql, doing).await
+}
+
+/// `@@gtid_executed`: every transaction that the server has committed.
+pub async fn executed_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
+    gtids(conn, "SELECT @@GLOBAL.gtid_executed", "reading gtid_executed").await
+}
+
+/// `@@gtid_purged`: transactions that have left the server's binlog.
+pub async fn purged_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
+    gtids(conn, "SELECT @@GLOBAL.gtid_purged", "reading gtid_purged").await
+}
+
+/// Where the server's binlog ends.
+///
+/// # Errors
+/// [`MysqlError::Server`] with [`codes::NO_BINARY_LOGGING`] when the server writes none.
+pub async fn binlog_end(conn: &mut Conn) -> Result<LogPosition, MysqlError> {
+    let doing = "reading the end of the binlog";
+    let row = match query::first_row(conn, "SHOW BINARY LOG STATUS", doing).await {
+        // Spelled so from 8.2 on; the old spelling is gone in 8.4.
+        Err(e) if e.code() == Some(codes::SYNTAX) => query::first_row(conn, "SHOW MASTER STATUS", doing).await?,
+        other => other?,
+    };
+    let row = row.ok_or_else(|| MysqlError::Server {
+        doing: doing.into(),
+        code: codes::NO_BINARY_LOGGING,
+        state: "HY000".into(),
+        message: "the server writes no binlog".into(),
+        hint: "; start it with --log-bin",
+    })?;
+    Ok(LogPosition { file: query::required(&row, 0, doing)?, offset: query::required(&row, 1, doing)? })
+}
+
+/// Waits until the server has executed all of `gtids`; `false` if `timeout` passes first.
+///
+/// Asks again and again in place of WAIT_FOR_EXECUTED_GTID_SET: as a rule the answer is yes at once, and a session that
+/// waits inside the server outlives a caller who gave up.
+pub async fn wait_for_executed(conn: &mut Conn, gtids: &GtidSet, timeout: Duration) -> Result<bool, MysqlError> {
+    const PAUSE_MIN: Duration = Duration::from_millis(1);
+    const PAUSE_MAX: Duration = Duration::from_millis(50);
+    if gtids.is_empty() {
+        return Ok(true);
+    }
+    let sql = format!("SELECT GTID_SUBSET('{gtids}', @@GLOBAL.gtid_executed)");
+    let started = Instant::now();
+    let mut pause = PAUSE_MIN;
+    loop {
+        if number::<i64>(conn, &sql, "waiting for transactions to be executed").await? == 1 {
+            return Ok(true);
+        }
+        if started.elapsed() + pause > timeout {
+            return Ok(false);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Sessions that are doing something at this moment, ours included.
+pub async fn threads_running(conn: &mut Conn) -> Result<u64, MysqlError> {
+    let doing = "reading the server's load";
+    let row = query::first_row(conn, "SHOW GLOBAL STATUS LIKE 'Threads_running'", doing).await?;
+    let text: Option<String> = row.as_ref().and_then(|row| query::cell(row, 1));
+    text.and_then(|t| t.parse().ok())
+        .ok_or_else(|| MysqlError::Unexpected { doing: doing.into(), what: "no Threads_running".into() })
+}
+
+/// XA transactions that are prepared and neither committed nor rolled back; `None` if we may not see them.
+pub async fn xa_recover_count(conn: &mut Conn) -> Result<Option<u64>, MysqlError> {
+    match conn.query::<mysql_async::Row, _>("XA RECOVER").await {
+        Ok(rows) => Ok(Some(rows.len() as u64)),
+        Err(mysql_async::Error::Server(e))
+            if [codes::XA_NOT_ALLOWED, codes::SPECIFIC_ACCESS_DENIED].contains(&e.code) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(MysqlError::from_driver("listing prepared XA transactions", &e)),
+    }
+}
+
+async fn gtids(conn: &mut Conn, sql: &str, doing: &str) -> Result<GtidSet, MysqlError> {
+    let row = query::first_row(conn, sql, doing).await?;
+    let text: String = row.as_ref().and_then(|row| query::cell(row, 0)).unwrap_or_default();
+    text.parse().map_err(|e: weir_model::position::PositionError| MysqlError::Unexpected {
+        doing: doing.into(),
+        what: e.to_string(),
+    })
+}
+
+async fn number<T: mysql_async::prelude::FromValue>(conn: &mut Conn, sql: &str, doing: &str) -> Result<T, MysqlError> {
+    let row = query::first_row(conn, sql, doing).await?;
+    let row = row.ok_or_else(|| MysqlError::Unexpected { doing: doing.into(), what: "no row".into() })?;
+    query::required(&row, 0, doing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_compared_as_numbers() {
+        assert_eq!(Version::parse("9.7.4-2"), Version::new(9, 7, 4));
+        assert_eq!(Version::parse("8.0.36-28.1"), Version::new(8, 0, 36));
+        assert_eq!(Version::parse("5.5.5-10.11.6-MariaDB-0+deb12u1-log"), Version::new(10, 11, 6));
+        assert!(Version::parse("8.0.36") < Version::new(8, 4, 0));
+        assert_eq!(Version::parse("odd"), Version::default());
+    }
+
+    #[test]
+    fn an_age_in_days_counts_where_seconds_are_unknown() {
+        let facts = |pairs: &[(&str, &str)]| {
+            let variables = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            ServerFacts::from_variables(&variables, "5.7.22".into(), 0)
+        };
+        assert_eq!(facts(&[("expire_logs_days", "2")]).binlog_expire_s, 172_800);
+        assert_eq!(facts(&[("binlog_expire_logs_seconds", "60"), ("expire_logs_days", "2")]).binlog_expire_s, 60);
+        let kept = facts(&[("binlog_expire_logs_seconds", "60"), ("binlog_expire_logs_auto_purge", "OFF")]);
+        assert_eq!(kept.binlog_expire_s, 0);
+    }
+}

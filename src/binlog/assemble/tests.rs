@@ -1,0 +1,1 @@
+//! Groups, table maps and compressed transactions, from events made by hand.

@@ -1,0 +1,1 @@
+//! Recorded binlogs of a real server, whole and damaged.
