@@ -42,7 +42,7 @@ pub async fn report<T: TraceSink>(
         let counts = trace.totals(source, table, question.since).await?;
         tables.push(judge(table.clone(), &counts, &standing));
     }
-    for table in question.tables.iter().filter(|table| !checkpoint.tables.contains_key(table)) {
+    if let Some(table) = question.tables.iter().find(|table| !checkpoint.tables.contains_key(table)) {
         return Err(Error::failed(format!("{table} is not among the tables of source {source}"))
             .way_out("`weir status` lists them; a table appears there once the service has met it"));
     }
