@@ -1,7 +1,7 @@
 //! The report for people: as a table, as Markdown, as a page. Pure.
 
 use comfy_table::Table;
-use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
+use comfy_table::presets::{ASCII_MARKDOWN, NOTHING};
 
 use super::{Report, TableReport, Verdict};
 
@@ -22,7 +22,7 @@ pub fn word(verdict: Verdict) -> &'static str {
 /// For a terminal.
 pub fn text(report: &Report) -> String {
     let mut table = filled(report);
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.load_preset(NOTHING);
     format!("{}\n{table}\n{}verdict  {}", head(report), remarks(report, ""), word(report.verdict))
 }
 
