@@ -9,7 +9,7 @@ const CHANGES: u32 = 100_000;
 
 #[test]
 fn a_random_workload_during_snapshot_and_stream_ends_equal_and_balanced() {
-    let mysql = Mysql::shared();
+    let mysql = &Mysql::start(&[]);
     let workload = Workload { mysql, database: "mirror", seed: 20_261_121 };
     workload.create(20_000);
     let weir = Weir::new(&mysql.url, &["mirror.*"], "");
