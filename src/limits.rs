@@ -10,8 +10,13 @@ pub const BATCH_DELAY_MAX: Duration = Duration::from_millis(50);
 pub const PUBLISHES_IN_FLIGHT_MAX: usize = 1024;
 /// The checkpoint object is written at most this often while the stream runs.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
-/// The source sends a heartbeat when it has been silent this long; three missed ones break the connection.
-pub const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
+/// The source says where its log ends when it has been silent this long: what a chunk on an idle source waits for.
+pub const HEARTBEAT_PERIOD: Duration = Duration::from_millis(250);
+/// A source that is silent for longer is given up and connected to anew. Many heartbeats long, since a server under load
+/// may delay some.
+pub const SOURCE_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A source may take this long to begin: it looks through the heads of all its binlogs first, and there may be thousands.
+pub const SOURCE_CONNECT_MAX: Duration = Duration::from_secs(60);
 /// Old numbers of a state series are kept this long, for a reader that listed them a moment ago.
 pub const STATE_KEPT: Duration = Duration::from_secs(6 * 3600);
 /// A client can set `original_commit_timestamp`; further ahead of the server's own time than this it is not believed.
@@ -24,3 +29,43 @@ pub const DELTA_CHECKPOINT_EVERY: u64 = 200;
 pub const CHUNK_ROWS: u64 = 200_000;
 /// Bytes of source data a chunk of the snapshot aims at.
 pub const CHUNK_BYTES: u64 = 64 << 20;
+/// Bytes of one Arrow batch while a chunk is read.
+pub const CHUNK_BATCH_BYTES: usize = 8 << 20;
+/// A chunk that could not be merged is read again after this.
+pub const CHUNK_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// A chunk waits this long for its server to have executed everything below its order, then begins anew.
+pub const EXECUTED_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Events read ahead of capture.
+pub const EVENTS_AHEAD_MAX: usize = 256;
+/// Requests that wait for capture to come to the end of a transaction.
+pub const REQUESTS_MAX: usize = 256;
+/// Tables opened side by side at the start: each reads its log and its keys.
+pub const TABLES_OPENED_TOGETHER: usize = 2;
+/// A lost source is asked again after this, doubling up to the second.
+pub const RECONNECT_DELAY: Duration = Duration::from_millis(250);
+/// Longest pause between two attempts to reach a lost source.
+pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(15);
+/// After SIGTERM the commits in hand get this long; what is not done by then is read again at the next start.
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(25);
+/// The trace is shipped at most this often.
+pub const SHIP_INTERVAL: Duration = Duration::from_secs(1);
+/// Chunks of one table under way at once, those included that wait for the stream to pass their upper bound.
+pub const CHUNKS_WAITING_MAX: usize = 12;
+/// Deletes that a table being loaded remembers; older ones make a chunk read again.
+pub const DELETES_REMEMBERED_MAX: usize = 2_000_000;
+/// A commit whose answer was lost is put again so often before the table stops.
+pub const AMBIGUOUS_COMMIT_TRIES: u32 = 5;
+/// However old they are, this many of the newest numbers of a state series stay.
+pub const STATE_KEPT_MIN: usize = 8;
+/// Numbers of a state series tried in a row before someone else is said to be writing it as fast as we do.
+pub const STATE_TRIES_MAX: u32 = 16;
+/// Writes of the checkpoint between two cleanings of its old numbers.
+pub const STATE_CLEAN_EVERY: u32 = 120;
+/// A checkpoint that its service has not renewed for this long is not a running service's.
+pub const LIVENESS_MAX: Duration = Duration::from_secs(15);
+/// A writer of the trace waits this long for another process that is writing it.
+pub const TRACE_BUSY_MAX: Duration = Duration::from_secs(10);
+/// `reconcile` waits this long for a running service to reach what the source had executed when it was asked.
+pub const RECONCILE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Pause between two looks at the tables meanwhile.
+pub const RECONCILE_POLL: Duration = Duration::from_millis(200);

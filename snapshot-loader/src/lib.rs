@@ -22,6 +22,6 @@ pub use key_value::KeyValue;
 pub use load::{LoadOptions, load};
 pub use manifest::Manifest;
 pub use plan::{PlanTarget, plan_chunks};
-pub use progress::Progress;
+pub use progress::{Progress, TableProgress};
 pub use range::ChunkRange;
 pub use read::{ChunkReader, ReadOptions, read_chunk, select_rows};

@@ -94,7 +94,7 @@ impl Planner<'_> {
     }
 
     /// `FROM table FORCE INDEX (…) [WHERE …]`: the index alone holds all that is asked for.
-    fn source_clause(&self, conditions: &[String]) -> String {
+    fn tail_of_query(&self, conditions: &[String]) -> String {
         let conditions =
             if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         format!("FROM {} FORCE INDEX ({}){conditions}", self.table.table().quoted(), quote_identifier(self.index))
@@ -126,7 +126,7 @@ impl Planner<'_> {
         conditions.extend(last.map(|last| compare(self.table, Side::Above, last)).transpose()?);
         let skip = self.rows - u64::from(last.is_some());
         let keys = self.key_list();
-        let sql = format!("SELECT {keys} {} ORDER BY {keys} LIMIT 1 OFFSET {skip}", self.source_clause(&conditions));
+        let sql = format!("SELECT {keys} {} ORDER BY {keys} LIMIT 1 OFFSET {skip}", self.tail_of_query(&conditions));
         // The binary protocol, since text would round a FLOAT.
         let row: Option<Row> = conn.exec_first(sql, ()).await.map_err(|e| MysqlError::from_driver(self.doing(), &e))?;
         row.map(|row| self.key_of(&row)).transpose()
@@ -196,7 +196,7 @@ impl Planner<'_> {
         let conditions: Vec<String> = self.within.condition(self.table)?.into_iter().collect();
         let order: Vec<String> =
             self.table.schema.key_names().into_iter().map(|n| format!("{} {direction}", quote_identifier(n))).collect();
-        let source = self.source_clause(&conditions);
+        let source = self.tail_of_query(&conditions);
         let sql = format!("SELECT {} {source} ORDER BY {} LIMIT 1", self.leading(), order.join(", "));
         let row: Option<Row> = conn.exec_first(sql, ()).await.map_err(|e| MysqlError::from_driver(self.doing(), &e))?;
         Ok(row.and_then(|row| match row.as_ref(0) {

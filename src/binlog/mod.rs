@@ -1,9 +1,57 @@
 //! The source's binary log as a sequence of events: live from the server, or from archived files.
+//!
+//! ```text
+//! server ─► connection ─► LiveSource ─┐ raw events               SourceEvents
+//!                                     ├───────────► Assembler ───────────────► capture
+//! files ──────────────► FileSource ───┘ event, checksum   table_map, rows_event, query, gtid, payload
+//! ```
+//!
+//! Everything is taken apart by our own code, since what is not understood must stop the stream and never vanish. Row
+//! images are passed on undecoded; what a statement does to which table is said by [`ddl::classify`].
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use weir_model::{Gtid, LogPosition};
+
+mod assemble;
+mod auth;
+pub mod charset;
+mod checksum;
+mod connection;
+mod cursor;
+pub mod ddl;
+mod event;
+mod file;
+mod gtid;
+pub mod json;
+mod payload;
+mod query;
+pub mod row;
+mod rows_event;
+mod stream;
+pub mod table_map;
+mod tls;
+
+pub use file::{FileSource, list_binlog_dir, previous_gtids};
+pub use row::{RowDecoder, RowError};
+pub use stream::{LiveSource, random_server_id};
+pub use table_map::TableMap;
+
+/// A reader of the binlog.
+///
+/// *Order*: events come in binlog order; a transaction is `Begin`, any number of `Rows` and `Statement`, `Commit`, and no
+/// two transactions interleave. `Position` comes only between transactions.
+/// *Duplication*: none within one source. A source opened anew begins at a transaction boundary, so a transaction that
+/// was cut off by the end of another source comes again from its `Begin`; the caller drops what it has of it.
+/// *Completeness*: nothing is skipped silently. What is not understood is [`SourceError::Fatal`], and the source must not
+/// be polled again after an error.
+/// *Cancellation*: the future may be dropped at any time; the next call goes on where it was.
+pub trait Source {
+    /// The next event; `None` when archived files end (a live source never ends).
+    fn next(&mut self) -> impl Future<Output = Result<Option<SourceEvent>, SourceError>> + Send;
+}
 
 /// One event and where the log stands behind it.
 #[derive(Debug, Clone)]
@@ -22,7 +70,7 @@ pub enum EventBody {
     Rows(RowsImage),
     /// A statement in the log that is not transaction control: DDL, and in STATEMENT format DML.
     Statement { database: String, sql: String },
-    /// The transaction is complete (XID event, COMMIT, or the end of a DDL statement).
+    /// The transaction is complete (XID event, COMMIT, or the end of a DDL statement). It may have changed nothing.
     Commit,
     /// Nothing but a new position: heartbeat, rotation, skipped groups.
     Position,
@@ -34,7 +82,7 @@ pub struct TransactionHead {
     pub gtid: Gtid,
     /// Microseconds since the epoch when the transaction committed on its original server; 0 if not known.
     pub original_commit_us: u64,
-    /// Microseconds since the epoch when it committed on the server that is read.
+    /// Microseconds since the epoch when it committed on the server that is read. Whole seconds from MySQL 5.7.
     pub immediate_commit_us: u64,
     /// CRC32 of the GTID event as it stands in this server's log; on a replica every one differs.
     pub checksum: Option<u32>,
@@ -51,6 +99,7 @@ pub enum RowsKind {
 /// An undecoded row event.
 #[derive(Debug, Clone)]
 pub struct RowsImage {
+    /// The same allocation for as long as the table's description stays the same, so pointers can be compared.
     pub map: Arc<TableMap>,
     pub kind: RowsKind,
     /// Bitmap of the columns present, least significant bit first; for an update those of the before image.
@@ -61,5 +110,37 @@ pub struct RowsImage {
     pub rows: Bytes,
 }
 
-pub use table_map::TableMap;
-pub mod table_map;
+/// Why a source cannot go on. The kinds differ by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The connection is gone, or the server is busy or going down: connect again, with backoff.
+    #[error("the binlog connection broke: {why}")]
+    Retryable { why: String },
+    /// The log holds something that is damaged or not understood. Stays so until somebody acts.
+    #[error("{0}")]
+    Fatal(#[from] LogError),
+    /// The server no longer has what we need.
+    #[error(
+        "the source has purged binlogs that are still needed: {message}. Feed the missing files with \
+         `weir run --binlog-dir DIR` if they were archived, otherwise seed the tables anew with `weir snapshot`, and keep \
+         binlogs longer (binlog_expire_logs_seconds)"
+    )]
+    Purged {
+        /// The server's own words, which name the missing GTIDs.
+        message: String,
+    },
+    /// The server refuses us, or is set up in a way that cannot work.
+    #[error("{why}")]
+    AuthOrConfig { why: String },
+}
+
+/// An event that cannot be taken, and where it begins.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {event}: {why}")]
+pub struct LogError {
+    pub at: LogPosition,
+    /// Name of the event's type as MySQL writes it.
+    pub event: String,
+    /// What is wrong and the way out.
+    pub why: String,
+}

@@ -1,1 +1,450 @@
+//! Source transactions become batches with orders and ids, and one publish after another. Owns the position.
 //!
+//! In: [`SourceEvent`]s, and [`Request`]s answered between two transactions. Out: publishes to a [`Publisher`], and
+//! what it [`Told`] its supervisor. It opens no tables and reads no rows by SELECT: the [`Registrar`] does.
+//!
+//! Reading order: [`event_time`], [`resume`] (may we go on from here), [`lane`] (one table), [`request`], then
+//! [`Capture::run`], the loop.
+
+pub mod event_time;
+pub mod lane;
+pub mod request;
+pub mod resume;
+mod statement;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weir_model::{LogPosition, TableId, clock};
+
+use self::event_time::event_time;
+use self::lane::{Lane, LaneStart, TransactionTime};
+use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, Told};
+use self::resume::is_same_transaction;
+use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
+use crate::table::PartialTransaction;
+use crate::state::LastTransaction;
+use crate::transport::{Boundary, Item, Marker, Publish, PublishNumber, Publisher};
+
+/// Why capture ended.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The connection is lost; go on from [`Capture::published`] with a new one.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// What the stream says cannot be applied as it is; nobody else may go past it either.
+    #[error("at {at}: {what}")]
+    Stop { at: LogPosition, what: String },
+    #[error("the tables' end of the transport is closed")]
+    Closed,
+}
+
+/// How an incarnation of capture ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Asked,
+    /// The source has no more events (archived files).
+    EndOfSource,
+}
+
+/// Decides which tables are captured.
+pub type TableFilter = Arc<dyn Fn(&TableId) -> bool + Send + Sync>;
+
+/// What stays the same for the life of a service.
+#[derive(Clone)]
+pub struct Settings {
+    /// Name of the source; part of every event id.
+    pub source: String,
+    pub filter: TableFilter,
+    /// Bytes of one transaction that may be collected before a part of it is sent.
+    pub transaction_bytes_max: usize,
+    /// Whether TRUNCATE empties the lake table.
+    pub follow_truncate: bool,
+}
+
+/// The state of the transaction under way.
+#[derive(Debug)]
+struct Open {
+    head: TransactionHead,
+    event_ms: i64,
+    /// Every table already has it: it is only read for its end.
+    skip: bool,
+    statement: Option<(String, String)>,
+    has_rows: bool,
+}
+
+/// The capturing half: lanes, position and what waits for it.
+pub struct Capture<P, R> {
+    settings: Settings,
+    publisher: P,
+    registrar: Arc<R>,
+    told: mpsc::UnboundedSender<Told>,
+    lanes: HashMap<TableId, Option<Lane>>,
+    position: Boundary,
+    published: Boundary,
+    /// Row changes sent of the published boundary's partial transaction, per table.
+    published_partial: BTreeMap<TableId, u64>,
+    number: PublishNumber,
+    server_uuid: String,
+    verify: Option<LastTransaction>,
+    open: Option<Open>,
+    waiting: Vec<ReadChunk>,
+    queued: Vec<(TableId, Item)>,
+    pending_bytes: usize,
+    pending_since: Option<Instant>,
+    /// Event time of the newest transaction: what orders handed out between transactions use.
+    event_ms: i64,
+}
+
+impl<P: Publisher, R: Registrar> Capture<P, R> {
+    /// Capture from `start` on; `event_ms` is the source's clock, in ms since the epoch.
+    pub fn new(
+        settings: Settings,
+        publisher: P,
+        registrar: Arc<R>,
+        told: mpsc::UnboundedSender<Told>,
+        start: Boundary,
+        event_ms: i64,
+    ) -> Self {
+        Self {
+            settings,
+            publisher,
+            registrar,
+            told,
+            lanes: HashMap::new(),
+            position: start.clone(),
+            published: start,
+            published_partial: BTreeMap::new(),
+            number: PublishNumber::default(),
+            server_uuid: String::new(),
+            verify: None,
+            open: None,
+            waiting: Vec::new(),
+            queued: Vec::new(),
+            pending_bytes: 0,
+            pending_since: None,
+            event_ms,
+        }
+    }
+
+    /// Captures `table` from the start.
+    pub fn add_lane(&mut self, table: TableId, start: LaneStart) {
+        self.lanes.insert(table.clone(), Some(Lane::new(table, start)));
+    }
+
+    /// Where to ask the source to go on from: everything published.
+    pub fn published(&self) -> &Boundary {
+        &self.published
+    }
+
+    /// A new connection to the source: what was collected and not published is forgotten and read again. Chunks that
+    /// wait for a position of another server are void.
+    pub fn reconnected(&mut self, server_uuid: &str, verify: Option<LastTransaction>) {
+        self.position = self.published.clone();
+        self.position.log = LogPosition::default();
+        for (table, lane) in &mut self.lanes {
+            let partial = self.published_partial.get(table).copied();
+            let partial = self.published.partial.clone().zip(partial);
+            if let Some(lane) = lane {
+                lane.rewind(partial.map(|(gtid, rows_done)| PartialTransaction { gtid, rows_done }));
+            }
+        }
+        self.open = None;
+        self.queued.clear();
+        self.pending_bytes = 0;
+        self.pending_since = None;
+        self.verify = verify;
+        if self.server_uuid != server_uuid {
+            for chunk in self.waiting.drain(..) {
+                let _ = chunk.sent.send(false);
+            }
+            self.server_uuid = server_uuid.to_owned();
+        }
+    }
+
+    /// Reads `events` until they end, capture is asked to stop, or something cannot go on.
+    ///
+    /// Requests are answered only between two transactions, so that an order handed out lies between them too.
+    pub async fn run(
+        &mut self,
+        events: &mut mpsc::Receiver<Result<SourceEvent, SourceError>>,
+        requests: &mut mpsc::Receiver<Request>,
+        stop: &CancellationToken,
+    ) -> Result<Ended, CaptureError> {
+        loop {
+            let between = self.open.is_none();
+            let flush_at = self.pending_since.map(|since| since + BATCH_DELAY_MAX);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(Ended::Asked),
+                Some(request) = requests.recv(), if between => self.answer(request).await?,
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(event?).await?,
+                    None => {
+                        self.publish().await?;
+                        return Ok(Ended::EndOfSource);
+                    }
+                },
+                () = sleep_until(flush_at), if between && flush_at.is_some() => self.publish().await?,
+            }
+        }
+    }
+
+    async fn on_event(&mut self, event: SourceEvent) -> Result<(), CaptureError> {
+        let end = event.end;
+        match event.body {
+            EventBody::Begin(head) => self.begin(head, &end)?,
+            EventBody::Rows(image) => self.rows(&image, &end).await?,
+            EventBody::Statement { database, sql } => self.note_statement(database, sql, &end)?,
+            EventBody::Commit => self.commit(end).await?,
+            EventBody::Position => {
+                if self.open.is_none() {
+                    self.position.log = end;
+                    self.release_chunks().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, head: TransactionHead, at: &LogPosition) -> Result<(), CaptureError> {
+        if let Some(last) = self.verify.take_if(|last| last.gtid == head.gtid) {
+            is_same_transaction(&last, &head, &self.server_uuid).map_err(|error| stop(at, &error))?;
+        }
+        let time = event_time(&head, clock::now_ms()).map_err(|error| stop(at, &error))?;
+        if time.clamped {
+            tracing::warn!(gtid = %head.gtid, position = %at, "original commit timestamp lies in the future; the server's own time is used");
+        }
+        let skip = self.position.gtid_set.contains(&head.gtid);
+        self.open = Some(Open { event_ms: time.ms, head, skip, statement: None, has_rows: false });
+        Ok(())
+    }
+
+    async fn rows(&mut self, image: &RowsImage, at: &LogPosition) -> Result<(), CaptureError> {
+        let Some(open) = &mut self.open else { return Err(stop(at, &"row changes outside a transaction")) };
+        open.has_rows = true;
+        if open.skip {
+            return Ok(());
+        }
+        let gtid = open.head.gtid.clone();
+        let event_ms = open.event_ms;
+        let table = TableId::new(&image.map.database, &image.map.table);
+        if !self.lanes.contains_key(&table) {
+            self.meet(&table, at).await?;
+        }
+        let Some(Some(lane)) = self.lanes.get_mut(&table) else { return Ok(()) };
+        if lane.holds(&gtid) {
+            return Ok(());
+        }
+        let time = TransactionTime { source: &self.settings.source, gtid: &gtid, event_ms };
+        match lane.decode(image, time) {
+            Ok(bytes) => {
+                self.pending_bytes += bytes;
+                self.pending_since.get_or_insert_with(Instant::now);
+            }
+            Err(error) => self.stop_table(&table, format!("at {at}, transaction {gtid}: {error}")),
+        }
+        if self.pending_bytes >= self.settings.transaction_bytes_max {
+            self.publish().await?;
+        }
+        Ok(())
+    }
+
+    /// A table that has no lane: register it if it is one of ours.
+    async fn meet(&mut self, table: &TableId, at: &LogPosition) -> Result<(), CaptureError> {
+        if !(self.settings.filter)(table) {
+            self.lanes.insert(table.clone(), None);
+            return Ok(());
+        }
+        let registration = retry_registrar(|| self.registrar.register(table, &self.position.gtid_set))
+            .await
+            .map_err(|error| stop(at, &error))?;
+        match registration {
+            Registration::Lane(start) => {
+                self.add_lane(table.clone(), *start);
+                self.tell(Told::NeedsSeed { table: table.clone(), reason: "a table seen for the first time" });
+            }
+            Registration::Gone => {
+                self.lanes.insert(table.clone(), None);
+            }
+            Registration::Refused(error) => self.stop_table(table, error),
+        }
+        Ok(())
+    }
+
+    fn note_statement(&mut self, database: String, sql: String, at: &LogPosition) -> Result<(), CaptureError> {
+        let Some(open) = &mut self.open else { return Err(stop(at, &"a statement outside a transaction")) };
+        open.statement = Some((database, sql));
+        Ok(())
+    }
+
+    async fn commit(&mut self, end: LogPosition) -> Result<(), CaptureError> {
+        let Some(open) = self.open.take() else { return Err(stop(&end, &"a commit outside a transaction")) };
+        if open.skip {
+            self.position.log = end;
+            return self.release_chunks().await;
+        }
+        if let Some((database, sql)) = &open.statement {
+            self.statement(database, sql, &open, &end).await?;
+        }
+        for lane in self.lanes.values_mut().flatten() {
+            lane.end_transaction();
+        }
+        self.event_ms = self.event_ms.max(open.event_ms);
+        self.position.gtid_set.insert(&open.head.gtid);
+        self.position.last = Some(LastTransaction {
+            gtid: open.head.gtid,
+            original_commit_us: open.head.original_commit_us,
+            checksum: open.head.checksum,
+            server_uuid: self.server_uuid.clone(),
+        });
+        self.position.partial = None;
+        self.position.log = end;
+        self.pending_since.get_or_insert_with(Instant::now);
+        if self.pending_bytes >= BATCH_BYTES_MAX {
+            self.publish().await?;
+        }
+        self.release_chunks().await
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<(), CaptureError> {
+        match request {
+            Request::BeginSeed { table, plan, reply } => {
+                let start = self.lane_order(&table);
+                if let Some(start) = start {
+                    self.send_markers(vec![(table, Marker::SeedBegin { plan, start })]).await?;
+                }
+                let _ = reply.send(start);
+            }
+            Request::OpenChunk { table, reply } => {
+                let order0 = self.lane_order(&table);
+                let below = self.position.gtid_set.clone();
+                let generation = self.lane(&table).map_or(0, |lane| lane.generation());
+                let _ = reply.send(order0.map(|order0| ChunkOpening { order0, below, generation }));
+            }
+            Request::CloseChunk(chunk) => {
+                self.waiting.push(chunk);
+                self.release_chunks().await?;
+            }
+            Request::EndSeed { table } => {
+                self.send_markers(vec![(table, Marker::SeedEnd)]).await?;
+            }
+            Request::Stop { table } => {
+                self.lanes.insert(table, None);
+            }
+            Request::Add { table } => {
+                self.lanes.remove(&table);
+                let at = self.position.log.clone();
+                self.meet(&table, &at).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the markers of the chunks whose upper bound the stream has passed, behind everything before it.
+    async fn release_chunks(&mut self) -> Result<(), CaptureError> {
+        let mut ready = Vec::new();
+        for chunk in std::mem::take(&mut self.waiting) {
+            let void = chunk.server_uuid != self.server_uuid
+                || self.lane(&chunk.table).is_none_or(|lane| lane.generation() != chunk.generation);
+            let log = &self.position.log;
+            let passed = !log.file.is_empty() && log.has_passed(&chunk.upper).unwrap_or(false);
+            if void {
+                let _ = chunk.sent.send(false);
+            } else if passed {
+                ready.push((chunk.table, Marker::Chunk { chunk: chunk.chunk }));
+                let _ = chunk.sent.send(true);
+            } else {
+                self.waiting.push(chunk);
+            }
+        }
+        if ready.is_empty() { Ok(()) } else { self.send_markers(ready).await }
+    }
+
+    /// Sends everything collected, and the position even if there is nothing else. In mid-transaction the position
+    /// is that before the transaction, and every table's batch says how much of it is in.
+    async fn publish(&mut self) -> Result<(), CaptureError> {
+        let partial = self.open.as_ref().filter(|open| !open.skip && open.has_rows).map(|open| open.head.gtid.clone());
+        self.position.partial = partial.clone();
+        let mut items = std::mem::take(&mut self.queued);
+        self.published_partial.clear();
+        for (table, lane) in &mut self.lanes {
+            let Some(lane) = lane else { continue };
+            items.extend(lane.seal().into_iter().map(|changes| (table.clone(), Item::Changes(changes))));
+            if partial.is_some() && lane.rows_in_transaction() > 0 {
+                self.published_partial.insert(table.clone(), lane.rows_in_transaction());
+            }
+        }
+        self.pending_bytes = 0;
+        self.pending_since = None;
+        if items.is_empty() && self.position == self.published {
+            return Ok(());
+        }
+        self.number.0 += 1;
+        let boundary = Arc::new(self.position.clone());
+        let tables: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
+        self.tell(Told::Published { number: self.number, boundary: boundary.clone(), tables: tables.into_iter().collect() });
+        self.publisher
+            .publish(Publish { number: self.number, boundary, items })
+            .await
+            .map_err(|_| CaptureError::Closed)?;
+        self.published = self.position.clone();
+        Ok(())
+    }
+
+    fn stop_table(&mut self, table: &TableId, error: String) {
+        self.lanes.insert(table.clone(), None);
+        self.tell(Told::Stopped { table: table.clone(), error });
+    }
+
+    fn lane(&self, table: &TableId) -> Option<&Lane> {
+        self.lanes.get(table).and_then(Option::as_ref)
+    }
+
+    fn lane_order(&mut self, table: &TableId) -> Option<weir_model::Order> {
+        let event_ms = self.event_ms;
+        self.lanes.get_mut(table).and_then(Option::as_mut).map(|lane| lane.next_order(event_ms))
+    }
+
+    /// Sends markers in a publish of their own, behind everything collected before them.
+    async fn send_markers(&mut self, markers: Vec<(TableId, Marker)>) -> Result<(), CaptureError> {
+        self.publish().await?;
+        self.queued.extend(markers.into_iter().map(|(table, marker)| (table, Item::Marker(marker))));
+        self.publish().await
+    }
+
+    fn tell(&self, told: Told) {
+        // The supervisor is gone only while the process shuts down.
+        let _ = self.told.send(told);
+    }
+}
+
+fn stop(at: &LogPosition, what: &impl std::fmt::Display) -> CaptureError {
+    CaptureError::Stop { at: at.clone(), what: what.to_string() }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Registering asks the source and the warehouse; either may be away for a moment.
+async fn retry_registrar<T, F, Fut>(ask: F) -> Result<T, request::RegisterError>
+where
+    F: Fn() -> Fut,
+    Fut: std::future::Future<Output = Result<T, request::RegisterError>>,
+{
+    let backoff = backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(5))
+        .with_max_times(8);
+    backon::Retryable::retry(ask, backoff).sleep(tokio::time::sleep).await
+}

@@ -1,60 +1,168 @@
 //! The upsert engine: one Delta table, merge-on-read, with a key index. A commit costs what changed.
+//!
+//! ```text
+//! TableChange ─► stage (index: which rows die) ─► data file, vector file ─► version N+1 ─► index
+//!                 pure but for orders              durable before visible    put if absent   only then
+//! ```
+//!
+//! Reading order: [`record`] (what a commit says of itself), [`delta`] (the actions), [`change`] (what is asked),
+//! [`index`], [`files`], [`stage`](self) and `commit`, the protocol; [`chunk`] for loads, [`scan`] and [`history`] for
+//! readers. A [`Table`] has one writer; readers need only the [`Warehouse`].
 
-use serde::{Deserialize, Serialize};
-use weir_model::{Gtid, GtidSet, Order, OrderState, TableSchema};
+mod change;
+mod checkpoint;
+mod chunk;
+mod commit;
+mod deletes;
+mod delta;
+mod files;
+pub mod history;
+mod index;
+mod location;
+mod log;
+mod open;
+mod record;
+mod scan;
+mod stage;
+mod writer;
 
-use crate::trace::StageCount;
+#[cfg(test)]
+mod tests;
 
-/// What every own commit repeats, so that the newest one alone says where the table stands.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct TableState {
-    /// Epoch of the service that wrote the commit.
-    pub epoch: u64,
-    /// Number of own commits, this one included; the version of the commit's `txn`.
-    pub commits: u64,
-    /// Transactions whose changes the table holds (or that do not touch it).
-    pub gtid_set: GtidSet,
-    /// A transaction that is in the table only in part.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub partial: Option<PartialTransaction>,
-    /// The last order handed out to the table's changes and chunks.
-    pub order: OrderState,
-    /// Greatest order of a change (deletes included) per bucket.
-    pub greatest: Vec<Order>,
-    /// Progress of the load that fills the table; none once it is complete.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<SeedProgress>,
-    /// The source's schema that the rows were written with.
-    pub schema: Option<TableSchema>,
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use object_store::path::Path;
+use weir_model::key::{KeyError, KeyRef};
+use weir_model::{GtidSet, Order, TableId, TableSchema};
+
+pub use self::change::{CommitOutcome, TableChange};
+pub use self::chunk::{ChunkWriter, StagedChunk, TableFiles};
+pub use self::index::{Located, RowAddress};
+pub use self::location::Warehouse;
+pub use self::record::{CommitRecord, PartialTransaction, SeedProgress, TableState};
+pub use self::scan::Scan;
+
+use self::files::DataFile;
+use self::index::Index;
+use self::log::Log;
+
+/// Why a table could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    #[error("warehouse {url}: {what}")]
+    Warehouse { url: String, what: String },
+    #[error("there is no table {0} in the warehouse")]
+    NoTable(TableId),
+    #[error("{table} has no version {wanted}; the newest is {newest}")]
+    NoVersion { table: TableId, wanted: i64, newest: i64 },
+    #[error("{table} has no column {column}")]
+    NoColumn { table: TableId, column: String },
+    /// What is stored is not what it should be.
+    #[error("damaged: {0}")]
+    Damaged(String),
+    /// A rule about durable state would be broken by the write, or is by what was read.
+    #[error("{table} at version {version}: {rule}; nothing was written. Re-seed it with `weir snapshot --table {table}`")]
+    Rule { table: TableId, version: i64, rule: String },
+    #[error("the table was written by source `{theirs}`, not by `{ours}`; two sources cannot share a table")]
+    OtherSource { ours: String, theirs: String },
+    #[error("checkpoint of the log: {0}")]
+    Checkpoint(String),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("object store: {0}")]
+    Store(#[from] object_store::Error),
+    #[error("local disk: {0}")]
+    Disk(#[from] std::io::Error),
+    #[error("Parquet: {0}")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    #[error("Arrow: {0}")]
+    Arrow(#[from] arrow_schema::ArrowError),
 }
 
-/// A transaction larger than the memory allowed, of which the first row changes are committed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartialTransaction {
-    pub gtid: Gtid,
-    /// Row changes of this table that the commits hold, counted from the transaction's start.
-    pub rows_done: u64,
+impl TableError {
+    fn warehouse(url: &str, what: String) -> Self {
+        Self::Warehouse { url: url.to_owned(), what }
+    }
 }
 
-/// Which chunks of a load have been merged.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct SeedProgress {
-    /// Number of the plan object that lists the chunks.
-    pub plan: u64,
-    /// Ordinals of the merged chunks, ascending.
-    pub done: Vec<u32>,
-    /// Rows below this order, and not touched since, are gone from the source once every chunk is merged.
-    pub start: Order,
+impl From<TableError> for crate::error::Error {
+    fn from(error: TableError) -> Self {
+        Self::failed(error.to_string()).because(error)
+    }
 }
 
-/// The `weir` member of an own commit's `commitInfo`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommitRecord {
+/// Who writes a table.
+#[derive(Debug, Clone)]
+pub struct Writer {
     /// Name of the source that the table mirrors.
     pub source: String,
-    /// Unique to one attempt at a commit, so that an ambiguous answer can be settled by reading.
-    pub commit_id: String,
-    pub state: TableState,
-    /// What this commit counted.
-    pub accounts: Vec<StageCount>,
+    /// Number of the service's incarnation; a greater one fences a lower one.
+    pub epoch: u64,
+}
+
+/// One lake table, open for writing.
+#[derive(Debug)]
+pub struct Table {
+    warehouse: Warehouse,
+    folder: Path,
+    log: Log,
+    writer: Writer,
+    schema: Arc<TableSchema>,
+    state: TableState,
+    version: i64,
+    /// Id and time of creation of the table, which every `metaData` repeats.
+    identity: (String, i64),
+    /// By the number that the index knows them by.
+    files: BTreeMap<u32, DataFile>,
+    next_file: u32,
+    index: Index,
+}
+
+impl Table {
+    /// The columns and the record key that the lake table has.
+    pub fn schema(&self) -> &Arc<TableSchema> {
+        &self.schema
+    }
+
+    /// Where the table stands, by its newest own commit.
+    pub fn state(&self) -> &TableState {
+        &self.state
+    }
+
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// The table is loaded from the beginning: what it holds of the stream begins at `set`, whatever it last said.
+    pub fn restart_set(&mut self, set: GtidSet) {
+        self.state.gtid_set = set;
+        self.state.partial = None;
+        self.state.seed = None;
+    }
+
+    /// Where chunks of a load are written.
+    pub fn files(&self) -> TableFiles {
+        TableFiles { warehouse: self.warehouse.clone(), folder: self.folder.clone() }
+    }
+
+    pub fn locate(&self, key: KeyRef<'_>) -> Located {
+        self.index.locate(key)
+    }
+
+    /// The order below which deletes are forgotten.
+    pub fn floor(&self) -> Order {
+        self.index.floor()
+    }
+
+    /// No row of the file that `address` lies in has a greater order.
+    pub fn file_greatest(&self, address: RowAddress) -> Order {
+        self.files.get(&address.file).map_or(Order::MIN, |file| file.orders.greatest)
+    }
+
+    /// Whether the table can tell which of a chunk's rows are newer than its own: not if it may have forgotten a
+    /// delete that is.
+    pub fn may_merge(&self, order0: Order) -> bool {
+        order0 > self.index.floor()
+    }
 }

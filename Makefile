@@ -1,0 +1,51 @@
+# The ways into the project. `make` alone lists them.
+
+# rustup's default place, for shells that have not sourced its env file.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+readers_python := target/services/readers/bin/python
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: packages ## Build weir, get a real MySQL, run a shop with live traffic and show that the tables are equal
+	scripts/services.sh mysql-fetch
+	$(CARGO) build --release --locked --bin weir
+	scripts/demo.sh
+
+.PHONY: test
+test: packages services lint ## Lint, unit, property and service tests against real servers, which are fetched
+	$(CARGO) test --workspace --locked
+
+.PHONY: lint
+lint: ## Formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: bench
+bench: packages services ## Compare weir with the wire-speed floor; BENCH_ROWS and BENCH_CHANGES set the size
+	$(CARGO) build --release --locked --bin weir
+	$(CARGO) build --release --locked --manifest-path bench/floor/Cargo.toml --target-dir target/bench-floor
+	$(readers_python) bench/run.py
+
+.PHONY: build
+build: packages ## Build the release binary, target/release/weir
+	$(CARGO) build --release --locked --bin weir
+
+.PHONY: services
+services: packages ## Fetch the servers and readers that tests use into target/services
+	scripts/services.sh all
+
+.PHONY: packages
+packages: # Debian packages that are missing; says so where it can't install them.
+	scripts/system-packages.sh
+
+.PHONY: clean
+clean: ## Remove everything that was built or fetched
+	rm -rf target bench/out

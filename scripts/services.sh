@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Fetches, starts and stops the real servers and the readers that tests, demo and benchmarks use; no Docker, and nothing
+# outside target/services is changed. See `scripts/services.sh help`.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/services/common.sh"
+. "$here/services/mysql_fetch.sh"
+. "$here/services/mysql_server.sh"
+. "$here/services/readers.sh"
+
+usage() {
+    cat <<'USAGE'
+Usage: scripts/services.sh COMMAND
+
+  all                      fetch everything the tests need
+  mysql-fetch              MySQL into target/services/mysql (bin/mysqld, mysql, mysqlbinlog, mysqldump, mysqladmin)
+  mysql-start DIR [FLAG…]  start a server in DIR on a free loopback port; prints its url
+                           writes DIR/data, DIR/mysqld.pid, DIR/port, DIR/mysqld.log; FLAGs go to mysqld, after ours
+  mysql-stop DIR           stop the server of DIR and wait until it is gone
+  readers-fetch            Python environment into target/services/readers (bin/python)
+
+All may be called again, and by several processes at once.
+
+Environment:
+  WEIR_USE_PATH_MYSQL=1      take mysqld and its clients from PATH (8.0 or later) instead of fetching them
+  WEIR_SERVICES_DIR          instead of target/services
+  WEIR_SERVICE_OWNER_PID     mysql-start: stop the server when this process is gone
+USAGE
+}
+
+main() {
+    local command=${1:-help}
+    [ $# -eq 0 ] || shift
+    case $command in
+    all)
+        mysql_fetch
+        readers_fetch
+        with_lock mysql-template make_template
+        ;;
+    mysql-fetch) mysql_fetch ;;
+    mysql-start) mysql_start "$@" ;;
+    mysql-stop) mysql_stop "$@" ;;
+    readers-fetch) readers_fetch ;;
+    help | --help | -h) usage ;;
+    *)
+        usage >&2
+        exit 2
+        ;;
+    esac
+}
+
+main "$@"

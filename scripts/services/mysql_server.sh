@@ -1,0 +1,174 @@
+# Starts and stops MySQL servers, each in a folder of its own: data/, mysqld.pid, port, mysqld.log.
+
+template_dir=$services_dir/mysql-template
+
+# Small, fast and honest about crashes of mysqld itself: what it acknowledged survives kill -9, not a power cut.
+# The binlog settings are those that weir asks for. performance_schema stays on, as on a real server, but is kept small:
+# at its defaults it takes 100 MB more.
+mysqld_flags() {
+    local folder=$1 port=$2
+    [ "$(id -u)" != 0 ] || echo --user=root
+    printf '%s\n' \
+        --datadir="$folder/data" --port="$port" --bind-address=127.0.0.1 --mysqlx=OFF --secure-file-priv= \
+        --pid-file="$folder/mysqld.pid" --log-error="$folder/mysqld.log" --socket=mysqld.sock \
+        --skip-name-resolve --default-time-zone=+00:00 --max-connections=100 --max-allowed-packet=1G \
+        --server-id=1 --log-bin=binlog --binlog-format=ROW --binlog-row-image=FULL --binlog-row-metadata=FULL \
+        --gtid-mode=ON --enforce-gtid-consistency=ON \
+        --innodb-buffer-pool-size=96M --innodb-redo-log-capacity=64M --innodb-use-native-aio=OFF \
+        --innodb-log-writer-threads=OFF --innodb-flush-log-at-trx-commit=2 --sync-binlog=0 --innodb-doublewrite=OFF \
+        --table-open-cache=400 --table-definition-cache=400 --performance-schema-digests-size=100 \
+        --performance-schema-error-size=0 --performance-schema-max-memory-classes=0 \
+        --performance-schema-max-thread-instances=150 --performance-schema-events-waits-history-long-size=0 \
+        --performance-schema-events-stages-history-long-size=0 --performance-schema-events-statements-history-long-size=0 \
+        --performance-schema-events-transactions-history-long-size=0
+}
+
+# --- mysql-start ---
+
+mysql_start() {
+    [ $# -ge 1 ] || die "mysql-start needs a folder"
+    local folder port attempt
+    mkdir -p "$1"
+    folder=$(cd "$1" && pwd)
+    shift
+    mysql_fetch
+    if is_running "$folder"; then
+        die "a server already runs in $folder (pid $(cat "$folder/mysqld.pid")); stop it with mysql-stop"
+    fi
+    [ -d "$folder/data" ] || copy_template "$folder"
+    # A server that was stopped comes back under its old port, so that the url clients hold stays right.
+    port=$(cat "$folder/port" 2>/dev/null || free_port)
+    for attempt in 1 2 3 4 5; do
+        if start_on_port "$folder" "$port" "$@"; then
+            printf '%s\n' "$port" >"$folder/port"
+            [ -z "${WEIR_SERVICE_OWNER_PID:-}" ] || stop_with_owner "$folder" "$WEIR_SERVICE_OWNER_PID"
+            printf 'mysql://root@127.0.0.1:%s\n' "$port"
+            return 0
+        fi
+        grep -q 'Address already in use' "$folder/mysqld.log" || break
+        say "port $port is taken, trying another (attempt $attempt)"
+        port=$(free_port)
+    done
+    tail -n 20 "$folder/mysqld.log" >&2 || true
+    die "mysqld did not start; its log is $folder/mysqld.log"
+}
+
+# The system's choice. Somebody may take it before mysqld does, which mysql_start answers with another try.
+free_port() {
+    if command -v perl >/dev/null; then
+        perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1")->sockport'
+    else
+        python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    fi
+}
+
+start_on_port() {
+    local folder=$1 port=$2 pid flags waited_ms
+    shift 2
+    mapfile -t flags < <(mysqld_flags "$folder" "$port")
+    rm -f "$folder/mysqld.pid"
+    : >"$folder/mysqld.log"
+    # Its own session, so that a Ctrl-C in the caller's terminal leaves stopping to the caller. No descriptor of ours
+    # stays open in it: a caller that reads our stdout must see its end, and locks must be let go.
+    setsid "$mysql_dir/bin/mysqld" "${flags[@]}" "$@" </dev/null >>"$folder/mysqld.log" 2>&1 9>&- &
+    pid=$!
+    disown "$pid"
+    for ((waited_ms = 0; waited_ms < 120000; waited_ms += 50)); do
+        if ! kill -0 "$pid" 2>/dev/null; then
+            return 1
+        fi
+        if [ -s "$folder/mysqld.pid" ] && grep -q 'ready for connections. Version' "$folder/mysqld.log"; then
+            "$mysql_dir/bin/mysqladmin" --no-defaults --host=127.0.0.1 --port="$port" --user=root --connect-timeout=10 ping >/dev/null 2>&1
+            return
+        fi
+        sleep 0.05
+    done
+    say "mysqld did not answer within 120 s"
+    stop_pid "$pid"
+    return 1
+}
+
+# Stops the server soon after the process it belongs to is gone, however that ended; a killed test leaves nothing behind.
+stop_with_owner() {
+    local folder=$1 owner=$2
+    setsid bash -c '
+        while kill -0 "$2" 2>/dev/null && [ -s "$3/mysqld.pid" ]; do sleep 1; done
+        exec "$1" mysql-stop "$3"
+    ' _ "$repo_root/scripts/services.sh" "$owner" "$folder" </dev/null >/dev/null 2>&1 9>&- &
+    disown $!
+}
+
+# --- the template: a data folder made once and copied, since --initialize takes seconds ---
+
+copy_template() {
+    local folder=$1
+    with_lock mysql-template make_template
+    rm -rf "$folder/data.copying"
+    cp -a --reflink=auto "$template_dir/data" "$folder/data.copying"
+    mv "$folder/data.copying" "$folder/data"
+}
+
+make_template() {
+    local building=$template_dir.building flags
+    # A template of another MySQL version would have to be upgraded at every start.
+    if cmp -s "$mysql_dir/version" "$template_dir/version"; then
+        return 0
+    fi
+    say "initialising a data folder to copy from"
+    rm -rf "$building" "$template_dir"
+    mkdir -p "$building"
+    mapfile -t flags < <(mysqld_flags "$building" 0)
+    # Small files make the copies fast; a server grows its redo log by itself.
+    flags+=(--innodb-redo-log-capacity=8M --skip-log-bin)
+    "$mysql_dir/bin/mysqld" "${flags[@]}" --initialize-insecure 9>&- || {
+        tail -n 20 "$building/mysqld.log" >&2
+        die "mysqld --initialize-insecure failed"
+    }
+    first_start "$building" "${flags[@]}"
+    # auto.cnf holds the server's uuid, which must not be shared.
+    rm -f "$building"/data/auto.cnf "$building"/data/mysqld.sock*
+    cp "$mysql_dir/version" "$building/version"
+    mv "$building" "$template_dir"
+}
+
+# The first start makes certificates and fills caches; do it here, once. root is also let in over TCP without a name
+# lookup, which `--initialize-insecure` doesn't provide for.
+first_start() {
+    local building=$1 waited_ms
+    shift
+    cat >"$building/users.sql" <<'SQL'
+CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';
+GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;
+SHUTDOWN;
+SQL
+    timeout 120 "$mysql_dir/bin/mysqld" "$@" --skip-networking --init-file="$building/users.sql" 9>&- ||
+        die "the first start of the template failed; its log is $building/mysqld.log"
+    rm -f "$building/users.sql"
+}
+
+# --- mysql-stop ---
+
+mysql_stop() {
+    [ $# -eq 1 ] || die "mysql-stop needs a folder"
+    if is_running "$1"; then
+        stop_pid "$(cat "$1/mysqld.pid")"
+    fi
+    rm -f "$1/mysqld.pid"
+}
+
+# The pid file may be left over from a killed server and its number reused, so the command line is looked at too.
+is_running() {
+    local pid
+    pid=$(cat "$1/mysqld.pid" 2>/dev/null) && [ -n "$pid" ] && grep -qs 'mysqld' "/proc/$pid/cmdline"
+}
+
+stop_pid() {
+    local pid=$1 waited_ms
+    kill -TERM "$pid" 2>/dev/null || return 0
+    for ((waited_ms = 0; waited_ms < 30000; waited_ms += 50)); do
+        kill -0 "$pid" 2>/dev/null || return 0
+        sleep 0.05
+    done
+    kill -KILL "$pid" 2>/dev/null || return 0
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+}

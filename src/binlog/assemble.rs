@@ -1,0 +1,410 @@
+//! Raw events become [`SourceEvent`]s: the state machine of groups, table maps and compressed transactions.
+//!
+//! A group is a GTID event and what it names: either one statement, or BEGIN, changes, and an end. What does not fit this
+//! grammar is an error, since guessing here would lose or double rows.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use weir_model::LogPosition;
+
+use super::checksum::ChecksumAlgorithm;
+use super::cursor::Cursor;
+use super::event::{Event, FLAG_IGNORABLE, Format, file_name, kind, kind_name, parse_heartbeat_v2, parse_rotate};
+use super::gtid::{parse_gtid, parse_tagged_gtid};
+use super::payload::Payload;
+use super::query::{Control, Query, control};
+use super::rows_event::RowsEvent;
+use super::table_map::TableMap;
+use super::{EventBody, LogError, RowsImage, SourceEvent};
+
+/// Where an event stands in the log.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) file: Arc<str>,
+    pub(super) start: u64,
+    /// Offset behind the event.
+    pub(super) end: u64,
+}
+
+impl Place {
+    fn end_position(&self) -> LogPosition {
+        LogPosition { file: self.file.to_string(), offset: self.end }
+    }
+
+    /// An error about the event that stands here.
+    pub(super) fn error(&self, kind: u8, why: impl Into<String>) -> LogError {
+        let at = LogPosition { file: self.file.to_string(), offset: self.start };
+        LogError { at, event: kind_name(kind).into_owned(), why: why.into() }
+    }
+}
+
+/// How far the current group has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// Between groups.
+    None,
+    /// The GTID has been read; what it names comes next.
+    Named,
+    /// Behind BEGIN.
+    Open { rows: bool },
+}
+
+/// Feed it events in log order; after each, take what it has ready until there is nothing.
+pub(super) struct Assembler {
+    format: Format,
+    group: Group,
+    maps: TableMaps,
+    payload: Option<(Payload, Place)>,
+    ready: VecDeque<SourceEvent>,
+}
+
+impl Assembler {
+    pub(super) fn new(checksums: ChecksumAlgorithm) -> Self {
+        Self {
+            format: Format::before_any(checksums),
+            group: Group::None,
+            maps: TableMaps::default(),
+            payload: None,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// The algorithm that the next event is protected with.
+    pub(super) fn checksums(&self) -> ChecksumAlgorithm {
+        self.format.checksums
+    }
+
+    /// Whether a group has begun and not ended.
+    pub(super) fn in_group(&self) -> bool {
+        self.group != Group::None
+    }
+
+    /// Takes one event. Everything made of the one before must have been taken by [`Self::next`].
+    pub(super) fn feed(&mut self, event: &Event, place: &Place) -> Result<(), LogError> {
+        self.take_event(event, place).map_err(|why| place.error(event.header.kind, why))
+    }
+
+    /// What is ready, in order; `None` when another event must be fed.
+    pub(super) fn next(&mut self) -> Result<Option<SourceEvent>, LogError> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some(event));
+            }
+            let Some((mut payload, place)) = self.payload.take() else {
+                return Ok(None);
+            };
+            match self.take_inner(&mut payload, &place) {
+                Ok(true) => self.payload = Some((payload, place)),
+                Ok(false) => {}
+                Err(why) => {
+                    let why = format!("at its inner event {}: {why}", payload.events());
+                    return Err(place.error(kind::TRANSACTION_PAYLOAD, why));
+                }
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: &Event, place: &Place) -> Result<(), String> {
+        match event.header.kind {
+            kind::FORMAT_DESCRIPTION => {
+                self.expect_no_group()?;
+                self.format = Format::parse(&event.body)?;
+                self.maps.forget();
+                self.position(place);
+            }
+            kind::ROTATE => {
+                self.expect_no_group()?;
+                if !event.header.is_artificial() {
+                    self.maps.forget();
+                }
+                let (file, offset) = parse_rotate(&event.body)?;
+                self.ready.push_back(SourceEvent { end: LogPosition { file, offset }, body: EventBody::Position });
+            }
+            kind::HEARTBEAT => {
+                self.heartbeat(file_name(&event.body)?, place.end);
+            }
+            kind::HEARTBEAT_V2 => {
+                let (file, offset) = parse_heartbeat_v2(&event.body)?;
+                self.heartbeat(file, offset);
+            }
+            kind::PREVIOUS_GTIDS | kind::STOP => {
+                self.expect_no_group()?;
+                self.position(place);
+            }
+            kind::GTID => {
+                self.expect_no_group()?;
+                self.begin(EventBody::Begin(parse_gtid(event)?), place);
+            }
+            kind::GTID_TAGGED => {
+                self.expect_no_group()?;
+                self.begin(EventBody::Begin(parse_tagged_gtid(event)?), place);
+            }
+            kind::TRANSACTION_PAYLOAD => {
+                if self.group != Group::Named {
+                    return Err("it does not follow a GTID".into());
+                }
+                self.payload = Some((Payload::open(&event.body)?, place.clone()));
+            }
+            _ => self.take_group_event(event, place)?,
+        }
+        Ok(())
+    }
+
+    /// One event from inside a payload; whether there may be more.
+    ///
+    /// The end of the transaction is handed out only after the payload proves whole, since a caller acts on it.
+    fn take_inner(&mut self, payload: &mut Payload, place: &Place) -> Result<bool, String> {
+        let Some(event) = payload.next()? else {
+            return Err("the compressed transaction ends without XID or COMMIT".into());
+        };
+        self.take_group_event(&event, place).map_err(|why| format!("{}: {why}", kind_name(event.header.kind)))?;
+        if self.in_group() {
+            return Ok(true);
+        }
+        if payload.is_finished()? {
+            return Ok(false);
+        }
+        Err("events follow the end of the compressed transaction".into())
+    }
+
+    /// Events that make up a group, wherever they were packed.
+    fn take_group_event(&mut self, event: &Event, place: &Place) -> Result<(), String> {
+        match event.header.kind {
+            kind::QUERY => self.take_query(Query::parse(&event.body)?, place),
+            kind::XID => {
+                self.expect_open()?;
+                self.commit(place);
+                Ok(())
+            }
+            kind::TABLE_MAP => {
+                self.expect_open()?;
+                self.maps.insert(&event.body, &self.format)
+            }
+            kind::WRITE_ROWS
+            | kind::UPDATE_ROWS
+            | kind::DELETE_ROWS
+            | kind::WRITE_ROWS_V1
+            | kind::UPDATE_ROWS_V1
+            | kind::DELETE_ROWS_V1 => self.take_rows(event, place),
+            kind::ROWS_QUERY | kind::IGNORABLE => Ok(()),
+            kind::XA_PREPARE => self.take_xa_prepare(event, place),
+            other if event.header.flags & FLAG_IGNORABLE != 0 && refusal(other, &event.body).is_none() => Ok(()),
+            other => Err(refusal(other, &event.body).unwrap_or_else(|| {
+                "this type of event is not known, and its flags do not say that it may be skipped. A newer weir may know it"
+                    .into()
+            })),
+        }
+    }
+
+    fn take_query(&mut self, query: Query, place: &Place) -> Result<(), String> {
+        match (control(&query.sql), self.group) {
+            (_, Group::None) => return Err("it stands outside a transaction; weir needs gtid_mode=ON".into()),
+            (Control::Begin | Control::XaStart, Group::Named) => self.group = Group::Open { rows: false },
+            (Control::None, Group::Named) => {
+                self.push(place, EventBody::Statement { database: query.database, sql: query.sql });
+                self.commit(place);
+            }
+            (Control::XaOther, _) => return Err(XA_UNSUPPORTED.into()),
+            (_, Group::Named) => return Err("transaction control where a transaction should begin".into()),
+            (Control::None, Group::Open { .. }) => {
+                self.push(place, EventBody::Statement { database: query.database, sql: query.sql });
+            }
+            (Control::Commit, Group::Open { .. }) | (Control::Rollback, Group::Open { rows: false }) => {
+                self.commit(place)
+            }
+            (Control::Savepoint | Control::XaEnd, Group::Open { .. })
+            | (Control::RollbackToSavepoint, Group::Open { rows: false }) => {}
+            (Control::Rollback | Control::RollbackToSavepoint, Group::Open { rows: true }) => {
+                return Err(
+                    "the transaction was rolled back although rows of it are logged: it changed a table whose engine \
+                            knows no transactions. What that table holds can't be told from the log. Move it to InnoDB \
+                            (ALTER TABLE … ENGINE=InnoDB) and seed it anew"
+                        .into(),
+                );
+            }
+            (Control::Begin | Control::XaStart, Group::Open { .. }) => {
+                return Err("a transaction begins inside another".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn take_rows(&mut self, event: &Event, place: &Place) -> Result<(), String> {
+        self.expect_open()?;
+        let rows = RowsEvent::parse(event, &self.format)?;
+        if rows.is_dummy() {
+            self.maps.end_statement();
+            return Ok(());
+        }
+        let map = self.maps.get(rows.table_id)?;
+        if map.columns.len() != rows.column_count {
+            let (has, said) = (rows.column_count, map.columns.len());
+            return Err(format!("rows of {has} columns for {}, whose TABLE_MAP_EVENT has {said}", map.id()));
+        }
+        if rows.ends_statement {
+            self.maps.end_statement();
+        }
+        self.group = Group::Open { rows: true };
+        let RowsEvent { kind, present, present_after, rows, .. } = rows;
+        self.push(place, EventBody::Rows(RowsImage { map, kind, present, present_after, rows }));
+        Ok(())
+    }
+
+    /// XA COMMIT … ONE PHASE ends in this event too; only the first of two phases leaves the outcome open.
+    fn take_xa_prepare(&mut self, event: &Event, place: &Place) -> Result<(), String> {
+        self.expect_open()?;
+        if Cursor::new(&event.body).u8()? == 0 {
+            return Err(XA_UNSUPPORTED.into());
+        }
+        self.commit(place);
+        Ok(())
+    }
+
+    fn begin(&mut self, head: EventBody, place: &Place) {
+        self.group = Group::Named;
+        self.push(place, head);
+    }
+
+    fn commit(&mut self, place: &Place) {
+        self.group = Group::None;
+        self.maps.end_statement();
+        self.push(place, EventBody::Commit);
+    }
+
+    /// A position that stands in a file; made-up events have none of their own.
+    fn position(&mut self, place: &Place) {
+        if place.end > place.start {
+            self.push(place, EventBody::Position);
+        }
+    }
+
+    /// Only between groups: inside one, the position is not a place to go on from.
+    fn heartbeat(&mut self, file: String, offset: u64) {
+        if !self.in_group() {
+            self.ready.push_back(SourceEvent { end: LogPosition { file, offset }, body: EventBody::Position });
+        }
+    }
+
+    fn push(&mut self, place: &Place, body: EventBody) {
+        self.ready.push_back(SourceEvent { end: place.end_position(), body });
+    }
+
+    fn expect_no_group(&self) -> Result<(), String> {
+        if self.in_group() {
+            return Err(
+                "the transaction before it has no end: the binlog is damaged, or a file is missing or was copied \
+                        while the server wrote to it"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+
+    fn expect_open(&self) -> Result<(), String> {
+        match self.group {
+            Group::Open { .. } => Ok(()),
+            _ => Err("it stands outside a transaction".into()),
+        }
+    }
+}
+
+const XA_UNSUPPORTED: &str = "XA transactions are not supported yet. Use plain transactions on the captured server; to go on \
+                              behind this one, end every XA transaction (XA RECOVER lists them) and seed the tables anew";
+
+/// Why an event that is known cannot be taken.
+fn refusal(kind: u8, body: &Bytes) -> Option<String> {
+    let why = match kind {
+        kind::ANONYMOUS_GTID => {
+            "a transaction without a GTID. weir needs gtid_mode=ON (and enforce_gtid_consistency=ON) on the source"
+        }
+        kind::INCIDENT => {
+            let message = body.get(3..).map(String::from_utf8_lossy).unwrap_or_default();
+            return Some(format!(
+                "the server says that events may be missing from its log ({message}). Seed the tables anew from here"
+            ));
+        }
+        kind::PARTIAL_UPDATE_ROWS => {
+            "a JSON column was logged as a difference, which is not supported yet. Set binlog_row_value_options='' (and in \
+             open sessions too), then seed the table anew"
+        }
+        kind::INTVAR
+        | kind::RAND
+        | kind::USER_VAR
+        | kind::APPEND_BLOCK
+        | kind::DELETE_FILE
+        | kind::BEGIN_LOAD_QUERY
+        | kind::EXECUTE_LOAD_QUERY => {
+            "a change was logged as a statement, whose rows can't be known. Set binlog_format=ROW (and in open sessions \
+             too), then seed the tables anew"
+        }
+        kind::FORMAT_DESCRIPTION
+        | kind::ROTATE
+        | kind::STOP
+        | kind::PREVIOUS_GTIDS
+        | kind::HEARTBEAT
+        | kind::HEARTBEAT_V2
+        | kind::GTID
+        | kind::GTID_TAGGED
+        | kind::TRANSACTION_PAYLOAD => "it may not stand inside a compressed transaction",
+        _ => return None,
+    };
+    Some(why.into())
+}
+
+/// The tables that the statement at hand has described.
+///
+/// A description is kept beyond its statement, but only to be recognised when it comes again unchanged: rows may refer
+/// to descriptions of their own statement alone.
+#[derive(Default)]
+struct TableMaps {
+    known: HashMap<u64, KnownMap>,
+    statement: u64,
+}
+
+struct KnownMap {
+    body: Box<[u8]>,
+    map: Arc<TableMap>,
+    statement: u64,
+}
+
+impl TableMaps {
+    /// Ids grow with every reopened table, so old ones are let go at this many.
+    const KNOWN_MAX: usize = 4096;
+
+    fn insert(&mut self, body: &Bytes, format: &Format) -> Result<(), String> {
+        let id = super::rows_event::parse_table_id(&mut Cursor::new(body), kind::TABLE_MAP, format)?;
+        if let Some(known) = self.known.get_mut(&id)
+            && *known.body == **body
+        {
+            known.statement = self.statement;
+            return Ok(());
+        }
+        let map = Arc::new(TableMap::parse(body).map_err(|error| error.to_string())?);
+        if self.known.len() >= Self::KNOWN_MAX {
+            self.known.retain(|_, known| known.statement == self.statement);
+        }
+        self.known.insert(id, KnownMap { body: (**body).into(), map, statement: self.statement });
+        Ok(())
+    }
+
+    fn get(&self, id: u64) -> Result<Arc<TableMap>, String> {
+        match self.known.get(&id) {
+            Some(known) if known.statement == self.statement => Ok(Arc::clone(&known.map)),
+            _ => Err(format!("rows of table id {id}, which no TABLE_MAP_EVENT of its statement describes")),
+        }
+    }
+
+    fn end_statement(&mut self) {
+        self.statement += 1;
+    }
+
+    /// Ids mean something else behind a restart of the server.
+    fn forget(&mut self) {
+        self.known.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;

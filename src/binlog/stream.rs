@@ -1,0 +1,275 @@
+//! The live binlog: a server sends it as it would to a replica (COM_BINLOG_DUMP_GTID).
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use mysql_async::Opts;
+use tokio::time::timeout;
+use uuid::Uuid;
+use weir_model::GtidSet;
+
+use super::assemble::{Assembler, Place};
+use super::auth;
+use super::checksum::{ChecksumAlgorithm, open_event};
+use super::connection::{Connection, ConnectionError, EOF, ERROR, OK, parse_error};
+use super::event::EventHeader;
+use super::gtid::encode_gtid_set;
+use super::{EventBody, Source, SourceError, SourceEvent};
+use crate::limits::{HEARTBEAT_PERIOD, SOURCE_CONNECT_MAX, SOURCE_SILENCE_MAX};
+
+/// Reads the binlog of a running server, from the transactions that it lacks on.
+///
+/// The end of the log is not the end of the stream: [`Source::next`] waits, and the server's heartbeats come as
+/// [`EventBody::Position`]. A server that is silent for longer than [`SOURCE_SILENCE_MAX`] is given up.
+pub struct LiveSource {
+    connection: Connection,
+    assembler: Assembler,
+    file: Arc<str>,
+    /// Behind the last event. Counted in 64 bits, since events carry only the lower 32.
+    offset: u64,
+    /// A packet that was read while connecting.
+    first: Option<Bytes>,
+}
+
+impl LiveSource {
+    /// Asks the server for every transaction that is not in `from`. Returns once the server has begun to send, so a
+    /// position that it no longer has is found out here.
+    ///
+    /// `server_id` must differ from that of every server and reader of the replication topology; the server ends an
+    /// older dump with the same id.
+    pub async fn connect(opts: Opts, from: &GtidSet, server_id: u32) -> Result<Self, SourceError> {
+        let connecting = async {
+            let mut connection = auth::log_in(&opts).await?;
+            let checksums = prepare(&mut connection, server_id).await?;
+            connection.expect_ok(&register_command(server_id)).await.map_err(denied_behind_login)?;
+            let set = encode_gtid_set(from).map_err(ConnectionError::Settings)?;
+            connection.command(&dump_command(server_id, &set)).await?;
+            let mut source =
+                Self { connection, assembler: Assembler::new(checksums), file: "".into(), offset: 0, first: None };
+            let packet = source.connection.read_packet().await?;
+            match packet.first() {
+                Some(&OK) => source.first = Some(packet),
+                _ => return Err(source.refused(&packet)),
+            }
+            Ok(source)
+        };
+        timeout(SOURCE_CONNECT_MAX, connecting).await.unwrap_or_else(|_| {
+            let (host, port, wait_s) = (opts.ip_or_hostname(), opts.tcp_port(), SOURCE_CONNECT_MAX.as_secs());
+            Err(SourceError::Retryable {
+                why: format!("{host}:{port} did not begin to send the binlog within {wait_s} s"),
+            })
+        })
+    }
+
+    async fn read_packet(&mut self) -> Result<Bytes, SourceError> {
+        if let Some(packet) = self.first.take() {
+            return Ok(packet);
+        }
+        // No timer while packets stand ready.
+        if let Some(packet) = self.connection.buffered_packet()? {
+            return Ok(packet);
+        }
+        match timeout(SOURCE_SILENCE_MAX, self.connection.read_packet()).await {
+            Ok(packet) => Ok(packet?),
+            Err(_) => {
+                let silence_s = SOURCE_SILENCE_MAX.as_secs();
+                Err(SourceError::Retryable {
+                    why: format!("the server sent nothing, not even a heartbeat, for {silence_s} s"),
+                })
+            }
+        }
+    }
+
+    fn take_packet(&mut self, packet: &Bytes) -> Result<(), SourceError> {
+        if packet.first() != Some(&OK) {
+            return Err(self.refused(packet));
+        }
+        let bytes = packet.slice(1..);
+        let header = EventHeader::parse(&bytes).map_err(|why| self.place(self.offset, self.offset).error(0, why))?;
+        let place = self.place_of(&header);
+        let event = open_event(bytes, self.assembler.checksums()).map_err(|why| place.error(header.kind, why))?;
+        self.assembler.feed(&event, &place)?;
+        self.offset = place.end;
+        Ok(())
+    }
+
+    /// Made-up events take no room in the log.
+    fn place_of(&self, header: &EventHeader) -> Place {
+        if header.is_artificial() {
+            return self.place(self.offset, self.offset);
+        }
+        let end = unwrapped_offset(self.offset, header.next_offset_low);
+        self.place(end.saturating_sub(u64::from(header.size)), end)
+    }
+
+    fn place(&self, start: u64, end: u64) -> Place {
+        Place { file: Arc::clone(&self.file), start, end }
+    }
+
+    /// A packet that is no event: what it means for the caller.
+    fn refused(&self, packet: &Bytes) -> SourceError {
+        match packet.first() {
+            Some(&ERROR) => self.server_error(parse_error(packet)),
+            Some(&EOF) if packet.len() < 9 => SourceError::Retryable {
+                why: "the server ended the stream (it is shutting down or killed the dump)".into(),
+            },
+            _ => ConnectionError::protocol("the server sent a packet that is no event").into(),
+        }
+    }
+
+    /// Error 1236 stands for everything that can go wrong with a dump; only its words tell what it was.
+    fn server_error(&self, error: ConnectionError) -> SourceError {
+        const DUMP_FAILED: u16 = 1236;
+
+        let ConnectionError::Server { code: DUMP_FAILED, message } = error else {
+            return error.into();
+        };
+        if message.contains("purged") {
+            return SourceError::Purged { message };
+        }
+        if message.contains("same server_uuid/server_id") {
+            return SourceError::AuthOrConfig {
+                why: format!(
+                    "another reader with the same server id took the binlog stream over; give this service a [source] \
+                     server_id of its own, or stop the other one. The server says: {message}"
+                ),
+            };
+        }
+        if message.contains("more GTIDs than") {
+            return SourceError::AuthOrConfig {
+                why: format!(
+                    "the source lacks transactions that the tables hold: it was restored, reset, or failed over to a replica \
+                     that was behind. Seed the tables anew. The server says: {message}"
+                ),
+            };
+        }
+        let mut place = self.place(self.offset, self.offset).error(0, format!("the server says: {message}"));
+        place.event = "binlog dump".into();
+        place.into()
+    }
+}
+
+impl Source for LiveSource {
+    async fn next(&mut self) -> Result<Option<SourceEvent>, SourceError> {
+        loop {
+            if let Some(event) = self.assembler.next()? {
+                if let EventBody::Position = event.body {
+                    if *self.file != *event.end.file {
+                        self.file = event.end.file.as_str().into();
+                    }
+                    self.offset = event.end.offset;
+                }
+                return Ok(Some(event));
+            }
+            let packet = self.read_packet().await?;
+            self.take_packet(&packet)?;
+        }
+    }
+}
+
+/// An id for a reader that was given none: in the upper half, which people rarely use, and hardly ever twice the same.
+pub fn random_server_id() -> u32 {
+    Uuid::new_v4().as_u128() as u32 | 1 << 31
+}
+
+/// Tells the server how the session wants its events. Old names are set beside today's; the server ignores the rest.
+async fn prepare(connection: &mut Connection, server_id: u32) -> Result<ChecksumAlgorithm, ConnectionError> {
+    let row = connection.query_row("SELECT @@global.gtid_mode, @@global.binlog_checksum").await?;
+    let [gtid_mode, checksum] = &row[..] else {
+        return Err(ConnectionError::protocol("the server does not know its own gtid_mode"));
+    };
+    if gtid_mode != "ON" {
+        return Err(ConnectionError::Settings(format!(
+            "the source runs with gtid_mode={gtid_mode}; weir needs gtid_mode=ON and enforce_gtid_consistency=ON"
+        )));
+    }
+    let checksums = match checksum.as_str() {
+        "CRC32" => ChecksumAlgorithm::Crc32,
+        "NONE" => ChecksumAlgorithm::None,
+        other => return Err(ConnectionError::Settings(format!("binlog_checksum={other} is not known"))),
+    };
+    let heartbeat_ns = HEARTBEAT_PERIOD.as_nanos();
+    // The same for the same id, so that a server which still serves our broken connection ends that one.
+    let uuid = Uuid::from_u128(0x7765_6972_0000_4000_8000_0000_0000_0000 | u128::from(server_id));
+    connection
+        .execute(&format!(
+            "SET @source_heartbeat_period = {heartbeat_ns}, @master_heartbeat_period = {heartbeat_ns}, \
+             @source_binlog_checksum = '{checksum}', @master_binlog_checksum = '{checksum}', \
+             @replica_uuid = '{uuid}', @slave_uuid = '{uuid}'"
+        ))
+        .await?;
+    Ok(checksums)
+}
+
+/// Who has logged in and is denied still lacks a privilege; the server's words don't say which.
+fn denied_behind_login(error: ConnectionError) -> ConnectionError {
+    match error {
+        ConnectionError::Server { code: 1045 | 1227, message } => ConnectionError::Settings(format!(
+            "the source's user may not read the binlog; GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* to it. The \
+             server says: {message}"
+        )),
+        other => other,
+    }
+}
+
+/// COM_REGISTER_SLAVE, so that we show up in SHOW REPLICAS. Host, user, password, port, rank and source id stay empty.
+fn register_command(server_id: u32) -> Vec<u8> {
+    const COM_REGISTER_SLAVE: u8 = 0x15;
+    let mut bytes = vec![COM_REGISTER_SLAVE];
+    bytes.put_u32_le(server_id);
+    bytes.put_bytes(0, 3 + 2 + 4 + 4);
+    bytes
+}
+
+/// COM_BINLOG_DUMP_GTID from the first file on; the server skips what `set` holds.
+fn dump_command(server_id: u32, set: &[u8]) -> Vec<u8> {
+    const COM_BINLOG_DUMP_GTID: u8 = 0x1e;
+    const HEARTBEAT_V2: u16 = 0x2;
+    const THROUGH_GTID: u16 = 0x4;
+    const FIRST_OFFSET: u64 = 4;
+
+    let mut bytes = vec![COM_BINLOG_DUMP_GTID];
+    bytes.put_u16_le(HEARTBEAT_V2 | THROUGH_GTID);
+    bytes.put_u32_le(server_id);
+    bytes.put_u32_le(0); // length of the file name
+    bytes.put_u64_le(FIRST_OFFSET);
+    bytes.put_u32_le(set.len() as u32);
+    bytes.put_slice(set);
+    bytes
+}
+
+/// The 64-bit offset at or behind `from` whose lower half is `low`.
+fn unwrapped_offset(from: u64, low: u32) -> u64 {
+    let candidate = (from >> 32 << 32) | u64::from(low);
+    if candidate < from { candidate + (1 << 32) } else { candidate }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_go_on_beyond_four_gibibytes() {
+        assert_eq!(unwrapped_offset(4, 200), 200);
+        assert_eq!(unwrapped_offset(200, 200), 200);
+        assert_eq!(unwrapped_offset(0xffff_ff00, 0x10), 0x1_0000_0010);
+        assert_eq!(unwrapped_offset(0x3_ffff_ff00, 0x10), 0x4_0000_0010);
+    }
+
+    #[test]
+    fn server_ids_lie_in_the_upper_half() {
+        for _ in 0..100 {
+            assert!(random_server_id() >= 1 << 31);
+        }
+    }
+
+    #[test]
+    fn the_dump_command_is_laid_out_as_the_protocol_says() {
+        let bytes = dump_command(7, &[9; 8]);
+        assert_eq!(bytes[..7], [0x1e, 6, 0, 7, 0, 0, 0]);
+        assert_eq!(bytes[7..11], [0; 4]);
+        assert_eq!(bytes[11..19], 4_u64.to_le_bytes());
+        assert_eq!(bytes[19..23], [8, 0, 0, 0]);
+        assert_eq!(bytes.len(), 23 + 8);
+    }
+}

@@ -1,0 +1,211 @@
+//! One table's way through capture: decode, stamp, collect.
+
+use std::sync::Arc;
+
+use weir_model::change::Stamp;
+use weir_model::order::EventIds;
+use weir_model::{
+    ChangeBatch, ChangeBuilder, Gtid, GtidSet, Half, Order, OrderState, TableId, TableSchema, Window, ZeroDates,
+};
+
+use crate::binlog::row::{RowDecoder, RowError};
+use crate::binlog::{RowsImage, TableMap};
+use crate::table::PartialTransaction;
+use crate::trace::{Hop, Tally};
+use crate::transport::Changes;
+
+/// What capture must know of a table before it can decode its changes.
+#[derive(Debug, Clone)]
+pub struct LaneStart {
+    /// Transactions that the table already holds.
+    pub gtid_set: GtidSet,
+    /// A transaction that it holds in part.
+    pub partial: Option<PartialTransaction>,
+    /// The last order handed out for it.
+    pub order: OrderState,
+    /// Names of the record key's columns.
+    pub key: Vec<String>,
+    pub zero_dates: ZeroDates,
+}
+
+/// One table that is captured.
+#[derive(Debug)]
+pub struct Lane {
+    table: TableId,
+    start: LaneStart,
+    order: OrderState,
+    plan: Option<Plan>,
+    sealed: Vec<Changes>,
+    sent: Tally,
+    transaction: Option<OpenTransaction>,
+    /// Raised by everything that makes chunks under way worthless.
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Plan {
+    map: Arc<TableMap>,
+    decoder: RowDecoder,
+    builder: ChangeBuilder,
+}
+
+/// The part of the transaction under way that concerns this table.
+#[derive(Debug)]
+struct OpenTransaction {
+    gtid: Gtid,
+    ids: EventIds,
+    /// Row changes of this table so far, counted from the transaction's start.
+    rows: u64,
+}
+
+/// What decoding needs to know of the transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct TransactionTime<'a> {
+    pub source: &'a str,
+    pub gtid: &'a Gtid,
+    /// Milliseconds since the epoch.
+    pub event_ms: i64,
+}
+
+impl Lane {
+    pub fn new(table: TableId, start: LaneStart) -> Self {
+        let order = start.order;
+        Self {
+            table,
+            start,
+            order,
+            plan: None,
+            sealed: Vec::new(),
+            sent: Tally::default(),
+            transaction: None,
+            generation: 0,
+        }
+    }
+
+    /// Whether the table already holds all of the transaction.
+    pub fn holds(&self, gtid: &Gtid) -> bool {
+        self.start.gtid_set.contains(gtid)
+    }
+
+    pub fn key(&self) -> &[String] {
+        &self.start.key
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Chunks that were read before now are read again.
+    pub fn void_chunks(&mut self) {
+        self.generation += 1;
+    }
+
+    /// An order above everything handed out before.
+    pub fn next_order(&mut self, event_ms: i64) -> Order {
+        self.order.assign(event_ms)
+    }
+
+    /// Decodes one row event. Returns the bytes that it added, roughly.
+    ///
+    /// # Errors
+    /// When a value or the table's shape cannot be understood; nothing of the event is kept then, and the lane must
+    /// not be used again.
+    pub fn decode(&mut self, image: &RowsImage, time: TransactionTime<'_>) -> Result<usize, RowError> {
+        self.prepare(&image.map)?;
+        let table = &self.table;
+        let transaction = match &mut self.transaction {
+            Some(open) if open.gtid == *time.gtid => open,
+            slot => slot.insert(OpenTransaction {
+                gtid: time.gtid.clone(),
+                ids: EventIds::new(time.source, time.gtid, table),
+                rows: 0,
+            }),
+        };
+        let already = self.start.partial.as_ref().filter(|p| p.gtid == *time.gtid).map_or(0, |p| p.rows_done);
+        let skip = already.saturating_sub(transaction.rows);
+        let plan = self.plan.as_mut().expect("prepared above");
+        let before = plan.builder.bytes();
+        let rows = plan.decoder.decode(image, skip, &mut plan.builder)?;
+        let mut ordinal = transaction.rows + skip.min(rows);
+        let (order, ids, sent) = (&mut self.order, transaction.ids, &mut self.sent);
+        let window = Window::of(time.event_ms);
+        let mut first_seen = false;
+        plan.builder.stamp(|op, half| {
+            // The second half belongs to the row change that its first half opened.
+            if half == Half::First && std::mem::replace(&mut first_seen, true) {
+                ordinal += 1;
+            }
+            let stamp = Stamp { order: order.assign(time.event_ms), id: ids.id(ordinal, half as u8), window };
+            sent.event(Hop::Captured, op, window, stamp.id);
+            stamp
+        });
+        transaction.rows += rows;
+        Ok(plan.builder.bytes().saturating_sub(before))
+    }
+
+    /// Makes decoder and builder fit `map`, sealing what was built for another shape.
+    fn prepare(&mut self, map: &Arc<TableMap>) -> Result<(), RowError> {
+        if let Some(plan) = &self.plan {
+            if Arc::ptr_eq(&plan.map, map) {
+                return Ok(());
+            }
+            if *plan.map == **map {
+                self.plan.as_mut().expect("just seen").map = map.clone();
+                return Ok(());
+            }
+        }
+        self.seal_builder();
+        let schema: Arc<TableSchema> = Arc::new(map.schema(Some(&self.start.key))?);
+        let decoder = RowDecoder::new(map, schema.clone())?;
+        let builder = ChangeBuilder::new(schema, self.start.zero_dates);
+        self.plan = Some(Plan { map: map.clone(), decoder, builder });
+        Ok(())
+    }
+
+    fn seal_builder(&mut self) {
+        let Some(plan) = &mut self.plan else { return };
+        if plan.builder.is_empty() {
+            return;
+        }
+        let batch = plan.builder.finish();
+        let mut sent = std::mem::take(&mut self.sent);
+        count_published(&mut sent, &batch);
+        let partial_rows = self.transaction.as_ref().map_or(0, |t| t.rows);
+        self.sealed.push(Changes { batch, sent, partial_rows });
+    }
+
+    /// Everything collected since the last call, in order.
+    pub fn seal(&mut self) -> Vec<Changes> {
+        self.seal_builder();
+        std::mem::take(&mut self.sealed)
+    }
+
+    /// The transaction is complete.
+    pub fn end_transaction(&mut self) {
+        self.transaction = None;
+    }
+
+    /// Forgets what was collected and not sealed, for a stream that is read again from the last publish. `partial` is
+    /// what that publish sent of its partial transaction. Orders go on rising, so those that are lost leave a gap and
+    /// none is given twice.
+    pub fn rewind(&mut self, partial: Option<PartialTransaction>) {
+        self.plan = None;
+        self.sealed.clear();
+        self.sent = Tally::default();
+        self.transaction = None;
+        if partial.is_some() {
+            self.start.partial = partial;
+        }
+    }
+
+    /// Row changes of the open transaction so far.
+    pub fn rows_in_transaction(&self) -> u64 {
+        self.transaction.as_ref().map_or(0, |t| t.rows)
+    }
+}
+
+fn count_published(sent: &mut Tally, batch: &ChangeBatch) {
+    for row in 0..batch.len() {
+        sent.event(Hop::Published, batch.ops[row], batch.windows[row], batch.ids[row]);
+    }
+}

@@ -1,0 +1,94 @@
+//! What others ask of capture, and what it tells them. Requests are answered between two transactions.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use weir_model::{GtidSet, LogPosition, Order, TableId, TableSchema};
+
+use crate::transport::{Boundary, ChunkId, PublishNumber};
+
+/// The bounds of a chunk attempt below which everything must be visible to its SELECT.
+#[derive(Debug, Clone)]
+pub struct ChunkOpening {
+    /// The order that every row of the attempt gets.
+    pub order0: Order,
+    /// Transactions that may have a lower order: the SELECT waits until its server has executed them.
+    pub below: GtidSet,
+    /// The table's generation; another one at the end voids the attempt.
+    pub generation: u64,
+}
+
+/// A chunk that has been read and written, waiting for the stream to pass its upper bound.
+#[derive(Debug)]
+pub struct ReadChunk {
+    pub table: TableId,
+    pub chunk: ChunkId,
+    pub generation: u64,
+    /// End of the binlog, read after the SELECT, on the server whose uuid is `server_uuid`.
+    pub upper: LogPosition,
+    pub server_uuid: String,
+    /// False at once if the attempt is void; true when its marker has been sent.
+    pub sent: oneshot::Sender<bool>,
+}
+
+/// Asked of capture.
+#[derive(Debug)]
+pub enum Request {
+    /// A load of the whole table begins with the plan of this number. Answered once the marker is sent; `None` if the
+    /// table is not captured.
+    BeginSeed { table: TableId, plan: u64, reply: oneshot::Sender<Option<Order>> },
+    /// A chunk attempt begins; `None` if the table is not captured.
+    OpenChunk { table: TableId, reply: oneshot::Sender<Option<ChunkOpening>> },
+    /// A chunk attempt has been read.
+    CloseChunk(ReadChunk),
+    /// Every chunk has been merged.
+    EndSeed { table: TableId },
+    /// The table has stopped; its changes are dropped from here on.
+    Stop { table: TableId },
+    /// The table is captured from here on, if it is not already, and is seeded.
+    Add { table: TableId },
+}
+
+/// Told by capture, in the order in which it happened.
+#[derive(Debug)]
+pub enum Told {
+    /// `tables` got items with this publish.
+    Published { number: PublishNumber, boundary: Arc<Boundary>, tables: Vec<TableId> },
+    /// The table must be loaded: it is new, or rows moved without row events.
+    NeedsSeed { table: TableId, reason: &'static str },
+    /// The table cannot go on; the others do.
+    Stopped { table: TableId, error: String },
+}
+
+/// What the registrar found for a table that capture saw for the first time.
+#[derive(Debug)]
+pub enum Registration {
+    /// Captured from here on.
+    Lane(Box<super::lane::LaneStart>),
+    /// It is gone from the source.
+    Gone,
+    /// It cannot be mirrored; says why and the way out.
+    Refused(String),
+}
+
+/// Opens or creates the lake table of a source table and starts its worker.
+pub trait Registrar: Send + Sync {
+    /// Called between two row events, with the position that the table's own transaction set starts at.
+    fn register(
+        &self,
+        table: &TableId,
+        start: &GtidSet,
+    ) -> impl std::future::Future<Output = Result<Registration, RegisterError>> + Send;
+
+    /// The table's columns in the source at this moment, and whether rows got values without row events when a column
+    /// was added since `known`. `None` if the table is gone.
+    fn describe(
+        &self,
+        table: &TableId,
+    ) -> impl std::future::Future<Output = Result<Option<Arc<TableSchema>>, RegisterError>> + Send;
+}
+
+/// The source or the warehouse could not be asked; trying again may help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RegisterError(pub String);

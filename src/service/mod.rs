@@ -1,0 +1,137 @@
+//! Wires the stages, supervises them, and shuts them down in order.
+//!
+//! ```text
+//! reading ─► capture ─► direct ─► a worker a table ─► reports ─┐
+//!               ▲  └────────── told ──────────────────────────►├─ supervisor ─► checkpoint, trace
+//!               └── requests ◄── loads (chunks) ◄──────────────┘
+//! ```
+//!
+//! An *incarnation* takes the next epoch, opens the tables, goes on from the checkpoint and ends as a whole. What
+//! cannot be settled inside one (a table that someone else changed) is settled by beginning the next from what is
+//! durable.
+
+mod progress;
+mod reading;
+mod registrar;
+mod seed;
+mod shipping;
+mod start;
+mod supervisor;
+
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+use weir_model::TableId;
+use weir_mysql::MysqlError;
+
+pub use self::shipping::catch_up;
+use self::supervisor::{Failure, Finished};
+use crate::config::Config;
+use crate::error::Error;
+use crate::limits::SHUTDOWN_MAX;
+
+/// What is asked of one run of the service.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// End once every table holds all that the source had executed when the run began.
+    pub until_caught_up: bool,
+    /// Archived binlog files to read first where the server has purged them.
+    pub binlog_dir: Option<PathBuf>,
+    /// Tables to load anew; `All` also starts over from the source's position of this moment if the old one is lost.
+    pub reseed: Reseed,
+}
+
+/// Which tables are loaded anew although they hold a snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Reseed {
+    #[default]
+    None,
+    Tables(Vec<TableId>),
+    All,
+}
+
+/// Runs the service until it is told to stop, or until it has caught up.
+///
+/// # Errors
+/// When something concerns more than one table: the source or the warehouse cannot be had, the stream cannot be
+/// understood, another instance took over. With `until_caught_up` also when a table has stopped.
+pub async fn run(config: &Config, options: RunOptions) -> Result<(), Error> {
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(stop_on_signal(stop.clone()));
+    let result = run_until(config, options, &stop).await;
+    signals.abort();
+    result
+}
+
+async fn run_until(config: &Config, mut options: RunOptions, stop: &CancellationToken) -> Result<(), Error> {
+    loop {
+        let incarnation = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            incarnation = start::start(config, &options) => incarnation?,
+        };
+        match supervise(incarnation, stop).await? {
+            Finished::Asked => return Ok(()),
+            Finished::CaughtUp { stopped: 0 } => return Ok(()),
+            Finished::CaughtUp { stopped } => {
+                return Err(Error::failed(format!(
+                    "{stopped} table(s) stopped; `weir status` says why, the others are caught up"
+                )));
+            }
+            Finished::Restart => options.reseed = Reseed::None,
+        }
+    }
+}
+
+/// One incarnation from its start to the last durable word.
+async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken) -> Result<Finished, Error> {
+    let result = incarnation.supervisor.run(stop, &mut incarnation.capture).await;
+    incarnation.stop_capture.cancel();
+    let ended = tokio::time::timeout(SHUTDOWN_MAX, incarnation.wind_down()).await;
+    if ended.is_err() {
+        tracing::warn!("some commits did not end in time; they are read again at the next start");
+    }
+    match result {
+        Err(failure @ Failure::Fenced { .. }) => Err(failure.into()),
+        Err(failure) => {
+            if let Err(error) = incarnation.supervisor.finish().await {
+                tracing::warn!(%error, "the checkpoint could not be written; more is read again at the next start");
+            }
+            Err(failure.into())
+        }
+        Ok(finished) => {
+            incarnation.supervisor.finish().await?;
+            Ok(finished)
+        }
+    }
+}
+
+/// SIGTERM and SIGINT ask for an orderly end.
+async fn stop_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be caught; a kill is survived, but ends no commit");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: finishing the commits in hand"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: finishing the commits in hand"),
+    }
+    stop.cancel();
+}
+
+impl From<MysqlError> for Error {
+    fn from(error: MysqlError) -> Self {
+        Self::failed(error.to_string()).because(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Fenced { .. } => Error::fenced(failure.to_string()),
+            other => Error::failed(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Opens or creates the lake table of a source table, and starts its worker.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use weir_model::{GtidSet, TableId, TableSchema};
+use weir_mysql::{KeySource, MysqlError, SourceOptions, TableDescription, catalogue};
+
+use crate::apply::chunks::ChunkDesk;
+use crate::apply::{Pace, Report, Worker};
+use crate::capture::lane::LaneStart;
+use crate::capture::request::{RegisterError, Registrar, Registration};
+use crate::config::TableSettings;
+use crate::table::{SeedProgress, Table, TableError, TableFiles, TableState, Warehouse, Writer};
+use crate::transport::direct::Direct;
+
+/// What a load needs to know of a table that has been opened.
+#[derive(Clone)]
+pub struct Opened {
+    pub files: TableFiles,
+    pub seed: Option<SeedProgress>,
+}
+
+/// Registers tables of one source in one warehouse, with workers on the `direct` transport.
+pub struct TableRegistrar {
+    pub source: SourceOptions,
+    pub warehouse: Warehouse,
+    pub writer: Writer,
+    pub settings: Arc<dyn Fn(&TableId) -> TableSettings + Send + Sync>,
+    pub transport: Direct,
+    pub desk: ChunkDesk,
+    pub reports: mpsc::UnboundedSender<Report>,
+    pub pace: Pace,
+    /// Workers under way.
+    pub workers: Mutex<JoinSet<()>>,
+    pub opened: Mutex<HashMap<TableId, Opened>>,
+    /// Transaction sets of tables that are loaded from the beginning; the others' are in their commits.
+    pub start_sets: BTreeMap<TableId, GtidSet>,
+}
+
+impl TableRegistrar {
+    async fn description(&self, table: &TableId) -> Result<Option<TableDescription>, MysqlError> {
+        let mut connection = weir_mysql::connect(&self.source).await?;
+        catalogue::describe(&mut connection, table).await
+    }
+
+    async fn open_or_create(&self, schema: &TableSchema, start: &GtidSet) -> Result<Table, TableError> {
+        if let Some(table) = Table::open(&self.warehouse, &schema.table, self.writer.clone()).await? {
+            return Ok(table);
+        }
+        let state = TableState { gtid_set: start.clone(), ..TableState::default() };
+        Table::create(&self.warehouse, schema, self.writer.clone(), state).await
+    }
+
+    /// Whether a load of `table` is under way, as its commits say.
+    pub fn is_filling(&self, table: &TableId) -> bool {
+        let opened = self.opened.lock().expect("no code panics while holding it");
+        opened.get(table).is_some_and(|opened| opened.seed.is_some())
+    }
+
+    /// What `weir` can do with the table as it is described.
+    fn admit(&self, description: TableDescription) -> Result<TableDescription, String> {
+        let table = description.schema.table.clone();
+        let settings = (self.settings)(&table);
+        let description = match &settings.key {
+            Some(key) => description.with_key(key).map_err(|error| error.to_string())?,
+            None => description,
+        };
+        if matches!(description.key_source, KeySource::None) {
+            return Err(format!(
+                "{table} has neither a primary key nor a unique key over NOT NULL columns, so its rows cannot be told \
+                 apart. ALTER TABLE {} ADD PRIMARY KEY (...), or leave it out with \"!{table}\" in [source] tables",
+                table.quoted()
+            ));
+        }
+        Ok(description)
+    }
+}
+
+impl Registrar for TableRegistrar {
+    async fn register(&self, table: &TableId, start: &GtidSet) -> Result<Registration, RegisterError> {
+        let Some(description) = self.description(table).await.map_err(|error| RegisterError(error.to_string()))? else {
+            return Ok(Registration::Gone);
+        };
+        let description = match self.admit(description) {
+            Ok(description) => description,
+            Err(why) => return Ok(Registration::Refused(why)),
+        };
+        let mut lake = match self.open_or_create(&description.schema, start).await {
+            Ok(lake) => lake,
+            Err(error) => return Ok(Registration::Refused(error.to_string())),
+        };
+        if let Some(set) = self.start_sets.get(table) {
+            lake.restart_set(set.clone());
+        }
+        let state = lake.state();
+        let lane = LaneStart {
+            gtid_set: state.gtid_set.clone(),
+            partial: state.partial.clone(),
+            order: state.order,
+            key: description.schema.key_names().into_iter().map(str::to_owned).collect(),
+            zero_dates: (self.settings)(table).zero_dates,
+        };
+        let opened = Opened { files: lake.files(), seed: state.seed.clone() };
+        self.opened.lock().expect("no code panics while holding it").insert(table.clone(), opened);
+        let worker = Worker::new(
+            lake,
+            self.transport.subscribe(table),
+            self.desk.clone(),
+            self.reports.clone(),
+            self.pace.clone(),
+        );
+        self.workers.lock().expect("no code panics while holding it").spawn(worker.run());
+        Ok(Registration::Lane(Box::new(lane)))
+    }
+
+    async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
+        let description = self.description(table).await.map_err(|error| RegisterError(error.to_string()))?;
+        Ok(description.and_then(|description| self.admit(description).ok()).map(|d| Arc::new(d.schema)))
+    }
+}

@@ -1,0 +1,266 @@
+//! Loads of whole tables beside the stream: plan, chunks, merge, end.
+//!
+//! A chunk attempt is bounded on both sides. Below, by an order handed out between two transactions, everything before
+//! which must be visible to the SELECT. Above, by the binlog's end, read after the SELECT: once the stream has passed
+//! it, whatever the SELECT saw has also come as an event. In between, the greater order wins.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use snapshot_loader::{ChunkRange, ChunkReader, PlanTarget, Progress, ReadOptions, TableProgress, plan_chunks};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use weir_model::{LogPosition, TableId, Window, ZeroDates};
+use weir_mysql::{MysqlError, SourceOptions, TableDescription, catalogue, server};
+
+use crate::apply::chunks::{ChunkDesk, ChunkOutcome, WaitingChunk};
+use crate::capture::request::{ChunkOpening, ReadChunk, Request};
+use crate::limits::{CHUNKS_WAITING_MAX, CHUNK_BATCH_BYTES, CHUNK_BYTES, CHUNK_RETRY_DELAY, CHUNK_ROWS, EXECUTED_WAIT_MAX};
+use crate::state::{StateError, StateSeries};
+use crate::table::{ChunkWriter, SeedProgress, StagedChunk, TableError, TableFiles};
+use crate::transport::ChunkId;
+
+/// The chunks of one load, as they are kept beside the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeedPlan {
+    pub table: TableId,
+    /// The engine's estimate.
+    pub rows_estimated: u64,
+    pub chunks: Vec<ChunkRange>,
+}
+
+/// Why a load ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    #[error(transparent)]
+    Mysql(#[from] MysqlError),
+    #[error(transparent)]
+    Loader(#[from] snapshot_loader::LoadError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the table is gone from the source, or its key is")]
+    Gone,
+    /// Capture has ended or no longer captures the table; whoever ended it knows why.
+    #[error("the table is no longer captured")]
+    NotCaptured,
+}
+
+/// What all loads share.
+#[derive(Clone)]
+pub struct Loader {
+    pub source: SourceOptions,
+    pub requests: mpsc::Sender<Request>,
+    pub desk: ChunkDesk,
+    /// One permit a connection that reads chunks.
+    pub connections: Arc<Semaphore>,
+    pub progress: Arc<Progress>,
+    pub next_chunk: Arc<AtomicU64>,
+}
+
+/// One table to be loaded.
+#[derive(Clone)]
+pub struct Load {
+    pub table: TableId,
+    pub key: Option<Vec<String>>,
+    pub zero_dates: ZeroDates,
+    pub files: TableFiles,
+    /// Where its plans are kept.
+    pub plans: StateSeries,
+    /// Progress to go on from; none to begin anew.
+    pub resume: Option<SeedProgress>,
+}
+
+impl Loader {
+    /// Loads the whole table; returns once every chunk is in a commit and the end has been asked for.
+    pub async fn load(&self, load: Load) -> Result<(), SeedError> {
+        let (number, plan, done) = self.plan(&load).await?;
+        let chunks_left = plan.chunks.len() - done.len();
+        let rows_left = plan.rows_estimated * chunks_left as u64 / plan.chunks.len().max(1) as u64;
+        let progress = self.progress.table(&load.table, rows_left, chunks_left as u64);
+        let plan = Arc::new(plan);
+        let mut attempts = JoinSet::new();
+        for ordinal in (0..plan.chunks.len() as u32).filter(|ordinal| !done.contains(ordinal)) {
+            // Chunks that have been read wait for the stream; their keys are held in memory meanwhile.
+            while attempts.len() >= CHUNKS_WAITING_MAX
+                && let Some(finished) = attempts.join_next().await
+            {
+                rows_of(finished)?;
+            }
+            let (loader, load, plan, progress) = (self.clone(), load.clone(), plan.clone(), progress.clone());
+            attempts.spawn(async move {
+                let rows = loader.chunk(&load, number, ordinal, &plan.chunks[ordinal as usize], &progress).await?;
+                progress.chunk_done();
+                Ok(rows)
+            });
+        }
+        while let Some(finished) = attempts.join_next().await {
+            rows_of(finished)?;
+        }
+        self.ask(Request::EndSeed { table: load.table }).await
+    }
+
+    /// The plan to follow: the one under way, or a fresh one that is announced in the stream.
+    async fn plan(&self, load: &Load) -> Result<(u64, SeedPlan, BTreeSet<u32>), SeedError> {
+        if let Some(progress) = &load.resume
+            && let Some(bytes) = load.plans.read(progress.plan).await?
+            && let Ok(plan) = serde_json::from_slice::<SeedPlan>(&bytes)
+        {
+            return Ok((progress.plan, plan, progress.done.iter().copied().collect()));
+        }
+        let mut connection = weir_mysql::connect(&self.source).await?;
+        let description = self.describe(&mut connection, load).await?;
+        let target = PlanTarget { rows: CHUNK_ROWS, bytes: CHUNK_BYTES };
+        let chunks = plan_chunks(&mut connection, &description, &ChunkRange::all(), target).await?;
+        let plan = SeedPlan { table: load.table.clone(), rows_estimated: description.approx_rows, chunks };
+        let bytes = serde_json::to_vec(&plan).expect("a plan is plain data");
+        let number = load.plans.append(bytes.into()).await?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::BeginSeed { table: load.table.clone(), plan: number, reply }).await?;
+        answer.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
+        Ok((number, plan, BTreeSet::new()))
+    }
+
+    async fn describe(
+        &self,
+        connection: &mut mysql_async::Conn,
+        load: &Load,
+    ) -> Result<TableDescription, SeedError> {
+        let description = catalogue::describe(connection, &load.table).await?.ok_or(SeedError::Gone)?;
+        match &load.key {
+            Some(key) => description.with_key(key).map_err(|_| SeedError::Gone),
+            None => Ok(description),
+        }
+    }
+
+    /// Attempts one chunk until it is merged; returns its rows.
+    async fn chunk(
+        &self,
+        load: &Load,
+        plan: u64,
+        ordinal: u32,
+        range: &ChunkRange,
+        progress: &TableProgress,
+    ) -> Result<u64, SeedError> {
+        loop {
+            match self.attempt(load, plan, ordinal, range, progress).await {
+                Ok(Some(rows)) => return Ok(rows),
+                Ok(None) => tracing::info!(table = %load.table, chunk = ordinal, "chunk is read again"),
+                Err(SeedError::Mysql(error)) if error.is_retryable() => {
+                    tracing::warn!(table = %load.table, chunk = ordinal, %error, "chunk is read again");
+                }
+                Err(SeedError::Loader(error)) if error.is_retryable() => {
+                    tracing::warn!(table = %load.table, chunk = ordinal, %error, "chunk is read again");
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(CHUNK_RETRY_DELAY).await;
+        }
+    }
+
+    /// One attempt; `None` if it was void or refused.
+    async fn attempt(
+        &self,
+        load: &Load,
+        plan: u64,
+        ordinal: u32,
+        range: &ChunkRange,
+        progress: &TableProgress,
+    ) -> Result<Option<u64>, SeedError> {
+        let permit = self.connections.acquire().await.map_err(|_| SeedError::NotCaptured)?;
+        let (reply, opening) = oneshot::channel();
+        self.ask(Request::OpenChunk { table: load.table.clone(), reply }).await?;
+        let opening = opening.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
+        let mut connection = weir_mysql::connect(&self.source).await?;
+        if !server::wait_for_executed(&mut connection, &opening.below, EXECUTED_WAIT_MAX).await? {
+            return Ok(None);
+        }
+        let staged = self.read(load, &mut connection, range, &opening).await?;
+        let upper = server::binlog_end(&mut connection).await?;
+        let server_uuid = server::server_facts(&mut connection).await?.server_uuid;
+        drop(connection);
+        drop(permit);
+        let (rows, bytes) = staged.as_ref().map_or((0, 0), |staged| (staged.rows(), staged.bytes()));
+        let name = staged.as_ref().map(|staged| staged.name().to_owned());
+        progress.add(rows, bytes);
+        if self.merge(load, WaitingParts { plan, ordinal, staged, opening, upper, server_uuid }).await? {
+            return Ok(Some(rows));
+        }
+        progress.take_back(rows, bytes);
+        if let Some(name) = name {
+            load.files.discard(&name).await;
+        }
+        Ok(None)
+    }
+
+    /// Reads the range into a final data file that no commit names yet.
+    async fn read(
+        &self,
+        load: &Load,
+        connection: &mut mysql_async::Conn,
+        range: &ChunkRange,
+        opening: &ChunkOpening,
+    ) -> Result<Option<StagedChunk>, SeedError> {
+        let description = self.describe(connection, load).await?;
+        let schema = Arc::new(description.schema.clone());
+        let window = Window::of(opening.order0.ts_ms);
+        let mut writer = ChunkWriter::create(load.files.clone(), schema, opening.order0, window)?;
+        let options = ReadOptions { zero_dates: load.zero_dates, batch_bytes: CHUNK_BATCH_BYTES };
+        let mut reader = ChunkReader::open(connection, &description, range, &options).await?;
+        while let Some(batch) = reader.next_batch().await? {
+            writer.write(&batch)?;
+        }
+        Ok(writer.finish().await?)
+    }
+
+    /// Hands the chunk over and waits until it is in a commit; false if it was void or refused.
+    async fn merge(&self, load: &Load, parts: WaitingParts) -> Result<bool, SeedError> {
+        let chunk = ChunkId(self.next_chunk.fetch_add(1, Ordering::Relaxed));
+        let (outcome, merged) = oneshot::channel();
+        let waiting = WaitingChunk {
+            plan: parts.plan,
+            ordinal: parts.ordinal,
+            order0: parts.opening.order0,
+            staged: parts.staged,
+            outcome,
+        };
+        self.desk.leave(&load.table, chunk, waiting);
+        let (sent, passed) = oneshot::channel();
+        let read = ReadChunk {
+            table: load.table.clone(),
+            chunk,
+            generation: parts.opening.generation,
+            upper: parts.upper,
+            server_uuid: parts.server_uuid,
+            sent,
+        };
+        self.ask(Request::CloseChunk(read)).await?;
+        if !passed.await.map_err(|_| SeedError::NotCaptured)? {
+            self.desk.take(&load.table, chunk);
+            return Ok(false);
+        }
+        Ok(merged.await.map_err(|_| SeedError::NotCaptured)? == ChunkOutcome::Merged)
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), SeedError> {
+        self.requests.send(request).await.map_err(|_| SeedError::NotCaptured)
+    }
+}
+
+fn rows_of(finished: Result<Result<u64, SeedError>, tokio::task::JoinError>) -> Result<u64, SeedError> {
+    // An attempt is aborted only together with the load that waits for it.
+    finished.unwrap_or(Err(SeedError::NotCaptured))
+}
+
+/// A chunk attempt that has been read.
+struct WaitingParts {
+    plan: u64,
+    ordinal: u32,
+    staged: Option<StagedChunk>,
+    opening: ChunkOpening,
+    upper: LogPosition,
+    server_uuid: String,
+}

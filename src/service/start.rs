@@ -1,0 +1,290 @@
+//! The beginning of an incarnation: is the source fit, where do we stand, which tables are there.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use weir_model::{GtidSet, TableId};
+use weir_mysql::{CheckStatus, SourceOptions, catalogue, check, server};
+
+use super::progress::Progress;
+use super::reading::Reading;
+use super::registrar::TableRegistrar;
+use super::seed::{Load, Loader};
+use super::shipping::{Shipper, catch_up};
+use super::supervisor::{LoadMaker, Supervisor};
+use super::{Reseed, RunOptions};
+use crate::apply::Pace;
+use crate::apply::chunks::ChunkDesk;
+use crate::capture::request::{Registrar, Registration, Request};
+use crate::capture::resume::{Discontinuity, resume};
+use crate::capture::{Capture, CaptureError, Settings};
+use crate::config::{Config, SnapshotMode};
+use crate::error::Error;
+use crate::limits::{REQUESTS_MAX, TABLES_OPENED_TOGETHER};
+use crate::state::{Checkpoint, CheckpointLog, Phase, StateSeries};
+use crate::table::{Warehouse, Writer};
+use crate::trace::sqlite::SqliteTrace;
+use crate::transport::Boundary;
+use crate::transport::direct::Direct;
+
+/// Everything that runs, until it is supervised to its end.
+pub(super) struct Incarnation {
+    pub(super) supervisor: Supervisor,
+    pub(super) capture: JoinHandle<Result<(), CaptureError>>,
+    pub(super) stop_capture: CancellationToken,
+    pub(super) transport: Direct,
+    registrar: Arc<TableRegistrar>,
+}
+
+impl Incarnation {
+    /// Capture ends first, then the transport, then the workers; each commits what it has received.
+    pub(super) async fn wind_down(&mut self) {
+        if !self.capture.is_finished() {
+            // How it ends matters no more: it was asked to.
+            let _ = (&mut self.capture).await;
+        }
+        self.supervisor.hurry.send_replace(true);
+        self.transport.close();
+        let mut workers = std::mem::take(&mut *self.registrar.workers.lock().expect("no code panics while holding it"));
+        while workers.join_next().await.is_some() {}
+    }
+}
+
+/// What the source said at the start.
+struct SourceFacts {
+    executed: GtidSet,
+    purged: GtidSet,
+    clock_ms: i64,
+    tables: Vec<TableId>,
+}
+
+/// Checks the source, takes the next epoch, opens the tables and starts every stage.
+pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incarnation, Error> {
+    let source = config.source_options()?;
+    let facts = look_at_source(config, &source).await?;
+    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
+    warehouse.probe_writable().await?;
+    let state = warehouse.state_path(&config.source.name);
+    let mut checkpoints = CheckpointLog::new(warehouse.store().clone(), state.clone());
+    let mut checkpoint = checkpoints.take_epoch().await?;
+    let position = position(&mut checkpoint, &facts, options)?;
+
+    let trace = Arc::new(SqliteTrace::open(&config.trace_path())?);
+    let listed: Vec<TableId> = checkpoint.tables.keys().cloned().collect();
+    catch_up(&*trace, &config.source.name, &warehouse, &listed).await?;
+
+    let transport = Direct::new(config.apply.memory_bytes());
+    let (reports, reports_inbox) = mpsc::unbounded_channel();
+    let (told, told_inbox) = mpsc::unbounded_channel();
+    let (requests, requests_inbox) = mpsc::channel::<Request>(REQUESTS_MAX);
+    let (hurry, hurried) = watch::channel(false);
+    let (load_failed, load_failures) = mpsc::unbounded_channel();
+    let desk = ChunkDesk::default();
+    let settings = config.clone();
+    let registrar = Arc::new(TableRegistrar {
+        source: source.clone(),
+        warehouse: warehouse.clone(),
+        writer: Writer { source: config.source.name.clone(), epoch: checkpoint.epoch },
+        settings: Arc::new(move |table| settings.table_settings(table)),
+        transport: transport.clone(),
+        desk: desk.clone(),
+        reports,
+        pace: Pace {
+            interval: Duration::from_millis(config.apply.commit_interval_ms),
+            bytes_max: config.apply.memory_bytes() / 4,
+            hurry: hurried,
+            pressure: transport.pressure(),
+        },
+        workers: Mutex::new(JoinSet::new()),
+        opened: Mutex::new(HashMap::new()),
+        start_sets: fresh_sets(&checkpoint),
+    });
+
+    let patterns = config.patterns()?;
+    let mut capture = Capture::new(
+        Settings {
+            source: config.source.name.clone(),
+            filter: Arc::new(move |table| patterns.matches(table)),
+            transaction_bytes_max: config.apply.memory_bytes() / 8,
+            follow_truncate: config.source.follows_truncate(),
+        },
+        transport.clone(),
+        registrar.clone(),
+        told.clone(),
+        position.clone(),
+        facts.clock_ms,
+    );
+    let loader = Loader {
+        source: source.clone(),
+        requests: requests.clone(),
+        desk,
+        connections: Arc::new(Semaphore::new(config.source.max_connections)),
+        progress: snapshot_loader::Progress::new(),
+        next_chunk: Arc::new(AtomicU64::new(0)),
+    };
+    let mut supervisor = Supervisor {
+        told: told_inbox,
+        reports: reports_inbox,
+        requests,
+        hurry,
+        loader,
+        load_of: load_maker(config, &registrar, &warehouse),
+        shipper: Shipper::start(trace, config.source.name.clone()),
+        checkpoints,
+        checkpoint,
+        target: options.until_caught_up.then(|| facts.executed.clone()),
+        seeds: config.source.snapshot == SnapshotMode::Initial,
+        progress: Progress::default(),
+        loads: BTreeMap::new(),
+        running_plans: BTreeMap::new(),
+        load_failures,
+        load_failed,
+        dirty: true,
+    };
+
+    let mut lanes = Vec::new();
+    for (table, registration) in register_all(&registrar, &facts.tables, &position.gtid_set).await? {
+        match registration {
+            Registration::Lane(lane) => lanes.push((table, lane)),
+            Registration::Gone => {}
+            Registration::Refused(error) => supervisor.stop_table(&table, error),
+        }
+    }
+    let captured: BTreeSet<TableId> = lanes.iter().map(|(table, _)| table.clone()).collect();
+    for (table, lane) in lanes {
+        capture.add_lane(table, *lane);
+    }
+    for table in &captured {
+        begin_as_it_stands(&mut supervisor, &registrar, table, &options.reseed);
+    }
+    supervisor.write_checkpoint().await?;
+
+    let stop_capture = CancellationToken::new();
+    let capture_stopped = stop_capture.clone();
+    let reading =
+        Reading { source, server_id: config.source.server_id.unwrap_or_else(crate::binlog::random_server_id), binlog_dir: options.binlog_dir.clone() };
+    let capture = tokio::spawn(async move { reading.drive(capture, requests_inbox, capture_stopped).await });
+    Ok(Incarnation { supervisor, capture, stop_capture, transport, registrar })
+}
+
+/// Refuses a source that cannot be mirrored exactly, with the statement that mends it.
+async fn look_at_source(config: &Config, source: &SourceOptions) -> Result<SourceFacts, Error> {
+    let mut connection = weir_mysql::connect(source).await?;
+    let server = server::server_facts(&mut connection).await?;
+    let failed: Vec<String> = check::server_checks(&server)
+        .into_iter()
+        .filter(|check| check.status == CheckStatus::Fail)
+        .map(|check| match check.mend {
+            Some(mend) => format!("{}: {} (mend: {mend})", check.name, check.detail),
+            None => format!("{}: {}", check.name, check.detail),
+        })
+        .collect();
+    if !failed.is_empty() {
+        return Err(Error::failed(format!("the source cannot be mirrored: {}", failed.join("; "))));
+    }
+    let tables = catalogue::list_tables(&mut connection, &config.patterns()?).await?;
+    if tables.is_empty() {
+        tracing::warn!(patterns = ?config.source.tables, "no table matches yet; tables are picked up when they appear");
+    }
+    Ok(SourceFacts {
+        executed: server::executed_gtids(&mut connection).await?,
+        purged: server::purged_gtids(&mut connection).await?,
+        clock_ms: server.now_ms,
+        tables,
+    })
+}
+
+/// Where the stream begins: at the checkpoint, or for a new source, or one that is seeded anew as a whole because its
+/// history is lost, at everything executed so far.
+fn position(checkpoint: &mut Checkpoint, facts: &SourceFacts, options: &RunOptions) -> Result<Boundary, Error> {
+    if checkpoint.is_new() {
+        checkpoint.gtid_set = facts.executed.clone();
+    }
+    let fits = resume(&checkpoint.gtid_set, &facts.executed, &facts.purged, checkpoint.last.as_ref());
+    match fits {
+        Ok(_) => {}
+        Err(Discontinuity::Purged { .. }) if options.binlog_dir.is_some() => {}
+        Err(error) if options.reseed == Reseed::All => {
+            tracing::warn!(%error, "every table is seeded anew from here");
+            checkpoint.restart_at(facts.executed.clone());
+        }
+        Err(error) => return Err(Error::failed(error.to_string())),
+    }
+    Ok(Boundary {
+        gtid_set: checkpoint.gtid_set.clone(),
+        partial: None,
+        last: checkpoint.last.clone(),
+        log: checkpoint.log.clone(),
+    })
+}
+
+/// Sets of the tables that are loaded from the beginning: theirs are what the checkpoint says, not what they last
+/// committed.
+fn fresh_sets(checkpoint: &Checkpoint) -> BTreeMap<TableId, GtidSet> {
+    let fresh = |phase: Phase| phase == Phase::Filling { restart: true };
+    checkpoint
+        .tables
+        .iter()
+        .filter(|(_, standing)| fresh(standing.phase))
+        .map(|(table, standing)| (table.clone(), standing.start_set.clone()))
+        .collect()
+}
+
+async fn register_all(
+    registrar: &Arc<TableRegistrar>,
+    tables: &[TableId],
+    start: &GtidSet,
+) -> Result<Vec<(TableId, Registration)>, Error> {
+    stream::iter(tables.iter().cloned())
+        .map(|table| async move {
+            let registration = registrar.register(&table, start).await.map_err(|e| Error::failed(e.to_string()))?;
+            Ok((table, registration))
+        })
+        .buffer_unordered(TABLES_OPENED_TOGETHER)
+        .collect::<Vec<_>>()
+        .await
+        .into_iter()
+        .collect()
+}
+
+/// Goes on with a table from its phase: a table that is not listed or has stopped is loaded.
+fn begin_as_it_stands(supervisor: &mut Supervisor, registrar: &TableRegistrar, table: &TableId, reseed: &Reseed) {
+    let asked = match reseed {
+        Reseed::None => false,
+        Reseed::Tables(tables) => tables.contains(table),
+        Reseed::All => true,
+    };
+    let phase = supervisor.checkpoint.tables.get(table).map(|standing| standing.phase);
+    let half_filled = registrar.is_filling(table);
+    match phase {
+        _ if asked => supervisor.begin_load(table, true),
+        _ if !supervisor.seeds => supervisor.note_streaming(table),
+        Some(Phase::Streaming) if half_filled => supervisor.begin_load(table, false),
+        Some(Phase::Streaming) => {}
+        Some(Phase::Filling { restart }) => supervisor.begin_load(table, restart || !half_filled),
+        Some(Phase::Stopped) | None => supervisor.begin_load(table, true),
+    }
+}
+
+fn load_maker(config: &Config, registrar: &Arc<TableRegistrar>, warehouse: &Warehouse) -> LoadMaker {
+    let (config, registrar, warehouse) = (config.clone(), registrar.clone(), warehouse.clone());
+    Box::new(move |table, restart| {
+        let opened = registrar.opened.lock().expect("no code panics while holding it").get(table).cloned()?;
+        let settings = config.table_settings(table);
+        let plans = warehouse.state_path(&config.source.name).join("plans").join(&*table.to_string());
+        Some(Load {
+            table: table.clone(),
+            key: settings.key,
+            zero_dates: settings.zero_dates,
+            files: opened.files,
+            plans: StateSeries::new(warehouse.store().clone(), plans),
+            resume: if restart { None } else { opened.seed },
+        })
+    })
+}

@@ -1,0 +1,289 @@
+//! Keeps one incarnation of the service together: what capture tells, what workers report, what is durable.
+//!
+//! The checkpoint object is the supervisor's: it advances only to where every healthy table is, and in the same write
+//! says which tables are filling and which have stopped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use weir_model::{GtidSet, TableId, clock};
+
+use super::progress::Progress;
+use super::seed::{Load, Loader, SeedError};
+use super::shipping::{Shipment, Shipper};
+use crate::apply::{Report, WorkerError};
+use crate::capture::CaptureError;
+use crate::capture::request::{Request, Told};
+use crate::limits::CHECKPOINT_INTERVAL;
+use crate::state::{Checkpoint, CheckpointLog, Phase, StateError, TableStanding};
+use crate::transport::Boundary;
+
+/// Why an incarnation ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// It was asked to stop.
+    Asked,
+    /// Every table holds what it had to; the number is that of the tables that could not, because they stopped.
+    CaughtUp { stopped: usize },
+    /// A table's state moved under us: begin again from what is durable.
+    Restart,
+}
+
+/// Why an incarnation cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("another instance took over (epoch {epoch}, ours is {ours})")]
+    Fenced { epoch: u64, ours: u64 },
+    #[error("{0}")]
+    Trace(String),
+}
+
+/// How a load is begun for a table.
+pub type LoadMaker = Box<dyn Fn(&TableId, bool) -> Option<Load> + Send>;
+
+/// The channels and parts of one incarnation.
+pub struct Supervisor {
+    pub told: mpsc::UnboundedReceiver<Told>,
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    pub requests: mpsc::Sender<Request>,
+    pub hurry: watch::Sender<bool>,
+    pub loader: Loader,
+    pub load_of: LoadMaker,
+    pub shipper: Shipper,
+    pub checkpoints: CheckpointLog,
+    /// What the last checkpoint said, or would say.
+    pub checkpoint: Checkpoint,
+    /// End once everything in this set is in the tables.
+    pub target: Option<GtidSet>,
+    /// Whether tables that appear are loaded.
+    pub seeds: bool,
+    pub progress: Progress,
+    pub loads: BTreeMap<TableId, LoadUnderWay>,
+    /// Plans of the loads that have begun, to tell the end of one from the end of an older one.
+    pub running_plans: BTreeMap<TableId, u64>,
+    pub load_failures: mpsc::UnboundedReceiver<(TableId, SeedError)>,
+    pub load_failed: mpsc::UnboundedSender<(TableId, SeedError)>,
+    pub dirty: bool,
+}
+
+/// A load's task; dropped, it ends.
+pub struct LoadUnderWay(JoinHandle<()>);
+
+impl Drop for LoadUnderWay {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Supervisor {
+    /// Supervises until `stop`, the target, or a failure. `capture` ends when capture does.
+    pub async fn run(
+        &mut self,
+        stop: &CancellationToken,
+        capture: &mut JoinHandle<Result<(), CaptureError>>,
+    ) -> Result<Finished, Failure> {
+        let mut tick = tokio::time::interval(CHECKPOINT_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if self.is_caught_up() {
+                return Ok(Finished::CaughtUp { stopped: self.count_stopped() });
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(Finished::Asked),
+                Some(told) = self.told.recv() => self.on_told(told),
+                Some(report) = self.reports.recv() => {
+                    if let Some(finished) = self.on_report(report).await? {
+                        return Ok(finished);
+                    }
+                }
+                Some((table, error)) = self.load_failures.recv() => self.on_load_failed(table, &error).await,
+                ended = &mut *capture => {
+                    ended.unwrap_or(Err(CaptureError::Closed))?;
+                    return Ok(Finished::Asked);
+                }
+                _ = tick.tick() => self.write_checkpoint().await?,
+            }
+        }
+    }
+
+    /// Takes in what is left once workers and capture have ended, and makes it durable.
+    pub async fn finish(&mut self) -> Result<(), Failure> {
+        self.loads.clear();
+        while let Ok(told) = self.told.try_recv() {
+            self.on_told(told);
+        }
+        while let Ok(report) = self.reports.try_recv() {
+            self.on_report(report).await?;
+        }
+        self.shipper.finish().await.map_err(|error| Failure::Trace(error.to_string()))?;
+        self.checkpoint.running = false;
+        self.dirty = true;
+        self.write_checkpoint().await
+    }
+
+    fn on_told(&mut self, told: Told) {
+        match told {
+            Told::Published { number, boundary, tables } => {
+                if self.target.as_ref().is_some_and(|target| target.is_subset(&boundary.gtid_set)) {
+                    self.hurry.send_replace(true);
+                }
+                self.progress.published(number, boundary, &tables);
+                self.dirty = true;
+            }
+            Told::NeedsSeed { table, reason } => {
+                if self.seeds {
+                    tracing::info!(%table, reason, "loading the table");
+                    self.begin_load(&table, true);
+                } else {
+                    self.stand(&table, Phase::Streaming, None);
+                }
+            }
+            Told::Stopped { table, error } => self.stop_table(&table, error),
+        }
+    }
+
+    async fn on_report(&mut self, report: Report) -> Result<Option<Finished>, Failure> {
+        match report {
+            Report::Committed { table, number, version, accounts } => {
+                if let Some(number) = number {
+                    self.progress.committed(&table, number);
+                    self.dirty = true;
+                }
+                self.shipper.send(Shipment { table, version, at_ms: clock::now_ms(), accounts });
+            }
+            Report::SeedBegun { table, plan } => {
+                self.running_plans.insert(table.clone(), plan);
+                self.stand(&table, Phase::Filling { restart: false }, None);
+            }
+            Report::SeedEnded { table, plan } => {
+                if self.running_plans.get(&table) == Some(&plan) {
+                    tracing::info!(%table, "loaded");
+                    self.running_plans.remove(&table);
+                    self.loads.remove(&table);
+                    self.stand(&table, Phase::Streaming, None);
+                }
+            }
+            Report::Stopped { error: WorkerError::Fenced { epoch }, .. } => {
+                return Err(Failure::Fenced { epoch, ours: self.checkpoint.epoch });
+            }
+            Report::Stopped { table, error: error @ WorkerError::Moved } => {
+                tracing::warn!(%table, %error, "starting again from what is durable");
+                return Ok(Some(Finished::Restart));
+            }
+            Report::Stopped { table, error } => {
+                let _ = self.requests.send(Request::Stop { table: table.clone() }).await;
+                self.stop_table(&table, error.to_string());
+            }
+        }
+        Ok(None)
+    }
+
+    async fn on_load_failed(&mut self, table: TableId, error: &SeedError) {
+        match error {
+            // Whoever stopped the table has said why.
+            SeedError::NotCaptured => {}
+            SeedError::Gone => {
+                tracing::info!(%table, "the table is gone from the source; what the lake holds of it is kept");
+                self.stand(&table, Phase::Streaming, None);
+            }
+            error => {
+                let _ = self.requests.send(Request::Stop { table: table.clone() }).await;
+                self.stop_table(&table, format!("while it was loaded: {error}"));
+            }
+        }
+    }
+
+    /// Starts the load of `table`, instead of one under way; from the beginning if `restart`.
+    pub fn begin_load(&mut self, table: &TableId, restart: bool) {
+        self.loads.remove(table);
+        self.running_plans.remove(table);
+        let Some(load) = (self.load_of)(table, restart) else { return };
+        match &load.resume {
+            Some(progress) => {
+                self.running_plans.insert(table.clone(), progress.plan);
+                self.stand(table, Phase::Filling { restart: false }, None);
+            }
+            None => self.stand(table, Phase::Filling { restart: true }, None),
+        }
+        let (loader, failed, table_id) = (self.loader.clone(), self.load_failed.clone(), table.clone());
+        let task = tokio::spawn(async move {
+            if let Err(error) = loader.load(load).await {
+                let _ = failed.send((table_id, error));
+            }
+        });
+        self.loads.insert(table.clone(), LoadUnderWay(task));
+    }
+
+    /// `table` streams without a load.
+    pub fn note_streaming(&mut self, table: &TableId) {
+        self.stand(table, Phase::Streaming, None);
+    }
+
+    pub fn stop_table(&mut self, table: &TableId, error: String) {
+        tracing::error!(%table, %error, "table stopped; the others go on");
+        self.loads.remove(table);
+        self.running_plans.remove(table);
+        self.progress.stopped(table);
+        self.stand(table, Phase::Stopped, Some(error));
+    }
+
+    fn stand(&mut self, table: &TableId, phase: Phase, error: Option<String>) {
+        let position = self.progress.newest().map_or(&self.checkpoint.gtid_set, |boundary| &boundary.gtid_set);
+        let standing = self
+            .checkpoint
+            .tables
+            .entry(table.clone())
+            .or_insert_with(|| TableStanding { phase, start_set: position.clone(), error: None });
+        if phase == (Phase::Filling { restart: true }) {
+            standing.start_set = position.clone();
+        }
+        standing.phase = phase;
+        standing.error = error;
+        self.dirty = true;
+    }
+
+    /// The tables filling or stopped at this moment, with the position that every other table has reached.
+    pub async fn write_checkpoint(&mut self) -> Result<(), Failure> {
+        if !self.dirty && !self.checkpoint.running {
+            return Ok(());
+        }
+        if let Some(safe) = self.progress.safe().cloned() {
+            take_position(&mut self.checkpoint, &safe);
+        }
+        self.checkpoint.written_at_ms = clock::now_ms();
+        self.dirty = false;
+        match self.checkpoints.write(&self.checkpoint).await? {
+            crate::state::Written::Done => Ok(()),
+            crate::state::Written::Fenced { epoch } => Err(Failure::Fenced { epoch, ours: self.checkpoint.epoch }),
+        }
+    }
+
+    fn is_caught_up(&self) -> bool {
+        let Some(target) = &self.target else { return false };
+        let reached = self
+            .progress
+            .safe()
+            .map_or(&self.checkpoint.gtid_set, |boundary| &boundary.gtid_set);
+        target.is_subset(reached)
+            && self.progress.is_settled()
+            && !self.checkpoint.tables.values().any(|standing| matches!(standing.phase, Phase::Filling { .. }))
+    }
+
+    fn count_stopped(&self) -> usize {
+        self.checkpoint.tables.values().filter(|standing| standing.phase == Phase::Stopped).count()
+    }
+}
+
+fn take_position(checkpoint: &mut Checkpoint, boundary: &Arc<Boundary>) {
+    checkpoint.gtid_set = boundary.gtid_set.clone();
+    checkpoint.last = boundary.last.clone();
+    checkpoint.log = boundary.log.clone();
+}

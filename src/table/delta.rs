@@ -1,0 +1,201 @@
+//! The actions of a Delta commit that we write and read (Delta protocol, "Actions"), within the profile that every
+//! reader we know reads rightly.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use weir_model::schema::{SEQ_COLUMN, TS_COLUMN};
+use weir_model::TableSchema;
+
+use super::record::CommitRecord;
+
+/// One line of a commit; exactly one member is set.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Action {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_info: Option<CommitInfo>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta_data: Option<MetaData>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub txn: Option<Txn>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove: Option<Remove>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add: Option<Add>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommitInfo {
+    /// Milliseconds since the epoch.
+    #[serde(default)]
+    pub timestamp: i64,
+    #[serde(default)]
+    pub operation: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_info: Option<String>,
+    /// Present in own commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weir: Option<CommitRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Protocol {
+    pub min_reader_version: u32,
+    pub min_writer_version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader_features: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer_features: Option<Vec<String>>,
+}
+
+impl Protocol {
+    /// Reader 3, writer 7, deletion vectors and timestamps without zone; undeclared, some readers return deleted rows
+    /// in silence, and any further reader feature is refused by others.
+    pub fn ours() -> Self {
+        let features = || Some(vec!["deletionVectors".to_owned(), "timestampNtz".to_owned()]);
+        Self { min_reader_version: 3, min_writer_version: 7, reader_features: features(), writer_features: features() }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetaData {
+    pub id: String,
+    pub format: Value,
+    pub schema_string: String,
+    pub partition_columns: Vec<String>,
+    pub configuration: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_time: Option<i64>,
+}
+
+impl MetaData {
+    /// A table of `schema`; `id` stays the same for the table's life.
+    pub fn of(schema: &TableSchema, id: String, created_ms: i64) -> Self {
+        let configuration = [
+            ("delta.enableDeletionVectors", "true"),
+            // Our records are in the log: nobody else's cleanup may remove them before they are shipped.
+            ("delta.enableExpiredLogCleanup", "false"),
+            // Every replaced deletion vector is a tombstone in each checkpoint until then.
+            ("delta.deletedFileRetentionDuration", "interval 24 hours"),
+        ];
+        Self {
+            id,
+            format: json!({"provider": "parquet", "options": {}}),
+            schema_string: schema_string(schema),
+            partition_columns: Vec::new(),
+            configuration: configuration.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            created_time: Some(created_ms),
+        }
+    }
+}
+
+/// Delta's JSON of the lake table's columns, all nullable.
+fn schema_string(schema: &TableSchema) -> String {
+    let field = |name: &str, ty: &str| json!({"name": name, "type": ty, "nullable": true, "metadata": {}});
+    let mut fields: Vec<Value> = schema.columns.iter().map(|c| field(&c.name, &c.ty.delta())).collect();
+    fields.push(field(TS_COLUMN, "long"));
+    fields.push(field(SEQ_COLUMN, "long"));
+    json!({"type": "struct", "fields": fields}).to_string()
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Txn {
+    pub app_id: String,
+    pub version: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_updated: Option<i64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Add {
+    pub path: String,
+    #[serde(default)]
+    pub partition_values: BTreeMap<String, Option<String>>,
+    pub size: i64,
+    pub modification_time: i64,
+    pub data_change: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stats: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_vector: Option<DeletionVector>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Remove {
+    pub path: String,
+    #[serde(default)]
+    pub deletion_timestamp: Option<i64>,
+    pub data_change: bool,
+    #[serde(default)]
+    pub extended_file_metadata: Option<bool>,
+    #[serde(default)]
+    pub partition_values: Option<BTreeMap<String, Option<String>>>,
+    #[serde(default)]
+    pub size: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_vector: Option<DeletionVector>,
+}
+
+/// Where a deletion vector lies (Delta protocol, "Deletion Vectors").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionVector {
+    /// `u`: a file named by a uuid in the table's folder.
+    pub storage_type: String,
+    pub path_or_inline_dv: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i32>,
+    pub size_in_bytes: i32,
+    pub cardinality: i64,
+}
+
+impl DeletionVector {
+    /// Name of the file in the table's folder, and the offset of the vector in it.
+    pub fn file(&self) -> Option<(String, usize)> {
+        let encoded = self.path_or_inline_dv.get(self.path_or_inline_dv.len().checked_sub(20)?..)?;
+        let prefix = &self.path_or_inline_dv[..self.path_or_inline_dv.len() - 20];
+        let uuid = Uuid::from_slice(&z85::decode(encoded).ok()?).ok()?;
+        let folder = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        (self.storage_type == "u")
+            .then(|| (format!("{folder}{}", vector_file_name(uuid)), self.offset.unwrap_or(0) as usize))
+    }
+}
+
+/// The file name that a descriptor's uuid stands for.
+pub fn vector_file_name(uuid: Uuid) -> String {
+    format!("deletion_vector_{uuid}.bin")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_names_the_file_of_its_uuid() {
+        let uuid = Uuid::parse_str("61d16c75-6994-46b7-a15b-8b538852e50e").unwrap();
+        let vector = DeletionVector {
+            storage_type: "u".into(),
+            path_or_inline_dv: z85::encode(uuid.as_bytes()),
+            offset: Some(1),
+            size_in_bytes: 40,
+            cardinality: 2,
+        };
+        // The encoded form of this uuid is the protocol's own example.
+        assert_eq!(vector.path_or_inline_dv, "vBn[lx{q8@P<9BNH/isA");
+        let name = "deletion_vector_61d16c75-6994-46b7-a15b-8b538852e50e.bin".to_owned();
+        assert_eq!(vector.file(), Some((name, 1)));
+    }
+}

@@ -1,0 +1,46 @@
+//! The data files of a table as its writer holds them.
+
+use roaring::RoaringBitmap;
+use weir_model::Order;
+
+use super::delta::{Add, DeletionVector, Remove};
+use super::writer::{FileOrders, statistics};
+
+/// A data file and which of its rows are dead.
+#[derive(Debug, Clone)]
+pub struct DataFile {
+    pub add: Add,
+    pub rows: u32,
+    pub dead: RoaringBitmap,
+    pub orders: FileOrders,
+    /// Order of every row, once it has been read.
+    pub row_orders: Option<Vec<Order>>,
+}
+
+impl DataFile {
+    pub fn live_rows(&self) -> u64 {
+        u64::from(self.rows) - self.dead.len()
+    }
+
+    /// The action that takes the file, as it stands, out of the table.
+    pub fn remove(&self, at_ms: i64) -> Remove {
+        Remove {
+            path: self.add.path.clone(),
+            deletion_timestamp: Some(at_ms),
+            data_change: true,
+            extended_file_metadata: Some(true),
+            partition_values: Some(self.add.partition_values.clone()),
+            size: Some(self.add.size),
+            deletion_vector: self.add.deletion_vector.clone(),
+        }
+    }
+
+    /// The action that puts it back with another vector.
+    pub fn with_vector(&self, vector: DeletionVector) -> Add {
+        Add {
+            stats: Some(statistics(u64::from(self.rows), false)),
+            deletion_vector: Some(vector),
+            ..self.add.clone()
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Where tables lie: the warehouse's object store, the names of folders in it, and writing so that it lasts.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use url::Url;
+use uuid::Uuid;
+use weir_model::TableId;
+
+use super::TableError;
+
+/// The root of all tables.
+#[derive(Debug, Clone)]
+pub struct Warehouse {
+    store: Arc<dyn ObjectStore>,
+    url: Url,
+    /// The folder on local disk; there, writing is followed by fsync.
+    folder: Option<PathBuf>,
+}
+
+/// What became of a put-if-absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    Done,
+    Taken,
+}
+
+impl Warehouse {
+    /// The warehouse at `url`, created if it is a local folder that does not exist.
+    ///
+    /// # Errors
+    /// When the url is not understood or the folder cannot be made.
+    pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self, TableError> {
+        let parsed = Url::parse(url).map_err(|error| TableError::warehouse(url, error.to_string()))?;
+        if parsed.scheme() != "file" {
+            return Err(TableError::warehouse(url, "only file:// urls are served so far".into()));
+        }
+        if let Some(name) = options.keys().next() {
+            return Err(TableError::warehouse(url, format!("a local folder takes no options, but `{name}` is set")));
+        }
+        let folder =
+            parsed.to_file_path().map_err(|()| TableError::warehouse(url, "not an absolute path".into()))?;
+        std::fs::create_dir_all(&folder).map_err(|error| TableError::warehouse(url, error.to_string()))?;
+        let store = LocalFileSystem::new_with_prefix(&folder)
+            .map_err(|error| TableError::warehouse(url, error.to_string()))?;
+        Ok(Self { store: Arc::new(store), url: parsed, folder: Some(folder) })
+    }
+
+    /// A warehouse in any store, for tests that inject faults.
+    #[cfg(test)]
+    pub(crate) fn in_store(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, url: Url::parse("memory:///").expect("a constant"), folder: None }
+    }
+
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Writes and removes a small object.
+    pub async fn probe_writable(&self) -> Result<(), TableError> {
+        let path = Path::from(format!("_weir/probe-{}", Uuid::new_v4()));
+        let written = self.put(&path, Bytes::from_static(b"weir")).await;
+        let removed = if written.is_ok() { self.store.delete(&path).await.map_err(TableError::from) } else { Ok(()) };
+        written.and(removed).map_err(|error| TableError::warehouse(self.url.as_str(), error.to_string()))
+    }
+
+    /// The folder of a table: `<database>/<table>`, escaped.
+    pub fn table_path(&self, table: &TableId) -> Path {
+        Path::from(format!("{}/{}", escape(&table.database), escape(&table.table)))
+    }
+
+    /// The folder of our own state for a source: `_weir/<source>`.
+    pub fn state_path(&self, source: &str) -> Path {
+        Path::from(format!("_weir/{}", escape(source)))
+    }
+
+    /// Every table in the warehouse, whoever wrote it.
+    pub async fn list_tables(&self) -> Result<Vec<TableId>, TableError> {
+        let mut tables = Vec::new();
+        for database in self.store.list_with_delimiter(None).await?.common_prefixes {
+            let Some(database_name) = database.filename().and_then(unescape) else { continue };
+            for table in self.store.list_with_delimiter(Some(&database)).await?.common_prefixes {
+                let Some(table_name) = table.filename().and_then(unescape) else { continue };
+                if self.exists(&table.clone().join("_delta_log").join(super::log::commit_name(0))).await? {
+                    tables.push(TableId::new(&database_name, &table_name));
+                }
+            }
+        }
+        tables.sort();
+        Ok(tables)
+    }
+
+    async fn exists(&self, path: &Path) -> Result<bool, TableError> {
+        match self.store.head(path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Names of the objects directly in `folder`, with their sizes.
+    pub async fn list(&self, folder: &Path) -> Result<Vec<(String, u64)>, TableError> {
+        let objects: Vec<_> = self.store.list(Some(folder)).try_collect().await?;
+        let direct = objects.into_iter().filter(|o| o.location.prefix_matches(folder));
+        Ok(direct
+            .filter_map(|object| {
+                let mut rest = object.location.prefix_match(folder)?;
+                let name = rest.next()?.as_ref().to_owned();
+                rest.next().is_none().then_some((name, object.size))
+            })
+            .collect())
+    }
+
+    pub async fn get(&self, path: &Path) -> Result<Bytes, TableError> {
+        Ok(self.store.get(path).await?.bytes().await?)
+    }
+
+    /// Writes an object that nothing names yet; durable when it returns.
+    pub async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), TableError> {
+        match &self.folder {
+            Some(folder) => {
+                let file = folder.join(path.as_ref());
+                blocking(move || write_durably(&file, &bytes, Place::Replace)).await?;
+            }
+            None => {
+                self.store.put(path, PutPayload::from(bytes)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an object only if none has its name; durable before it is visible.
+    pub async fn put_if_absent(&self, path: &Path, bytes: Bytes) -> Result<Put, TableError> {
+        let result = match &self.folder {
+            Some(folder) => {
+                let file = folder.join(path.as_ref());
+                return match blocking(move || write_durably(&file, &bytes, Place::IfAbsent)).await {
+                    Ok(()) => Ok(Put::Done),
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Put::Taken),
+                    Err(error) => Err(error.into()),
+                };
+            }
+            None => {
+                let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+                self.store.put_opts(path, PutPayload::from(bytes), options).await
+            }
+        };
+        match result {
+            Ok(_) => Ok(Put::Done),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Taken),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Replace,
+    IfAbsent,
+}
+
+/// Temporary file, fsync, then its name: a crash leaves either nothing or all of it. The folder is synced last.
+fn write_durably(file: &FilePath, bytes: &[u8], place: Place) -> std::io::Result<()> {
+    let folder = file.parent().ok_or_else(|| std::io::Error::other("an object needs a folder"))?;
+    std::fs::create_dir_all(folder)?;
+    let mut temporary = tempfile::Builder::new().prefix("._weir_").tempfile_in(folder)?;
+    temporary.write_all(bytes)?;
+    temporary.as_file().sync_all()?;
+    // Temporary files are private; the lake's readers run as other users.
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    temporary.as_file().set_permissions(permissions)?;
+    match place {
+        Place::Replace => temporary.persist(file).map_err(|error| error.error)?,
+        Place::IfAbsent => temporary.persist_noclobber(file).map_err(|error| error.error)?,
+    };
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Each byte outside `[A-Za-z0-9_-]` as `_xHH`, and a literal `_x` as `_x5fx`: some reader stumbles over anything else.
+fn escape(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    let bytes = name.as_bytes();
+    for (i, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'_' if bytes.get(i + 1) == Some(&b'x') => escaped.push_str("_x5f"),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => escaped.push(char::from(*byte)),
+            other => escaped.push_str(&format!("_x{other:02x}")),
+        }
+    }
+    escaped
+}
+
+/// The name that was escaped; `None` for a folder that is not one of ours, `_weir` in particular.
+fn unescape(folder: &str) -> Option<String> {
+    if folder == "_weir" {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(folder.len());
+    let mut rest = folder.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if let [b'_', b'x', high, low, after @ ..] = rest {
+            let hex = std::str::from_utf8(&[*high, *low]).ok().map(str::to_owned)?;
+            bytes.push(u8::from_str_radix(&hex, 16).ok()?);
+            rest = after;
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_escaped_bytewise() {
+        assert_eq!(escape("orders-2"), "orders-2");
+        assert_eq!(escape("a b"), "a_x20b");
+        assert_eq!(escape("é"), "_xc3_xa9");
+        assert_eq!(escape("a_x20"), "a_x5fx20");
+    }
+
+    proptest! {
+        #[test]
+        fn escaping_is_undone(name in "[ -~éß日]{1,12}") {
+            prop_assume!(name != "_weir");
+            let folder = escape(&name);
+            prop_assert!(folder.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
+            prop_assert_eq!(unescape(&folder), Some(name));
+        }
+    }
+}

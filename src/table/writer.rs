@@ -1,0 +1,136 @@
+//! Data files: Parquet as every reader takes it, and what its entry in the log says of it.
+
+use std::collections::BTreeMap;
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{WriterProperties, WriterVersion};
+use parquet::schema::types::ColumnPath;
+use serde_json::json;
+use uuid::Uuid;
+use weir_model::schema::{SEQ_COLUMN, TS_COLUMN};
+use weir_model::{ColumnType, Order, TableSchema};
+
+use super::TableError;
+use super::delta::Add;
+
+/// What is known of the orders of a file's rows without reading them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileOrders {
+    pub least: Order,
+    pub greatest: Order,
+}
+
+impl FileOrders {
+    /// A file of which nothing is known: each row must be looked at.
+    pub const UNKNOWN: Self = Self { least: Order::MIN, greatest: Order { ts_ms: i64::MAX, seq: i64::MAX } };
+
+    /// The order of every row, if all have the same.
+    pub fn uniform(self) -> Option<Order> {
+        (self.least == self.greatest).then_some(self.least)
+    }
+}
+
+const LEAST_TAG: &str = "weir.least";
+const GREATEST_TAG: &str = "weir.greatest";
+const BUCKET_TAG: &str = "weir.bucket";
+
+/// Name for a new data file.
+pub fn data_file_name() -> String {
+    format!("part-{}.parquet", Uuid::new_v4())
+}
+
+/// Writes one data file in memory; bounded by the batches it is given.
+pub struct FileWriter {
+    writer: ArrowWriter<Vec<u8>>,
+    rows: u64,
+}
+
+impl FileWriter {
+    /// A file with the columns of `arrow`, which are those of `schema` and our own.
+    pub fn new(schema: &TableSchema, arrow: SchemaRef) -> Result<Self, TableError> {
+        let writer = ArrowWriter::try_new(Vec::new(), arrow, Some(properties(schema)))?;
+        Ok(Self { writer, rows: 0 })
+    }
+
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
+        self.rows += batch.num_rows() as u64;
+        Ok(self.writer.write(batch)?)
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub fn finish(self) -> Result<Bytes, TableError> {
+        Ok(self.writer.into_inner()?.into())
+    }
+}
+
+/// zstd 1, dictionaries only where a column repeats, and the key that lets Spark read dates before 1900.
+fn properties(schema: &TableSchema) -> WriterProperties {
+    let mut builder = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("a level of zstd")))
+        .set_dictionary_enabled(false)
+        .set_max_row_group_row_count(Some(1 << 20))
+        .set_key_value_metadata(Some(vec![KeyValue::new("org.apache.spark.version".to_owned(), "3.5.7".to_owned())]))
+        .set_created_by(format!("weir {}", env!("CARGO_PKG_VERSION")));
+    for column in &schema.columns {
+        if matches!(column.ty, ColumnType::Enum(_) | ColumnType::Set(_)) {
+            builder = builder.set_column_dictionary_enabled(ColumnPath::from(column.name.as_str()), true);
+        }
+    }
+    for repeating in [TS_COLUMN, SEQ_COLUMN] {
+        builder = builder.set_column_dictionary_enabled(ColumnPath::from(repeating), true);
+    }
+    builder.build()
+}
+
+/// Statistics of a file in the log: the row count, which readers answer counts from. Bounds are not tight once rows
+/// are dead.
+pub fn statistics(rows: u64, tight: bool) -> String {
+    json!({"numRecords": rows, "tightBounds": tight}).to_string()
+}
+
+/// The log's entry of a new file.
+pub fn add_action(path: String, size: usize, rows: u64, orders: FileOrders, at_ms: i64) -> Add {
+    let order = |order: Order| format!("{}/{}", order.ts_ms, order.seq);
+    let tags = BTreeMap::from([
+        (BUCKET_TAG.to_owned(), "0".to_owned()),
+        (LEAST_TAG.to_owned(), order(orders.least)),
+        (GREATEST_TAG.to_owned(), order(orders.greatest)),
+    ]);
+    Add {
+        path,
+        partition_values: BTreeMap::new(),
+        size: size as i64,
+        modification_time: at_ms,
+        data_change: true,
+        stats: Some(statistics(rows, true)),
+        tags: Some(tags),
+        deletion_vector: None,
+    }
+}
+
+/// What an entry's tags say of its orders; a foreign writer's file says nothing.
+pub fn orders_of_entry(add: &Add) -> FileOrders {
+    let order = |tag: &str| {
+        let (ts_ms, seq) = add.tags.as_ref()?.get(tag)?.split_once('/')?;
+        Some(Order::new(ts_ms.parse().ok()?, seq.parse().ok()?))
+    };
+    match (order(LEAST_TAG), order(GREATEST_TAG)) {
+        (Some(least), Some(greatest)) => FileOrders { least, greatest },
+        _ => FileOrders::UNKNOWN,
+    }
+}
+
+/// The rows that the statistics of an entry tell.
+pub fn rows_of_entry(add: &Add) -> Option<u64> {
+    let stats: serde_json::Value = serde_json::from_str(add.stats.as_deref()?).ok()?;
+    stats.get("numRecords")?.as_u64()
+}

@@ -1,0 +1,255 @@
+"""Compares MySQL's tables with weir's Delta tables, row for row and value for value, through an independent reader.
+
+    compare.py --url mysql://root@127.0.0.1:3306 --database w --warehouse /tmp/lake --reader duckdb
+
+Also holds each column's Delta type against the column type table of INTERFACE, and weir's own columns against their rules.
+Prints a JSON summary with the first differences; exit 0 if all is equal, 1 if not, 2 for wrong usage. The source must be
+quiet and the lake caught up with it.
+"""
+
+import argparse
+import decimal
+import json
+import struct
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+
+import lake_rows
+import source_rows
+from source_rows import SourceColumn, SourceTable
+from workload import connect
+
+SHOWN_MAX = 10
+OWN_COLUMNS = {"_weir_ts_ms": "long", "_weir_seq": "long"}
+SOFT_DELETE_COLUMN = "_weir_deleted"
+
+
+@dataclass
+class Report:
+    """What was found of one table."""
+
+    table: str
+    rows_source: int = 0
+    rows_lake: int = 0
+    counts: Counter = field(default_factory=Counter)
+    shown: list[dict] = field(default_factory=list)
+
+    def add(self, kind: str, **facts: object) -> None:
+        self.counts[kind] += 1
+        if len(self.shown) < SHOWN_MAX:
+            self.shown.append({"kind": kind, **{name: shown_value(value) for name, value in facts.items()}})
+
+    def to_json(self) -> dict:
+        return {
+            "table": self.table,
+            "equal": not self.counts,
+            "rows_source": self.rows_source,
+            "rows_lake": self.rows_lake,
+            "differences": dict(self.counts),
+            "first_differences": self.shown,
+        }
+
+
+def shown_value(value: object) -> object:
+    if isinstance(value, (str, bytes)) and len(value) > 200:
+        value = value[:200] + (b"..." if isinstance(value, bytes) else "...")
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    if isinstance(value, tuple):
+        return [shown_value(part) for part in value]
+    return value if value is None or isinstance(value, (int, str, bool)) else str(value)
+
+
+# --- equality of values ---
+
+
+def equal_values(column: SourceColumn, expected: object, found: object) -> bool:
+    if expected is None or found is None:
+        return expected is found
+    if column.delta_type in ("float", "double"):
+        # Bits, since -0.0 == 0.0.
+        return struct.pack("<d", expected) == struct.pack("<d", float(found))
+    if column.is_json and expected != found:
+        return equal_json(parse_json(expected), parse_json(found))
+    if isinstance(expected, decimal.Decimal) or isinstance(found, decimal.Decimal):
+        return not isinstance(found, (str, bytes, float)) and expected == found
+    return type(expected) is type(found) and expected == found
+
+
+class JsonNumber(str):
+    """A JSON number as written: 1.10 and 1.1, 1e2 and 100.0 are equal, 2**64-1 and its double are not."""
+
+
+def parse_json(text: object) -> object:
+    if not isinstance(text, str):
+        return ("not text", text)
+    try:
+        return json.loads(text, parse_float=JsonNumber, parse_int=JsonNumber, parse_constant=JsonNumber, object_pairs_hook=members)
+    except ValueError:
+        return ("not JSON", text)
+
+
+def members(pairs: list[tuple[str, object]]) -> object:
+    as_dict = dict(pairs)
+    # A doubled member must not vanish in a dict.
+    return as_dict if len(as_dict) == len(pairs) else ("doubled members", pairs)
+
+
+def equal_json(expected: object, found: object) -> bool:
+    if isinstance(expected, JsonNumber) and isinstance(found, JsonNumber):
+        return equal_json_numbers(expected, found)
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return expected.keys() == found.keys() and all(equal_json(value, found[name]) for name, value in expected.items())
+    if isinstance(expected, list) and isinstance(found, list):
+        return len(expected) == len(found) and all(map(equal_json, expected, found))
+    return type(expected) is type(found) and expected == found
+
+
+def equal_json_numbers(expected: JsonNumber, found: JsonNumber) -> bool:
+    one, other = decimal.Decimal(expected), decimal.Decimal(found)
+    if one == other:
+        return one.is_signed() == other.is_signed() or one != 0
+    # Two ways to write one double. Whole numbers and decimals of more digits than a double has must be equal as they are.
+    is_double = all(set(text) & set(".eE") and len(decimal.Decimal(text).normalize().as_tuple().digits) <= 17 for text in (expected, found))
+    return is_double and float(expected) == float(found)
+
+
+# --- comparing a table ---
+
+
+def compare_table(connection, table: SourceTable, path: str, reader: str, extra_columns_allowed: bool) -> Report:
+    report = Report(f"{table.database}.{table.name}")
+    if not lake_rows.exists(path):
+        report.add("table missing", path=path)
+        return report
+    delta_types = lake_rows.column_types(path)
+    compare_types(report, table, delta_types, extra_columns_allowed)
+    columns = [column for column in table.columns if column.name in delta_types]
+    if any(name not in delta_types for name in table.key):
+        return report
+    key_at = [index for index, column in enumerate(columns) if column.name in table.key]
+    lake = read_lake(report, path, reader, columns, delta_types)
+    positions = [index for index, column in enumerate(table.columns) if column.name in delta_types]
+    source = (tuple(row[index] for index in positions) for row in source_rows.read_rows(connection, table))
+    if key_at:
+        compare_by_key(report, columns, key_at, source, lake)
+    else:
+        compare_as_bags(report, columns, source, lake)
+    return report
+
+
+def compare_types(report: Report, table: SourceTable, delta_types: dict[str, str], extra_columns_allowed: bool) -> None:
+    for column in table.columns:
+        found = delta_types.get(column.name)
+        if found is None:
+            report.add("column missing", column=column.name)
+        elif found != column.delta_type:
+            report.add("column type", column=column.name, mysql=column.data_type, expected=column.delta_type, found=found)
+    for name, expected in OWN_COLUMNS.items():
+        if delta_types.get(name) != expected:
+            report.add("column type", column=name, expected=expected, found=delta_types.get(name))
+    known = {column.name for column in table.columns} | OWN_COLUMNS.keys() | {SOFT_DELETE_COLUMN}
+    for name in delta_types.keys() - known:
+        if not extra_columns_allowed:
+            report.add("column extra", column=name)
+
+
+def read_lake(report: Report, path: str, reader: str, columns: list[SourceColumn], delta_types: dict[str, str]):
+    """Live rows of the lake without weir's own columns, which are checked on the way."""
+    own = [name for name in (*OWN_COLUMNS, SOFT_DELETE_COLUMN) if name in delta_types]
+    for row in lake_rows.read_rows(reader, path, [*own, *(column.name for column in columns)]):
+        facts, values = dict(zip(own, row)), row[len(own) :]
+        if facts.get(SOFT_DELETE_COLUMN):
+            continue
+        for name in OWN_COLUMNS:
+            if name in facts and facts[name] is None:
+                report.add("own column null", column=name, row=values[:4])
+        report.rows_lake += 1
+        yield values
+
+
+def compare_by_key(report: Report, columns: list[SourceColumn], key_at: list[int], source, lake) -> None:
+    by_key: dict[tuple, tuple] = {}
+    for row in lake:
+        key = tuple(row[index] for index in key_at)
+        if key in by_key:
+            report.add("key doubled in the lake", key=key)
+        by_key[key] = row
+    for expected in source:
+        report.rows_source += 1
+        key = tuple(expected[index] for index in key_at)
+        found = by_key.pop(key, None)
+        if found is None:
+            report.add("row missing", key=key)
+        elif found != expected or any(isinstance(value, float) for value in expected):
+            compare_row(report, columns, key, expected, found)
+    for key in by_key:
+        report.add("row extra", key=key)
+
+
+def compare_row(report: Report, columns: list[SourceColumn], key: tuple, expected: tuple, found: tuple) -> None:
+    for column, expected_value, found_value in zip(columns, expected, found):
+        if not equal_values(column, expected_value, found_value):
+            report.add("value", key=key, column=column.name, expected=expected_value, found=found_value)
+
+
+def compare_as_bags(report: Report, columns: list[SourceColumn], source, lake) -> None:
+    """Tables without a key: equal rows must occur equally often."""
+
+    def canonical(row: tuple) -> tuple:
+        return tuple(repr(parse_json(value)) if column.is_json and value is not None else value for column, value in zip(columns, row))
+
+    counts: Counter = Counter()
+    for row in source:
+        report.rows_source += 1
+        counts[canonical(row)] += 1
+    for row in lake:
+        counts[canonical(row)] -= 1
+    for row, count in counts.items():
+        for _ in range(abs(count)):
+            report.add("row missing" if count > 0 else "row extra", row=row[:6])
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", required=True, help="mysql://user:password@host:port")
+    parser.add_argument("--database", required=True)
+    parser.add_argument("--warehouse", required=True, help="a local folder; a table is WAREHOUSE/database/table")
+    parser.add_argument("--tables", default="", help="names with commas between (default: all of the database)")
+    parser.add_argument("--except-tables", default="", help="names with commas between")
+    parser.add_argument("--reader", choices=lake_rows.READERS, default="duckdb")
+    parser.add_argument("--extra-columns-allowed", action="store_true", help="for dropped and renamed columns, which stay in the lake")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    connection = connect(arguments.url)
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION transaction_isolation = 'REPEATABLE-READ', show_gipk_in_create_table_and_information_schema = ON")
+        cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+    left_out = set(arguments.except_tables.split(","))
+    names = arguments.tables.split(",") if arguments.tables else source_rows.table_names(connection, arguments.database)
+    reports = [
+        compare_table(
+            connection,
+            source_rows.describe(connection, arguments.database, name),
+            lake_rows.table_path(arguments.warehouse, arguments.database, name),
+            arguments.reader,
+            arguments.extra_columns_allowed,
+        )
+        for name in names
+        if name not in left_out
+    ]
+    equal = bool(reports) and not any(report.counts for report in reports)
+    print(
+        json.dumps(
+            {"equal": equal, "reader": arguments.reader, "tables": [report.to_json() for report in reports]}, indent=1, ensure_ascii=False
+        )
+    )
+    return 0 if equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

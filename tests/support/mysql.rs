@@ -1,0 +1,108 @@
+//! A real MySQL: the user's own by `WEIR_TEST_MYSQL_URL`, or one that the project's script fetches and starts.
+
+use std::process::Command;
+use std::sync::OnceLock;
+
+use mysql_async::prelude::Queryable;
+
+use super::root;
+
+/// A server that is stopped when dropped, unless it is the user's own.
+pub struct Mysql {
+    pub url: String,
+    folder: Option<tempfile::TempDir>,
+}
+
+impl Mysql {
+    /// The server that tests share, each in a database of its own. It ends with the test process.
+    pub fn shared() -> &'static Mysql {
+        static SHARED: OnceLock<Mysql> = OnceLock::new();
+        SHARED.get_or_init(|| match std::env::var("WEIR_TEST_MYSQL_URL") {
+            Ok(url) => Mysql { url, folder: None },
+            Err(_) => Mysql::start(&[]),
+        })
+    }
+
+    /// A server of the test's own, with more flags for mysqld.
+    ///
+    /// # Panics
+    /// If it cannot be fetched or started: a test without its server fails.
+    pub fn start(flags: &[&str]) -> Mysql {
+        let folder = tempfile::Builder::new().prefix("weir-mysql-").tempdir().expect("a temporary folder");
+        let url = start_in(folder.path(), flags);
+        Mysql { url, folder: Some(folder) }
+    }
+
+    /// Stops the server and starts it again on the same data.
+    pub fn restart(&mut self, flags: &[&str]) {
+        let folder = self.folder.as_ref().expect("only a server of the test's own is restarted");
+        script(&["mysql-stop", path(folder.path())]);
+        self.url = start_in(folder.path(), flags);
+    }
+
+    /// Runs statements, separated by semicolons, on one connection.
+    ///
+    /// # Panics
+    /// If one fails.
+    pub fn run(&self, statements: &str) {
+        let (url, statements) = (self.url.clone(), statements.to_owned());
+        block_on(async move {
+            let opts = mysql_async::Opts::from_url(&url).expect("a MySQL url");
+            let mut connection = mysql_async::Conn::new(opts).await.expect("a connection to the test's server");
+            connection.query_drop(&statements).await.unwrap_or_else(|error| panic!("{error}: {statements}"));
+            connection.disconnect().await.expect("an orderly goodbye");
+        });
+    }
+
+    /// The single value that a query gives, as text.
+    pub fn value(&self, query: &str) -> String {
+        let (url, query) = (self.url.clone(), query.to_owned());
+        block_on(async move {
+            let opts = mysql_async::Opts::from_url(&url).expect("a MySQL url");
+            let mut connection = mysql_async::Conn::new(opts).await.expect("a connection to the test's server");
+            let value: Option<String> = connection.query_first(&query).await.expect("the query runs");
+            connection.disconnect().await.expect("an orderly goodbye");
+            value.expect("the query gives a row")
+        })
+    }
+}
+
+impl Drop for Mysql {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.folder {
+            script(&["mysql-stop", path(folder.path())]);
+        }
+    }
+}
+
+fn start_in(folder: &std::path::Path, flags: &[&str]) -> String {
+    let mut arguments = vec!["mysql-start", path(folder)];
+    arguments.extend(flags);
+    script(&arguments).trim().to_owned()
+}
+
+fn path(path: &std::path::Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
+}
+
+fn script(arguments: &[&str]) -> String {
+    let output = Command::new(root().join("scripts/services.sh"))
+        .args(arguments)
+        .env("WEIR_SERVICE_OWNER_PID", std::process::id().to_string())
+        .output()
+        .expect("scripts/services.sh runs");
+    assert!(
+        output.status.success(),
+        "scripts/services.sh {arguments:?} failed; `make services` fetches what it needs:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("the script prints text")
+}
+
+fn block_on<F: Future + Send + 'static>(future: F) -> F::Output
+where
+    F::Output: Send + 'static,
+{
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    std::thread::spawn(move || runtime().block_on(future)).join().expect("no panic in the query")
+}

@@ -1,0 +1,158 @@
+//! A `weir` with a warehouse, a state folder and a configuration of its own, driven as users drive it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// One configuration and its folders.
+pub struct Weir {
+    folder: tempfile::TempDir,
+}
+
+impl Weir {
+    /// Mirrors `tables` of the server at `url`; `extra` is appended to the configuration.
+    pub fn new(url: &str, tables: &[&str], extra: &str) -> Weir {
+        let folder = tempfile::Builder::new().prefix("weir-test-").tempdir().expect("a temporary folder");
+        let weir = Weir { folder };
+        weir.configure(url, tables, extra);
+        weir
+    }
+
+    /// Writes the configuration anew.
+    pub fn configure(&self, url: &str, tables: &[&str], extra: &str) {
+        let text = format!(
+            "[source]\nname = \"test\"\nurl = \"{url}\"\ntables = {tables:?}\n\n\
+             [warehouse]\nurl = \"file://{}\"\n\n\
+             [apply]\ncommit_interval_ms = 200\nstate_dir = \"{}\"\n\n\
+             [http]\nlisten = \"127.0.0.1:0\"\n\n{extra}\n",
+            self.warehouse().display(),
+            self.folder.path().join("state").display(),
+        );
+        std::fs::write(self.config(), text).expect("the configuration can be written");
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("weir.toml")
+    }
+
+    pub fn warehouse(&self) -> PathBuf {
+        self.folder.path().join("warehouse")
+    }
+
+    pub fn trace(&self) -> PathBuf {
+        self.folder.path().join("state/trace.sqlite")
+    }
+
+    /// A command with this configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.arg("--config").arg(self.config()).args(arguments);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("weir starts")
+    }
+
+    /// Runs a command and fails the test unless it exits with `code`; gives what it printed.
+    pub fn expect(&self, code: i32, arguments: &[&str]) -> Printed {
+        let output = self.output(arguments);
+        let printed = Printed {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        };
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "weir {arguments:?}\nstdout: {}\nstderr: {}",
+            printed.stdout,
+            printed.stderr
+        );
+        printed
+    }
+
+    /// `weir run --until-caught-up`, which must succeed.
+    pub fn catch_up(&self) {
+        self.expect(0, &["run", "--until-caught-up"]);
+    }
+
+    /// Starts `weir run` in the background; its log goes to `run.log`.
+    pub fn run(&self) -> Running {
+        let log = self.folder.path().join("run.log");
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
+        let child =
+            self.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::from(file)).spawn().expect("weir starts");
+        Running { child, log }
+    }
+}
+
+/// What a command printed.
+pub struct Printed {
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Printed {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.stdout))
+    }
+}
+
+/// A service in the background; killed when dropped.
+pub struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the service is running");
+        self.child.wait().expect("the service has ended");
+    }
+
+    /// SIGTERM; gives the exit code and how long it took.
+    pub fn terminate(mut self) -> (Option<i32>, Duration) {
+        let asked = Instant::now();
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(status.success());
+        (self.child.wait().expect("the service ends").code(), asked.elapsed())
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("the service ends").code()
+    }
+
+    pub fn log(&self) -> String {
+        read(&self.log)
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its state can be asked").is_none()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.is_running() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Waits until `holds`, and fails after `limit`.
+pub fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !holds() {
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

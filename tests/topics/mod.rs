@@ -1,0 +1,6 @@
+//! What the service must hold to, each topic against real servers and independent readers.
+
+mod failures;
+mod kills;
+mod mirror;
+mod tables;
