@@ -35,7 +35,9 @@ fn a_hop_whose_counts_are_lost_is_named_with_its_window_and_operation() {
     assert_eq!(report["verdict"], "different");
     let unbalanced = report["tables"][0]["unbalanced"].as_array().unwrap();
     assert!(
-        unbalanced.iter().any(|u| u["between"] == serde_json::json!(["published", "consumed"]) && u["op"] == "u" && u["count"] == 2),
+        unbalanced
+            .iter()
+            .any(|u| u["between"] == serde_json::json!(["published", "consumed"]) && u["op"] == "u" && u["count"] == 2),
         "{report:#}"
     );
 }
