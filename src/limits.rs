@@ -55,3 +55,9 @@ pub const CHUNKS_WAITING_MAX: usize = 12;
 pub const DELETES_REMEMBERED_MAX: usize = 2_000_000;
 /// A commit whose answer was lost is put again so often before the table stops.
 pub const AMBIGUOUS_COMMIT_TRIES: u32 = 5;
+/// Commits of a log read side by side: a store on the network answers each after some milliseconds.
+pub const COMMITS_READ_TOGETHER: usize = 16;
+/// Data files whose keys are read side by side when an index is rebuilt.
+pub const FILES_READ_TOGETHER: usize = 2;
+/// Rows whose orders a table keeps once it had to read them; 16 bytes each.
+pub const ORDERS_KEPT_MAX: usize = 2_000_000;
