@@ -55,6 +55,20 @@ pub const CHUNKS_WAITING_MAX: usize = 12;
 pub const DELETES_REMEMBERED_MAX: usize = 2_000_000;
 /// A commit whose answer was lost is put again so often before the table stops.
 pub const AMBIGUOUS_COMMIT_TRIES: u32 = 5;
+/// However old they are, this many of the newest numbers of a state series stay.
+pub const STATE_KEPT_MIN: usize = 8;
+/// Numbers of a state series tried in a row before someone else is said to be writing it as fast as we do.
+pub const STATE_TRIES_MAX: u32 = 16;
+/// Writes of the checkpoint between two cleanings of its old numbers.
+pub const STATE_CLEAN_EVERY: u32 = 120;
+/// A checkpoint that its service has not renewed for this long is not a running service's.
+pub const LIVENESS_MAX: Duration = Duration::from_secs(15);
+/// A writer of the trace waits this long for another process that is writing it.
+pub const TRACE_BUSY_MAX: Duration = Duration::from_secs(10);
+/// `reconcile` waits this long for a running service to reach what the source had executed when it was asked.
+pub const RECONCILE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Pause between two looks at the tables meanwhile.
+pub const RECONCILE_POLL: Duration = Duration::from_millis(200);
 /// Commits of a log read side by side: a store on the network answers each after some milliseconds.
 pub const COMMITS_READ_TOGETHER: usize = 16;
 /// Data files whose keys are read side by side when an index is rebuilt.

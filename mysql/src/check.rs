@@ -141,7 +141,8 @@ fn setting(facts: &ServerFacts, name: &str, value: &str, wanted: &str, otherwise
     check(name, otherwise, format!("{name} is {shown}; {why}"), Some(format!("SET {scope} {name} = {to}")))
 }
 
-fn server_checks(facts: &ServerFacts) -> Vec<Check> {
+/// What the server itself must be, whatever the tables.
+pub fn server_checks(facts: &ServerFacts) -> Vec<Check> {
     use CheckStatus::{Fail, Ok, Warn};
     let mut found = vec![version_check(facts)];
     if !facts.log_bin {

@@ -15,7 +15,9 @@ pub struct SourceOptions {
     /// `mysql://user[:password]@host:port[/database][?option=value…]`, every part percent-encoded where needed.
     ///
     /// Options: `ssl_mode` (disabled, required, verify_ca, verify_identity), `ssl_ca`, `ssl_cert`, `ssl_key` (PEM files),
-    /// and those of the driver (`require_ssl`, `verify_ca`, `verify_identity`, `compression`, `tcp_nodelay`, …).
+    /// `ssl_name` (the host name that the certificate bears, if the url's is another), and those of the driver
+    /// (`require_ssl`, `verify_ca`, `compression`, `tcp_nodelay`, …). `verify_ca` looks at the name as well: the driver
+    /// compares it whenever it verifies at all.
     pub url: String,
     /// Wins over the url's.
     pub password: Option<String>,
@@ -27,6 +29,7 @@ pub struct SourceOptions {
 const PACKET_BYTES_MAX: usize = 1 << 30;
 /// Long enough for a reader that waits for the lake, short enough that a dead one goes away.
 const SESSION_TIMEOUT_S: u64 = 3600;
+const STATEMENTS_KEPT: usize = 8;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -62,8 +65,9 @@ impl SourceOptions {
             .prefer_socket(false)
             .tcp_keepalive(Some(KEEPALIVE))
             .max_allowed_packet(Some(packet_bytes))
-            // Chunk statements hold their bounds as literals, so a cache would only keep them open on the server.
-            .stmt_cache_size(0)
+            // Chunk statements hold their bounds as literals and never come back; a small cache closes them soon. With no
+            // cache at all the driver would leave each open on the server.
+            .stmt_cache_size(STATEMENTS_KEPT)
             .into())
     }
 
@@ -106,6 +110,7 @@ struct TlsOptions {
     ca: Option<String>,
     cert: Option<String>,
     key: Option<String>,
+    name: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,6 +131,7 @@ impl TlsOptions {
                 "ssl_ca" | "ssl-ca" => tls.ca = Some(value),
                 "ssl_cert" | "ssl-cert" => tls.cert = Some(value),
                 "ssl_key" | "ssl-key" => tls.key = Some(value),
+                "ssl_name" | "ssl-name" => tls.name = Some(value),
                 _ => rest.push((name, value)),
             }
         }
@@ -149,9 +155,14 @@ impl TlsOptions {
         }
         let mut ssl = from_url.unwrap_or_default();
         if let Some(mode) = mode {
+            // Skipping the name alone is not to be had: the driver recognises that failure by a text that its TLS library
+            // no longer writes.
             ssl = ssl
                 .with_danger_accept_invalid_certs(mode == TlsMode::Required)
-                .with_danger_skip_domain_validation(mode != TlsMode::VerifyIdentity);
+                .with_danger_skip_domain_validation(mode == TlsMode::Required);
+        }
+        if self.name.is_some() {
+            ssl = ssl.with_danger_tls_hostname_override(self.name);
         }
         if let Some(ca) = self.ca {
             ssl = ssl.with_root_certs(vec![readable(ca)?.into()]).with_disable_built_in_roots(true);
@@ -195,6 +206,8 @@ fn readable(file: String) -> Result<std::path::PathBuf, MysqlError> {
 /// # Errors
 /// [`MysqlError::Unreachable`] when no connection came about, [`MysqlError::AccessDenied`] when the server refuses us.
 pub async fn connect(options: &SourceOptions) -> Result<Conn, MysqlError> {
+    // Two providers of cryptography are linked, so rustls does not choose by itself; a second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let opts = options.opts()?;
     let unreachable = |detail: String| MysqlError::Unreachable { server: options.server(), detail };
     let mut conn = match tokio::time::timeout(options.connect_timeout, Conn::new(opts)).await {
@@ -234,7 +247,8 @@ fn optional_session() -> [String; 9] {
     ]
 }
 
-async fn prepare_session(conn: &mut Conn) -> Result<(), MysqlError> {
+/// Gives a connection that came about elsewhere the session settings of [`connect`].
+pub async fn prepare_session(conn: &mut Conn) -> Result<(), MysqlError> {
     for sql in SESSION {
         conn.query_drop(sql).await.map_err(|e| MysqlError::from_driver("setting up the session", &e))?;
     }
@@ -284,7 +298,17 @@ fn unreachable_detail(error: &mysql_async::Error) -> String {
         mysql_async::Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer) => {
             "the url asks for TLS and the server offers none; leave ssl_mode out or switch TLS on in the server".into()
         }
-        other => other.to_string(),
+        other => {
+            let text = other.to_string();
+            let way_out = if text.contains("not valid for") {
+                ". Name a host of the certificate by ssl_name=NAME, or encrypt without verifying: ssl_mode=required"
+            } else if text.contains("UnknownIssuer") {
+                ". Name the authority that signed it by ssl_ca=FILE, or encrypt without verifying: ssl_mode=required"
+            } else {
+                ""
+            };
+            format!("{text}{way_out}")
+        }
     }
 }
 
@@ -328,7 +352,7 @@ mod tests {
         assert_eq!(verified("mysql://weir@db?require_ssl=true"), Some((true, true)));
         assert_eq!(verified("mysql://weir@db?require_ssl=true&verify_ca=false"), Some((false, true)));
         assert_eq!(verified("mysql://weir@db?ssl_mode=REQUIRED"), Some((false, false)));
-        assert_eq!(verified("mysql://weir@db?ssl_mode=verify_ca"), Some((true, false)));
+        assert_eq!(verified("mysql://weir@db?ssl_mode=verify_ca"), Some((true, true)));
         assert_eq!(verified("mysql://weir@db?ssl_mode=verify_identity"), Some((true, true)));
         assert_eq!(verified("mysql://weir@db?ssl_mode=disabled&require_ssl=true"), None);
         assert!(SourceOptions::new("mysql://weir@db?ssl_mode=maybe").opts().is_err());

@@ -19,7 +19,7 @@ pub mod server;
 pub use catalogue::{ColumnFacts, KeySource, TableDescription, describe, list_tables};
 pub use check::{Check, CheckInput, CheckStatus, CheckedTable, checks, gather};
 pub use column_type::{UnsupportedType, parse_column_type};
-pub use connect::{SourceOptions, connect};
+pub use connect::{SourceOptions, connect, prepare_session};
 pub use error::MysqlError;
 pub use grants::Grants;
 pub use index::IndexFacts;

@@ -24,7 +24,7 @@ use self::conform::lake_rows;
 use self::plan::{Known, StreamPlan};
 use self::reduce::reduce;
 use crate::table::{
-    CommitOutcome, Located, PartialTransaction, RowAddress, SeedProgress, Table, TableChange, TableError, TableState,
+    CommitOutcome, Located, PartialTransaction, RowAddress, SeedProgress, StagedChunk, Table, TableChange, TableError, TableState,
 };
 use crate::trace::{StageCount, Tally};
 use crate::transport::{Boundary, Changes, Delivery, Item, Marker, PublishNumber, Subscription};
@@ -80,8 +80,6 @@ pub struct Worker<S> {
     reports: mpsc::UnboundedSender<Report>,
     pace: Pace,
     pending: Pending,
-    /// Chunks whose markers have come in a publish of which more is to come.
-    chunks: Vec<WaitingChunk>,
     last_commit: Option<Instant>,
 }
 
@@ -123,7 +121,6 @@ impl<S: Subscription> Worker<S> {
             reports,
             pace,
             pending: Pending::default(),
-            chunks: Vec::new(),
             last_commit: None,
         }
     }
@@ -270,37 +267,34 @@ impl<S: Subscription> Worker<S> {
                 self.report(Report::SeedEnded { table: id, plan: seed.plan });
                 Ok(())
             }
-            Marker::Chunk { chunk } => {
-                self.chunks.extend(self.desk.take(&id, chunk));
-                if number.is_some() { self.merge_chunks(state, number).await } else { Ok(()) }
-            }
+            Marker::Chunk { chunk } => match self.desk.take(&id, chunk) {
+                Some(chunk) => self.merge_chunk(chunk, state, number).await,
+                None => self.put(TableChange::to(state), number).await,
+            },
         }
     }
 
-    /// Merges the chunks whose markers have come, in one commit.
-    async fn merge_chunks(&mut self, mut state: TableState, number: Option<PublishNumber>) -> Result<(), WorkerError> {
-        let mut staged = Vec::new();
-        let mut outcomes = Vec::new();
-        for chunk in std::mem::take(&mut self.chunks) {
-            let order0 = chunk.order0;
-            let current = state.seed.as_ref().is_some_and(|seed| seed.plan == chunk.plan && order0 > seed.start);
-            if !current || !self.table.may_merge(&chunk.staged) {
-                let _ = chunk.outcome.send(ChunkOutcome::Refused);
-                continue;
-            }
-            state.order = state.order.max(OrderState(order0));
-            if let Some(seed) = &mut state.seed
-                && let Err(at) = seed.done.binary_search(&chunk.ordinal)
-            {
-                seed.done.insert(at, chunk.ordinal);
-            }
-            staged.extend(chunk.staged);
-            outcomes.push(chunk.outcome);
+    /// Merges a chunk whose upper bound the stream has passed, or refuses it.
+    async fn merge_chunk(
+        &mut self,
+        chunk: WaitingChunk,
+        mut state: TableState,
+        number: Option<PublishNumber>,
+    ) -> Result<(), WorkerError> {
+        let under_way = state.seed.as_ref().is_some_and(|seed| seed.plan == chunk.plan && chunk.order0 > seed.start);
+        if !under_way || !self.table.may_merge(chunk.order0) {
+            let _ = chunk.outcome.send(ChunkOutcome::Refused);
+            return self.put(TableChange::to(state), number).await;
         }
-        self.put(TableChange { staged, ..TableChange::to(state) }, number).await?;
-        for outcome in outcomes {
-            let _ = outcome.send(ChunkOutcome::Merged);
+        state.order = state.order.max(OrderState(chunk.order0));
+        if let Some(seed) = &mut state.seed
+            && let Err(at) = seed.done.binary_search(&chunk.ordinal)
+        {
+            seed.done.insert(at, chunk.ordinal);
         }
+        let evolve = evolve_to_hold(self.table.schema(), chunk.staged.iter().map(StagedChunk::schema))?;
+        self.put(TableChange { staged: chunk.staged, evolve, ..TableChange::to(state) }, number).await?;
+        let _ = chunk.outcome.send(ChunkOutcome::Merged);
         Ok(())
     }
 

@@ -239,6 +239,10 @@ impl Assembler {
             return Ok(());
         }
         let map = self.maps.get(rows.table_id)?;
+        if map.columns.len() != rows.column_count {
+            let (has, said) = (rows.column_count, map.columns.len());
+            return Err(format!("rows of {has} columns for {}, whose TABLE_MAP_EVENT has {said}", map.id()));
+        }
         if rows.ends_statement {
             self.maps.end_statement();
         }

@@ -55,9 +55,6 @@ impl From<ConnectionError> for SourceError {
         match error {
             ConnectionError::Io(_) | ConnectionError::Protocol(_) => Self::Retryable { why },
             ConnectionError::Server { code, .. } if ConnectionError::PASSING.contains(&code) => Self::Retryable { why },
-            ConnectionError::Server { code: 1227, .. } => Self::AuthOrConfig {
-                why: format!("{why}. weir's user needs GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.*"),
-            },
             ConnectionError::Server { .. } | ConnectionError::Settings(_) => Self::AuthOrConfig { why },
         }
     }
@@ -82,18 +79,20 @@ pub(super) struct Connection {
 impl Connection {
     /// Reaches the server that `options` name, without a word said yet.
     pub(super) async fn open(options: &Opts) -> Result<Self, ConnectionError> {
+        let at = |address: String| move |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
         if let Some(path) = options.socket() {
-            let socket = UnixStream::connect(path).await?;
+            let socket = UnixStream::connect(path).await.map_err(at(path.to_owned()))?;
             return Ok(Self::over(Box::new(socket), true));
         }
-        let port = options.tcp_port();
+        let (host, port) = (options.ip_or_hostname(), options.tcp_port());
         let socket = match options.resolved_ips() {
             Some(addresses) => {
                 let addresses: Vec<_> = addresses.iter().map(|&address| (address, port).into()).collect();
-                TcpStream::connect(&addresses[..]).await?
+                TcpStream::connect(&addresses[..]).await
             }
-            None => TcpStream::connect((options.ip_or_hostname(), port)).await?,
+            None => TcpStream::connect((host, port)).await,
         };
+        let socket = socket.map_err(at(format!("{host}:{port}")))?;
         socket.set_nodelay(true)?;
         Ok(Self::over(Box::new(socket), false))
     }
@@ -108,7 +107,7 @@ impl Connection {
             return Err(ConnectionError::protocol("the server spoke before TLS began"));
         }
         let Self { transport, sequence, .. } = self;
-        let secured = tls::connect(options, host, transport).await.map_err(ConnectionError::Settings)?;
+        let secured = tls::connect(options, host, transport).await?;
         Ok(Self { sequence, ..Self::over(Box::new(secured), true) })
     }
 
@@ -304,6 +303,5 @@ mod tests {
         };
         assert!(matches!(error(1053), SourceError::Retryable { why } if why.contains("words (error 1053)")));
         assert!(matches!(error(1045), SourceError::AuthOrConfig { .. }));
-        assert!(matches!(error(1227), SourceError::AuthOrConfig { why } if why.contains("REPLICATION SLAVE")));
     }
 }

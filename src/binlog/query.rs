@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::charset::{BINARY_COLLATION, Charset};
 use super::cursor::Cursor;
 
 /// A statement as it was logged.
@@ -19,19 +20,65 @@ impl Query {
         let database_len = usize::from(cursor.u8()?);
         cursor.skip(2)?; // error code
         let status_len = usize::from(cursor.u16()?);
-        cursor.skip(status_len)?;
+        let status = cursor.take(status_len)?;
         let database = cursor.take(database_len)?;
         cursor.skip(1)?;
-        Ok(Self { database: text(&database), sql: text(&cursor.rest()) })
+        let sql = cursor.rest();
+        Ok(Self { database: utf8(&database), sql: text(&sql, client_collation(&status)) })
     }
 }
 
-/// Statements are UTF-8 unless the session's character set was another one. Then every byte becomes the character of
-/// its number, so that nothing is lost and ASCII, which all keywords are, stays itself.
-fn text(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => bytes.iter().map(|&byte| char::from(byte)).collect(),
+/// Names of databases are always logged in UTF-8.
+fn utf8(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(|_| byte_by_byte(bytes), str::to_owned)
+}
+
+/// A statement is logged in the character set that its client used. One that isn't valid in that set keeps its ASCII,
+/// which all keywords are.
+fn text(sql: &[u8], collation: Option<u32>) -> String {
+    if sql.is_ascii() {
+        return utf8(sql);
+    }
+    let charset = collation.filter(|&id| id != BINARY_COLLATION).and_then(Charset::of_collation);
+    let mut scratch = String::new();
+    match charset.map(|charset| charset.decode(sql, &mut scratch)) {
+        Some(Ok(text)) => text.to_owned(),
+        _ => utf8(sql),
+    }
+}
+
+/// Each byte as the character of its number: nothing is lost, though it can't be read.
+fn byte_by_byte(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| char::from(byte)).collect()
+}
+
+/// The client's collation among the status variables. These are a code and a value each, of a length that only the code
+/// tells; older codes come first, and the collation is among the oldest.
+fn client_collation(status: &Bytes) -> Option<u32> {
+    const FLAGS: u8 = 0;
+    const SQL_MODE: u8 = 1;
+    const CATALOG_WITH_NUL: u8 = 2;
+    const AUTO_INCREMENT: u8 = 3;
+    const CHARSET: u8 = 4;
+    const TIME_ZONE: u8 = 5;
+    const CATALOG: u8 = 6;
+
+    let mut cursor = Cursor::new(status);
+    loop {
+        match cursor.u8().ok()? {
+            FLAGS | AUTO_INCREMENT => cursor.skip(4).ok()?,
+            SQL_MODE => cursor.skip(8).ok()?,
+            CATALOG | TIME_ZONE => {
+                let len = cursor.u8().ok()?;
+                cursor.skip(len.into()).ok()?;
+            }
+            CATALOG_WITH_NUL => {
+                let len = cursor.u8().ok()?;
+                cursor.skip(usize::from(len) + 1).ok()?;
+            }
+            CHARSET => return cursor.u16().ok().map(u32::from),
+            _ => return None,
+        }
     }
 }
 
@@ -105,9 +152,14 @@ mod tests {
     }
 
     fn body(database: &[u8], sql: &[u8]) -> Bytes {
+        with_status(&[9, 9, 9], database, sql)
+    }
+
+    fn with_status(status: &[u8], database: &[u8], sql: &[u8]) -> Bytes {
         let mut body = vec![0; 8];
         body.push(database.len() as u8);
-        body.extend_from_slice(&[0, 0, 3, 0, 9, 9, 9]);
+        body.extend_from_slice(&[0, 0, status.len() as u8, 0]);
+        body.extend_from_slice(status);
         body.extend_from_slice(database);
         body.push(0);
         body.extend_from_slice(sql);
@@ -118,6 +170,15 @@ mod tests {
     fn database_and_statement_are_found_behind_the_status_variables() {
         let query = Query::parse(&body(b"shop", "DROP TABLE `é`".as_bytes())).unwrap();
         assert_eq!((query.database.as_str(), query.sql.as_str()), ("shop", "DROP TABLE `é`"));
+    }
+
+    #[test]
+    fn a_statement_is_read_in_its_clients_character_set() {
+        const GBK: u8 = 28;
+        let status = [0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 6, 3, b's', b't', b'd', 4, GBK, 0, GBK, 0, 255, 0];
+        // The second byte of the character is a backquote, which would end the name too early.
+        let query = Query::parse(&with_status(&status, b"shop", b"DROP TABLE `\x81\x60`")).unwrap();
+        assert_eq!(query.sql, "DROP TABLE `\u{4e63}`");
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl LiveSource {
         let connecting = async {
             let mut connection = auth::log_in(&opts).await?;
             let checksums = prepare(&mut connection, server_id).await?;
-            connection.expect_ok(&register_command(server_id)).await?;
+            connection.expect_ok(&register_command(server_id)).await.map_err(denied_behind_login)?;
             let set = encode_gtid_set(from).map_err(ConnectionError::Settings)?;
             connection.command(&dump_command(server_id, &set)).await?;
             let mut source =
@@ -99,7 +99,7 @@ impl LiveSource {
             return self.place(self.offset, self.offset);
         }
         let end = unwrapped_offset(self.offset, header.next_offset_low);
-        self.place(end.saturating_sub(u64::from(header.size)).max(self.offset.min(end)), end)
+        self.place(end.saturating_sub(u64::from(header.size)), end)
     }
 
     fn place(&self, start: u64, end: u64) -> Place {
@@ -199,6 +199,17 @@ async fn prepare(connection: &mut Connection, server_id: u32) -> Result<Checksum
         ))
         .await?;
     Ok(checksums)
+}
+
+/// Who has logged in and is denied still lacks a privilege; the server's words don't say which.
+fn denied_behind_login(error: ConnectionError) -> ConnectionError {
+    match error {
+        ConnectionError::Server { code: 1045 | 1227, message } => ConnectionError::Settings(format!(
+            "the source's user may not read the binlog; GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* to it. The \
+             server says: {message}"
+        )),
+        other => other,
+    }
 }
 
 /// COM_REGISTER_SLAVE, so that we show up in SHOW REPLICAS. Host, user, password, port, rank and source id stay empty.

@@ -1,5 +1,6 @@
 //! TLS for the binlog connection, from the same options that mysql_async takes.
 
+use std::io;
 use std::sync::Arc;
 
 use mysql_async::{ClientIdentity, SslOpts};
@@ -13,16 +14,22 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Speaks TLS over `stream` with the server called `host`. The error is for people.
-pub(super) async fn connect<S>(options: &SslOpts, host: &str, stream: S) -> Result<TlsStream<S>, String>
+use super::connection::ConnectionError;
+
+/// Speaks TLS over `stream` with the server called `host`.
+pub(super) async fn connect<S>(options: &SslOpts, host: &str, stream: S) -> Result<TlsStream<S>, ConnectionError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let config = client_config(options).await?;
+    let config = client_config(options).await.map_err(ConnectionError::Settings)?;
     let name = options.tls_hostname_override().unwrap_or(host);
-    let name =
-        ServerName::try_from(name.to_owned()).map_err(|_| format!("`{name}` cannot be a server's name in TLS"))?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))
+    let server = ServerName::try_from(name.to_owned())
+        .map_err(|_| ConnectionError::Settings(format!("`{name}` cannot be a server's name in TLS")))?;
+    TlsConnector::from(Arc::new(config)).connect(server, stream).await.map_err(|error| match error.kind() {
+        // What rustls itself objects to, such as a certificate; anything else is the network.
+        io::ErrorKind::InvalidData => ConnectionError::Settings(format!("TLS with {name}: {error}")),
+        _ => ConnectionError::Io(error),
+    })
 }
 
 /// The provider is named, since several are linked in and rustls then picks none by itself.

@@ -16,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use weir_model::{LogPosition, TableId, clock};
 
 use self::event_time::event_time;
@@ -27,12 +28,13 @@ use self::resume::is_same_transaction;
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
 use crate::table::PartialTransaction;
-use crate::transport::{Boundary, Item, LastTransaction, Marker, Publish, PublishNumber, Publisher};
+use crate::state::LastTransaction;
+use crate::transport::{Boundary, Item, Marker, Publish, PublishNumber, Publisher};
 
 /// Why capture ended.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// The connection is lost; go on from [`Capture::position`] with a new one.
+    /// The connection is lost; go on from [`Capture::published`] with a new one.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// What the stream says cannot be applied as it is; nobody else may go past it either.
@@ -137,7 +139,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     }
 
     /// Where to ask the source to go on from: everything published.
-    pub fn position(&self) -> &Boundary {
+    pub fn published(&self) -> &Boundary {
         &self.published
     }
 
@@ -173,14 +175,14 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         &mut self,
         events: &mut mpsc::Receiver<Result<SourceEvent, SourceError>>,
         requests: &mut mpsc::Receiver<Request>,
-        stop: &mut watch::Receiver<bool>,
+        stop: &CancellationToken,
     ) -> Result<Ended, CaptureError> {
         loop {
             let between = self.open.is_none();
             let flush_at = self.pending_since.map(|since| since + BATCH_DELAY_MAX);
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return Ok(Ended::Asked),
+                () = stop.cancelled() => return Ok(Ended::Asked),
                 Some(request) = requests.recv(), if between => self.answer(request).await?,
                 event = events.recv() => match event {
                     Some(event) => self.on_event(event?).await?,

@@ -3,7 +3,7 @@
 use weir_model::GtidSet;
 
 use crate::binlog::TransactionHead;
-use crate::transport::LastTransaction;
+use crate::state::LastTransaction;
 
 /// How to ask for the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]

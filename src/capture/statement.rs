@@ -31,13 +31,14 @@ fn effects(kind: StatementKind) -> Vec<Effect> {
     match kind {
         StatementKind::CreateTable { table, .. } => vec![Effect::Appeared(table)],
         StatementKind::RenameTable { pairs } => pairs.into_iter().map(|(_, to)| Effect::Appeared(to)).collect(),
-        StatementKind::AlterTable { table, renamed_to, adds_default, loses_rows } => {
-            let mut effects = Vec::new();
-            match renamed_to {
-                Some(to) => effects.push(Effect::Appeared(to)),
-                None if loses_rows => effects.push(Effect::LostRows(table)),
-                None => effects.push(Effect::Altered { table, with_values: adds_default }),
-            }
+        StatementKind::AlterTable(alter) => {
+            let mut effects: Vec<Effect> = alter.exchanged_with.map(Effect::LostRows).into_iter().collect();
+            let with_values = alter.adds_default || alter.changes_columns;
+            effects.push(match alter.renamed_to {
+                Some(to) => Effect::Appeared(to),
+                None if alter.moves_rows => Effect::LostRows(alter.table),
+                None => Effect::Altered { table: alter.table, with_values },
+            });
             effects
         }
         StatementKind::TruncateTable { table } => vec![Effect::Emptied(table)],

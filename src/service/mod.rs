@@ -19,15 +19,13 @@ mod start;
 mod supervisor;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use weir_model::{TableId, clock};
+use tokio_util::sync::CancellationToken;
+use weir_model::TableId;
+use weir_mysql::MysqlError;
 
 pub use self::shipping::catch_up;
 use self::supervisor::{Failure, Finished};
-use crate::capture::CaptureError;
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::SHUTDOWN_MAX;
@@ -58,22 +56,21 @@ pub enum Reseed {
 /// When something concerns more than one table: the source or the warehouse cannot be had, the stream cannot be
 /// understood, another instance took over. With `until_caught_up` also when a table has stopped.
 pub async fn run(config: &Config, options: RunOptions) -> Result<(), Error> {
-    let (stop, stopped) = watch::channel(false);
-    let signals = tokio::spawn(stop_on_signal(stop));
-    let result = run_until(config, &options, stopped).await;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(stop_on_signal(stop.clone()));
+    let result = run_until(config, options, &stop).await;
     signals.abort();
     result
 }
 
-async fn run_until(config: &Config, options: &RunOptions, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
-    let mut options = options.clone();
+async fn run_until(config: &Config, mut options: RunOptions, stop: &CancellationToken) -> Result<(), Error> {
     loop {
         let incarnation = tokio::select! {
             biased;
-            _ = stop.clone().wait_for(|stop| *stop) => return Ok(()),
+            () = stop.cancelled() => return Ok(()),
             incarnation = start::start(config, &options) => incarnation?,
         };
-        match supervise(incarnation, &mut stop).await? {
+        match supervise(incarnation, stop).await? {
             Finished::Asked => return Ok(()),
             Finished::CaughtUp { stopped: 0 } => return Ok(()),
             Finished::CaughtUp { stopped } => {
@@ -87,18 +84,10 @@ async fn run_until(config: &Config, options: &RunOptions, mut stop: watch::Recei
 }
 
 /// One incarnation from its start to the last durable word.
-async fn supervise(mut incarnation: start::Incarnation, stop: &mut watch::Receiver<bool>) -> Result<Finished, Error> {
-    let mut capture = incarnation.capture;
-    let result = incarnation.supervisor.run(stop, &mut capture).await;
-    incarnation.stop_capture.send_replace(true);
-    let wind_down = async {
-        let captured = if capture.is_finished() { Ok(()) } else { joined(capture).await };
-        incarnation.supervisor.hurry.send_replace(true);
-        incarnation.transport.close();
-        incarnation.join_workers().await;
-        captured
-    };
-    let ended = tokio::time::timeout(SHUTDOWN_MAX, wind_down).await;
+async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken) -> Result<Finished, Error> {
+    let result = incarnation.supervisor.run(stop, &mut incarnation.capture).await;
+    incarnation.stop_capture.cancel();
+    let ended = tokio::time::timeout(SHUTDOWN_MAX, incarnation.wind_down()).await;
     if ended.is_err() {
         tracing::warn!("some commits did not end in time; they are read again at the next start");
     }
@@ -117,12 +106,8 @@ async fn supervise(mut incarnation: start::Incarnation, stop: &mut watch::Receiv
     }
 }
 
-async fn joined(capture: JoinHandle<Result<(), CaptureError>>) -> Result<(), CaptureError> {
-    capture.await.unwrap_or(Err(CaptureError::Closed))
-}
-
 /// SIGTERM and SIGINT ask for an orderly end.
-async fn stop_on_signal(stop: watch::Sender<bool>) {
+async fn stop_on_signal(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -133,9 +118,13 @@ async fn stop_on_signal(stop: watch::Sender<bool>) {
         _ = terminate.recv() => tracing::info!("SIGTERM: finishing the commits in hand"),
         _ = interrupt.recv() => tracing::info!("SIGINT: finishing the commits in hand"),
     }
-    stop.send_replace(true);
-    // Held until the process ends: a closed channel would look like another request.
-    std::future::pending::<()>().await;
+    stop.cancel();
+}
+
+impl From<MysqlError> for Error {
+    fn from(error: MysqlError) -> Self {
+        Self::failed(error.to_string()).because(error)
+    }
 }
 
 impl From<Failure> for Error {

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use weir_mysql::{MysqlError, SourceOptions, server};
 
-use crate::binlog::file::{FileSource, list_binlog_dir};
-use crate::binlog::stream::LiveSource;
-use crate::binlog::{Source, SourceError, SourceEvent};
+use crate::binlog::{FileSource, LiveSource, Source, SourceError, SourceEvent, list_binlog_dir};
 use crate::capture::request::{Registrar, Request};
 use crate::capture::resume::{Discontinuity, resume};
 use crate::capture::{Capture, CaptureError, Ended};
@@ -28,23 +27,23 @@ impl Reading {
         &self,
         mut capture: Capture<P, R>,
         mut requests: mpsc::Receiver<Request>,
-        mut stop: watch::Receiver<bool>,
+        stop: CancellationToken,
     ) -> Result<(), CaptureError> {
         let mut delay = RECONNECT_DELAY;
         loop {
             let ended = tokio::select! {
                 biased;
-                _ = stop.clone().wait_for(|stop| *stop) => return Ok(()),
-                ended = self.connect_and_run(&mut capture, &mut requests, &mut stop.clone(), &mut delay) => ended,
+                () = stop.cancelled() => return Ok(()),
+                ended = self.connect_and_run(&mut capture, &mut requests, &stop, &mut delay) => ended,
             };
             match ended {
                 Ok(Ended::Asked) => return Ok(()),
                 Ok(Ended::EndOfSource) => {}
-                Err(CaptureError::Source(error)) if error.is_retryable() => {
+                Err(CaptureError::Source(error @ SourceError::Retryable { .. })) => {
                     tracing::warn!(%error, retry_in = ?delay, "the source is lost");
                     tokio::select! {
                         () = tokio::time::sleep(delay) => {}
-                        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                        () = stop.cancelled() => return Ok(()),
                     }
                     delay = (delay * 2).min(RECONNECT_DELAY_MAX);
                 }
@@ -57,15 +56,15 @@ impl Reading {
         &self,
         capture: &mut Capture<P, R>,
         requests: &mut mpsc::Receiver<Request>,
-        stop: &mut watch::Receiver<bool>,
+        stop: &CancellationToken,
         delay: &mut Duration,
     ) -> Result<Ended, CaptureError> {
         let mut connection = weir_mysql::connect(&self.source).await.map_err(lost)?;
         let executed = server::executed_gtids(&mut connection).await.map_err(lost)?;
         let purged = server::purged_gtids(&mut connection).await.map_err(lost)?;
-        let server_uuid = server::server_uuid(&mut connection).await.map_err(lost)?;
+        let server_uuid = server::server_facts(&mut connection).await.map_err(lost)?.server_uuid;
         drop(connection);
-        let position = capture.position().clone();
+        let position = capture.published().clone();
         match resume(&position.gtid_set, &executed, &purged, position.last.as_ref()) {
             Ok(resume) => {
                 if position.last.is_some() && resume.verify.is_none() {
@@ -81,9 +80,9 @@ impl Reading {
                 tracing::info!(dir = %dir.display(), "the server has purged what is needed; reading archived files");
                 let files = FileSource::open(list_binlog_dir(dir)?)?;
                 capture.reconnected(&server_uuid, None);
-                let before = capture.position().gtid_set.clone();
+                let before = capture.published().gtid_set.clone();
                 let ended = run_ahead(files, capture, requests, stop).await?;
-                let after = &capture.position().gtid_set;
+                let after = &capture.published().gtid_set;
                 if ended == Ended::EndOfSource && !purged.is_subset(after) {
                     let missing = purged.difference(after);
                     let error = Discontinuity::Purged { missing };
@@ -98,7 +97,7 @@ impl Reading {
 }
 
 fn discontinuous<P: Publisher, R: Registrar>(capture: &Capture<P, R>, error: &Discontinuity) -> CaptureError {
-    CaptureError::Stop { at: capture.position().log.clone(), what: error.to_string() }
+    CaptureError::Stop { at: capture.published().log.clone(), what: error.to_string() }
 }
 
 /// Reads in a task of its own, so that the network and decoding overlap.
@@ -106,7 +105,7 @@ async fn run_ahead<S: Source + Send + 'static, P: Publisher, R: Registrar>(
     mut source: S,
     capture: &mut Capture<P, R>,
     requests: &mut mpsc::Receiver<Request>,
-    stop: &mut watch::Receiver<bool>,
+    stop: &CancellationToken,
 ) -> Result<Ended, CaptureError> {
     let (sender, mut events) = mpsc::channel::<Result<SourceEvent, SourceError>>(EVENTS_AHEAD_MAX);
     let reader = tokio::spawn(async move {
@@ -129,9 +128,10 @@ async fn run_ahead<S: Source + Send + 'static, P: Publisher, R: Registrar>(
 
 /// A source that cannot be asked is lost, unless it says that we may not.
 fn lost(error: MysqlError) -> CaptureError {
+    let why = error.to_string();
     CaptureError::Source(if error.is_retryable() {
-        SourceError::retryable(error.to_string())
+        SourceError::Retryable { why }
     } else {
-        SourceError::fatal(error.to_string())
+        SourceError::AuthOrConfig { why }
     })
 }

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use weir_model::{GtidSet, TableId, TableSchema};
-use weir_mysql::catalogue::{self, KeySource, TableDescription};
-use weir_mysql::{MysqlError, SourceOptions};
+use weir_mysql::{KeySource, MysqlError, SourceOptions, TableDescription, catalogue};
 
 use crate::apply::chunks::ChunkDesk;
 use crate::apply::{Pace, Report, Worker};

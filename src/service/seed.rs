@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
-use snapshot_loader::plan::ChunkRange;
-use snapshot_loader::progress::Progress;
+use snapshot_loader::{ChunkRange, ChunkReader, PlanTarget, Progress, ReadOptions, TableProgress, plan_chunks};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use weir_model::{TableId, Window, ZeroDates};
-use weir_mysql::catalogue::TableDescription;
-use weir_mysql::{MysqlError, SourceOptions, catalogue, server};
+use weir_model::{LogPosition, TableId, Window, ZeroDates};
+use weir_mysql::{MysqlError, SourceOptions, TableDescription, catalogue, server};
 
 use crate::apply::chunks::{ChunkDesk, ChunkOutcome, WaitingChunk};
 use crate::capture::request::{ChunkOpening, ReadChunk, Request};
@@ -28,6 +26,8 @@ use crate::transport::ChunkId;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SeedPlan {
     pub table: TableId,
+    /// The engine's estimate.
+    pub rows_estimated: u64,
     pub chunks: Vec<ChunkRange>,
 }
 
@@ -57,7 +57,7 @@ pub struct Loader {
     pub desk: ChunkDesk,
     /// One permit a connection that reads chunks.
     pub connections: Arc<Semaphore>,
-    pub progress: Progress,
+    pub progress: Arc<Progress>,
     pub next_chunk: Arc<AtomicU64>,
 }
 
@@ -78,7 +78,9 @@ impl Loader {
     /// Loads the whole table; returns once every chunk is in a commit and the end has been asked for.
     pub async fn load(&self, load: Load) -> Result<(), SeedError> {
         let (number, plan, done) = self.plan(&load).await?;
-        let bar = self.progress.table(&load.table.to_string(), plan.chunks.len() as u64, done.len() as u64);
+        let chunks_left = plan.chunks.len() - done.len();
+        let rows_left = plan.rows_estimated * chunks_left as u64 / plan.chunks.len().max(1) as u64;
+        let progress = self.progress.table(&load.table, rows_left, chunks_left as u64);
         let plan = Arc::new(plan);
         let mut attempts = JoinSet::new();
         for ordinal in (0..plan.chunks.len() as u32).filter(|ordinal| !done.contains(ordinal)) {
@@ -86,15 +88,18 @@ impl Loader {
             while attempts.len() >= CHUNKS_WAITING_MAX
                 && let Some(finished) = attempts.join_next().await
             {
-                bar.chunk_done(rows_of(finished)?);
+                rows_of(finished)?;
             }
-            let (loader, load, plan) = (self.clone(), load.clone(), plan.clone());
-            attempts.spawn(async move { loader.chunk(&load, number, ordinal, &plan.chunks[ordinal as usize]).await });
+            let (loader, load, plan, progress) = (self.clone(), load.clone(), plan.clone(), progress.clone());
+            attempts.spawn(async move {
+                let rows = loader.chunk(&load, number, ordinal, &plan.chunks[ordinal as usize], &progress).await?;
+                progress.chunk_done();
+                Ok(rows)
+            });
         }
         while let Some(finished) = attempts.join_next().await {
-            bar.chunk_done(rows_of(finished)?);
+            rows_of(finished)?;
         }
-        bar.finish();
         self.ask(Request::EndSeed { table: load.table }).await
     }
 
@@ -108,9 +113,9 @@ impl Loader {
         }
         let mut connection = weir_mysql::connect(&self.source).await?;
         let description = self.describe(&mut connection, load).await?;
-        let chunks =
-            snapshot_loader::plan::plan_chunks(&mut connection, &description, CHUNK_ROWS, CHUNK_BYTES).await?;
-        let plan = SeedPlan { table: load.table.clone(), chunks };
+        let target = PlanTarget { rows: CHUNK_ROWS, bytes: CHUNK_BYTES };
+        let chunks = plan_chunks(&mut connection, &description, &ChunkRange::all(), target).await?;
+        let plan = SeedPlan { table: load.table.clone(), rows_estimated: description.approx_rows, chunks };
         let bytes = serde_json::to_vec(&plan).expect("a plan is plain data");
         let number = load.plans.append(bytes.into()).await?;
         let (reply, answer) = oneshot::channel();
@@ -132,9 +137,16 @@ impl Loader {
     }
 
     /// Attempts one chunk until it is merged; returns its rows.
-    async fn chunk(&self, load: &Load, plan: u64, ordinal: u32, range: &ChunkRange) -> Result<u64, SeedError> {
+    async fn chunk(
+        &self,
+        load: &Load,
+        plan: u64,
+        ordinal: u32,
+        range: &ChunkRange,
+        progress: &TableProgress,
+    ) -> Result<u64, SeedError> {
         loop {
-            match self.attempt(load, plan, ordinal, range).await {
+            match self.attempt(load, plan, ordinal, range, progress).await {
                 Ok(Some(rows)) => return Ok(rows),
                 Ok(None) => tracing::info!(table = %load.table, chunk = ordinal, "chunk is read again"),
                 Err(SeedError::Mysql(error)) if error.is_retryable() => {
@@ -156,6 +168,7 @@ impl Loader {
         plan: u64,
         ordinal: u32,
         range: &ChunkRange,
+        progress: &TableProgress,
     ) -> Result<Option<u64>, SeedError> {
         let permit = self.connections.acquire().await.map_err(|_| SeedError::NotCaptured)?;
         let (reply, opening) = oneshot::channel();
@@ -167,16 +180,18 @@ impl Loader {
         }
         let staged = self.read(load, &mut connection, range, &opening).await?;
         let upper = server::binlog_end(&mut connection).await?;
-        let server_uuid = server::server_uuid(&mut connection).await?;
+        let server_uuid = server::server_facts(&mut connection).await?.server_uuid;
         drop(connection);
         drop(permit);
-        let rows = staged.as_ref().map_or(0, StagedChunk::rows);
-        let path = staged.as_ref().map(|staged| staged.path().clone());
+        let (rows, bytes) = staged.as_ref().map_or((0, 0), |staged| (staged.rows(), staged.bytes()));
+        let name = staged.as_ref().map(|staged| staged.name().to_owned());
+        progress.add(rows, bytes);
         if self.merge(load, WaitingParts { plan, ordinal, staged, opening, upper, server_uuid }).await? {
             return Ok(Some(rows));
         }
-        if let Some(path) = path {
-            load.files.discard(&path).await;
+        progress.take_back(rows, bytes);
+        if let Some(name) = name {
+            load.files.discard(&name).await;
         }
         Ok(None)
     }
@@ -193,11 +208,10 @@ impl Loader {
         let schema = Arc::new(description.schema.clone());
         let window = Window::of(opening.order0.ts_ms);
         let mut writer = ChunkWriter::create(load.files.clone(), schema, opening.order0, window)?;
-        let mut batches =
-            snapshot_loader::read::read_chunk(connection, &description, range, load.zero_dates, CHUNK_BATCH_BYTES)
-                .await?;
-        while let Some(batch) = batches.next().await? {
-            writer.write(batch).await?;
+        let options = ReadOptions { zero_dates: load.zero_dates, batch_bytes: CHUNK_BATCH_BYTES };
+        let mut reader = ChunkReader::open(connection, &description, range, &options).await?;
+        while let Some(batch) = reader.next_batch().await? {
+            writer.write(&batch)?;
         }
         Ok(writer.finish().await?)
     }
@@ -247,6 +261,6 @@ struct WaitingParts {
     ordinal: u32,
     staged: Option<StagedChunk>,
     opening: ChunkOpening,
-    upper: weir_model::LogPosition,
+    upper: LogPosition,
     server_uuid: String,
 }

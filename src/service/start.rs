@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 use weir_model::{GtidSet, TableId};
-use weir_mysql::check::{Status, checks};
-use weir_mysql::{SourceOptions, catalogue, server};
+use weir_mysql::{CheckStatus, SourceOptions, catalogue, check, server};
 
 use super::progress::Progress;
 use super::reading::Reading;
@@ -37,14 +37,20 @@ use crate::transport::direct::Direct;
 pub(super) struct Incarnation {
     pub(super) supervisor: Supervisor,
     pub(super) capture: JoinHandle<Result<(), CaptureError>>,
-    pub(super) stop_capture: watch::Sender<bool>,
+    pub(super) stop_capture: CancellationToken,
     pub(super) transport: Direct,
     registrar: Arc<TableRegistrar>,
 }
 
 impl Incarnation {
-    /// Waits until every worker has ended; each commits what it has received.
-    pub(super) async fn join_workers(&self) {
+    /// Capture ends first, then the transport, then the workers; each commits what it has received.
+    pub(super) async fn wind_down(&mut self) {
+        if !self.capture.is_finished() {
+            // How it ends matters no more: it was asked to.
+            let _ = (&mut self.capture).await;
+        }
+        self.supervisor.hurry.send_replace(true);
+        self.transport.close();
         let mut workers = std::mem::take(&mut *self.registrar.workers.lock().expect("no code panics while holding it"));
         while workers.join_next().await.is_some() {}
     }
@@ -62,7 +68,7 @@ struct SourceFacts {
 pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incarnation, Error> {
     let source = config.source_options()?;
     let facts = look_at_source(config, &source).await?;
-    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options).await?;
+    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
     warehouse.probe_writable().await?;
     let state = warehouse.state_path(&config.source.name);
     let mut checkpoints = CheckpointLog::new(warehouse.store().clone(), state.clone());
@@ -119,7 +125,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         requests: requests.clone(),
         desk,
         connections: Arc::new(Semaphore::new(config.source.max_connections)),
-        progress: snapshot_loader::progress::Progress::stderr(),
+        progress: snapshot_loader::Progress::new(),
         next_chunk: Arc::new(AtomicU64::new(0)),
     };
     let mut supervisor = Supervisor {
@@ -159,9 +165,10 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
     }
     supervisor.write_checkpoint().await?;
 
-    let (stop_capture, capture_stopped) = watch::channel(false);
+    let stop_capture = CancellationToken::new();
+    let capture_stopped = stop_capture.clone();
     let reading =
-        Reading { source, server_id: config.source.server_id(), binlog_dir: options.binlog_dir.clone() };
+        Reading { source, server_id: config.source.server_id.unwrap_or_else(crate::binlog::random_server_id), binlog_dir: options.binlog_dir.clone() };
     let capture = tokio::spawn(async move { reading.drive(capture, requests_inbox, capture_stopped).await });
     Ok(Incarnation { supervisor, capture, stop_capture, transport, registrar })
 }
@@ -170,9 +177,9 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
 async fn look_at_source(config: &Config, source: &SourceOptions) -> Result<SourceFacts, Error> {
     let mut connection = weir_mysql::connect(source).await?;
     let server = server::server_facts(&mut connection).await?;
-    let failed: Vec<String> = checks(&server)
+    let failed: Vec<String> = check::server_checks(&server)
         .into_iter()
-        .filter(|check| check.status == Status::Fail)
+        .filter(|check| check.status == CheckStatus::Fail)
         .map(|check| match check.mend {
             Some(mend) => format!("{}: {} (mend: {mend})", check.name, check.detail),
             None => format!("{}: {}", check.name, check.detail),
@@ -188,7 +195,7 @@ async fn look_at_source(config: &Config, source: &SourceOptions) -> Result<Sourc
     Ok(SourceFacts {
         executed: server::executed_gtids(&mut connection).await?,
         purged: server::purged_gtids(&mut connection).await?,
-        clock_ms: server::now_ms(&mut connection).await?,
+        clock_ms: server.now_ms,
         tables,
     })
 }

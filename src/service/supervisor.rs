@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use weir_model::{GtidSet, TableId, clock};
 
 use super::progress::Progress;
@@ -85,7 +86,7 @@ impl Supervisor {
     /// Supervises until `stop`, the target, or a failure. `capture` ends when capture does.
     pub async fn run(
         &mut self,
-        stop: &mut watch::Receiver<bool>,
+        stop: &CancellationToken,
         capture: &mut JoinHandle<Result<(), CaptureError>>,
     ) -> Result<Finished, Failure> {
         let mut tick = tokio::time::interval(CHECKPOINT_INTERVAL);
@@ -96,7 +97,7 @@ impl Supervisor {
             }
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return Ok(Finished::Asked),
+                () = stop.cancelled() => return Ok(Finished::Asked),
                 Some(told) = self.told.recv() => self.on_told(told),
                 Some(report) = self.reports.recv() => {
                     if let Some(finished) = self.on_report(report).await? {

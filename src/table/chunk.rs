@@ -62,6 +62,11 @@ impl StagedChunk {
         &self.name
     }
 
+    /// The source's columns as it was read with.
+    pub fn schema(&self) -> &Arc<TableSchema> {
+        &self.schema
+    }
+
     pub fn order0(&self) -> Order {
         self.order0
     }

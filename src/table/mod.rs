@@ -96,6 +96,12 @@ impl TableError {
     }
 }
 
+impl From<TableError> for crate::error::Error {
+    fn from(error: TableError) -> Self {
+        Self::failed(error.to_string()).because(error)
+    }
+}
+
 /// Who writes a table.
 #[derive(Debug, Clone)]
 pub struct Writer {

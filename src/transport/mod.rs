@@ -8,9 +8,9 @@ pub mod direct;
 use std::future::Future;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use weir_model::{ChangeBatch, Gtid, GtidSet, LogPosition, Order, TableId, TableSchema};
 
+use crate::state::LastTransaction;
 use crate::trace::Tally;
 
 /// Number of a publish, counted from 1 in each incarnation of a service.
@@ -30,18 +30,6 @@ pub struct Boundary {
     pub partial: Option<Gtid>,
     pub last: Option<LastTransaction>,
     pub log: LogPosition,
-}
-
-/// Identity of the newest transaction behind a position; a source whose history was rewritten shows another one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastTransaction {
-    pub gtid: Gtid,
-    /// Microseconds since the epoch; the same on every server that has the transaction.
-    pub original_commit_us: u64,
-    /// CRC32 of its GTID event; comparable only on `server_uuid`.
-    pub checksum: Option<u32>,
-    /// The server it was read from.
-    pub server_uuid: String,
 }
 
 /// Everything that enters the transport at once.

@@ -1,1 +1,201 @@
-//! Groups, table maps and compressed transactions, from events made by hand.
+//! Groups, table maps and compressed transactions, from events made by hand: what a healthy server does not write.
+
+use super::super::event::EventHeader;
+use super::*;
+
+fn event(kind: u8, body: impl Into<Bytes>) -> Event {
+    flagged(kind, 0, body)
+}
+
+fn flagged(kind: u8, flags: u16, body: impl Into<Bytes>) -> Event {
+    let header = EventHeader { timestamp_s: 1, kind, size: 0, next_offset_low: 100, flags };
+    Event { header, body: body.into(), checksum: None }
+}
+
+fn gtid() -> Event {
+    let mut body = vec![0; 1 + 16 + 8];
+    body[17] = 1;
+    event(kind::GTID, body)
+}
+
+fn query(sql: &str) -> Event {
+    let mut body = vec![0; 13];
+    body.push(0);
+    body.extend_from_slice(sql.as_bytes());
+    event(kind::QUERY, body)
+}
+
+fn table_map(id: u8) -> Event {
+    event(kind::TABLE_MAP, vec![id, 0, 0, 0, 0, 0, 1, 0, 1, b'd', 0, 1, b't', 0, 1, 3, 0, 0])
+}
+
+fn rows(id: u8, ends_statement: bool) -> Event {
+    event(kind::WRITE_ROWS, vec![id, 0, 0, 0, 0, 0, u8::from(ends_statement), 0, 2, 0, 1, 1, 0, 5, 0, 0, 0])
+}
+
+fn xid() -> Event {
+    event(kind::XID, vec![0; 8])
+}
+
+fn place() -> Place {
+    Place { file: "binlog.000001".into(), start: 50, end: 100 }
+}
+
+/// Feeds the events; what came out by name, or the first error.
+fn run(events: &[Event]) -> Result<Vec<&'static str>, String> {
+    let mut assembler = Assembler::new(ChecksumAlgorithm::None);
+    let mut names = Vec::new();
+    for event in events {
+        assembler.feed(event, &place()).map_err(|error| error.to_string())?;
+        while let Some(event) = assembler.next().map_err(|error| error.to_string())? {
+            names.push(match event.body {
+                EventBody::Begin(_) => "begin",
+                EventBody::Rows(_) => "rows",
+                EventBody::Statement { .. } => "statement",
+                EventBody::Commit => "commit",
+                EventBody::Position => "position",
+            });
+        }
+    }
+    Ok(names)
+}
+
+fn refused(events: &[Event], words: &str) {
+    match run(events) {
+        Err(error) => assert!(error.contains(words), "`{error}` does not say `{words}`"),
+        Ok(names) => panic!("{names:?} instead of an error with `{words}`"),
+    }
+}
+
+fn payload(inner: &[Event], unpacked_len_off: i64) -> Event {
+    let mut bytes = Vec::new();
+    for event in inner {
+        let mut header = [0; 19];
+        header[4] = event.header.kind;
+        header[9..13].copy_from_slice(&(19 + event.body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(&event.body);
+    }
+    let packed = zstd::encode_all(&bytes[..], 1).unwrap();
+    let mut body = vec![2, 1, 0, 1, 3, 0xfc, packed.len() as u8, (packed.len() >> 8) as u8, 3, 9, 0xfe];
+    body.extend_from_slice(&(bytes.len() as i64 + unpacked_len_off).to_le_bytes());
+    body.push(0);
+    body.extend_from_slice(&packed);
+    event(kind::TRANSACTION_PAYLOAD, body)
+}
+
+#[test]
+fn transactions_end_in_xid_or_commit() {
+    let expected = Ok(vec!["begin", "rows", "commit"]);
+    assert_eq!(run(&[gtid(), query("BEGIN"), table_map(1), rows(1, true), xid()]), expected);
+    assert_eq!(run(&[gtid(), query("BEGIN"), table_map(1), rows(1, true), query("COMMIT")]), expected);
+}
+
+#[test]
+fn a_single_statement_is_a_transaction() {
+    assert_eq!(run(&[gtid(), query("DROP TABLE t")]), Ok(vec!["begin", "statement", "commit"]));
+}
+
+#[test]
+fn an_empty_rollback_ends_its_transaction_and_one_with_rows_is_refused() {
+    assert_eq!(run(&[gtid(), query("BEGIN"), query("ROLLBACK")]), Ok(vec!["begin", "commit"]));
+    let begun = [gtid(), query("BEGIN"), query("SAVEPOINT a")];
+    assert_eq!(run(&[&begun[..], &[query("ROLLBACK TO a"), xid()]].concat()), Ok(vec!["begin", "commit"]));
+    for end in ["ROLLBACK", "ROLLBACK TO a"] {
+        refused(&[&begun[..], &[table_map(1), rows(1, true), query(end)]].concat(), "InnoDB");
+    }
+}
+
+#[test]
+fn rows_need_a_table_map_of_their_own_statement() {
+    let begun = [gtid(), query("BEGIN")];
+    refused(&[&begun[..], &[rows(1, true)]].concat(), "table id 1");
+    refused(&[&begun[..], &[table_map(2), rows(1, true)]].concat(), "table id 1");
+    refused(&[&begun[..], &[table_map(1), rows(1, true), rows(1, true)]].concat(), "table id 1");
+    refused(&[&begun[..], &[table_map(1), rows(1, false), xid()], &begun[..], &[rows(1, true)]].concat(), "table id 1");
+    assert!(run(&[&begun[..], &[table_map(1), table_map(2), rows(1, false), rows(2, true)]].concat()).is_ok());
+}
+
+#[test]
+fn the_end_of_a_statement_without_a_table_is_skipped() {
+    let dummy = event(kind::WRITE_ROWS, vec![0xff, 0xff, 0xff, 0, 0, 0, 1, 0, 2, 0, 1, 0xff]);
+    assert_eq!(run(&[gtid(), query("BEGIN"), table_map(1), dummy, xid()]), Ok(vec!["begin", "commit"]));
+}
+
+#[test]
+fn events_outside_a_transaction_are_refused() {
+    refused(&[query("BEGIN")], "gtid_mode=ON");
+    refused(&[xid()], "outside");
+    refused(&[table_map(1)], "outside");
+    refused(&[gtid(), rows(1, true)], "outside");
+    refused(&[payload(&[query("BEGIN"), xid()], 0)], "GTID");
+    refused(&[event(kind::ANONYMOUS_GTID, vec![0; 25])], "gtid_mode=ON");
+}
+
+#[test]
+fn a_transaction_without_an_end_is_noticed_at_the_next_one() {
+    let begun = [gtid(), query("BEGIN")];
+    let mut rotate = 4_u64.to_le_bytes().to_vec();
+    rotate.extend_from_slice(b"binlog.000002");
+    for next in [gtid(), event(kind::ROTATE, rotate), event(kind::STOP, vec![])] {
+        refused(&[&begun[..], &[next]].concat(), "has no end");
+    }
+    refused(&[&begun[..], &begun[1..]].concat(), "inside another");
+}
+
+#[test]
+fn a_compressed_transaction_is_read_like_a_plain_one() {
+    let inner = [query("BEGIN"), table_map(1), rows(1, true), xid()];
+    assert_eq!(run(&[gtid(), payload(&inner, 0)]), Ok(vec!["begin", "rows", "commit"]));
+    assert_eq!(run(&[gtid(), payload(&inner[..3], 0)]).unwrap_err().matches("without XID or COMMIT").count(), 1);
+}
+
+#[test]
+fn a_compressed_transaction_commits_only_if_it_is_whole() {
+    let inner = [query("BEGIN"), table_map(1), rows(1, true), xid()];
+    refused(&[gtid(), payload(&[&inner[..], &[xid()]].concat(), 0)], "follow the end");
+    refused(&[gtid(), payload(&inner, 27)], "follow the end");
+    refused(&[gtid(), payload(&inner, -27)], "more bytes");
+    refused(&[gtid(), payload(&[gtid()], 0)], "may not stand inside");
+    refused(&[gtid(), payload(&[payload(&inner, 0)], 0)], "may not stand inside");
+}
+
+#[test]
+fn unknown_events_stop_the_stream_unless_marked_ignorable() {
+    assert_eq!(run(&[flagged(200, FLAG_IGNORABLE, vec![1])]), Ok(vec![]));
+    refused(&[event(200, vec![1])], "binlog.000001:50: event type 200");
+    refused(&[flagged(kind::INCIDENT, FLAG_IGNORABLE, b"\x01\x00\x04lost".to_vec())], "lost");
+    refused(&[flagged(kind::PARTIAL_UPDATE_ROWS, FLAG_IGNORABLE, vec![])], "binlog_row_value_options");
+    for kind in [kind::INTVAR, kind::RAND, kind::USER_VAR, kind::BEGIN_LOAD_QUERY, kind::EXECUTE_LOAD_QUERY] {
+        refused(&[gtid(), query("BEGIN"), event(kind, vec![0; 20])], "binlog_format=ROW");
+    }
+}
+
+#[test]
+fn xa_is_refused_where_its_outcome_is_open() {
+    let begun = [gtid(), query("XA START X'61',X'',1"), query("XA END X'61',X'',1")];
+    let one_phase = event(kind::XA_PREPARE, vec![1, 0, 0, 0, 0]);
+    assert_eq!(run(&[&begun[..], &[one_phase]].concat()), Ok(vec!["begin", "commit"]));
+    refused(&[&begun[..], &[event(kind::XA_PREPARE, vec![0, 0, 0, 0, 0])]].concat(), "XA RECOVER");
+    refused(&[gtid(), query("XA COMMIT X'61',X'',1")], "XA RECOVER");
+    refused(&[gtid(), query("XA ROLLBACK X'61',X'',1")], "XA RECOVER");
+}
+
+#[test]
+fn heartbeats_and_rotations_are_positions_between_transactions() {
+    let heartbeat = event(kind::HEARTBEAT, b"binlog.000009".to_vec());
+    assert_eq!(run(std::slice::from_ref(&heartbeat)), Ok(vec!["position"]));
+    assert_eq!(run(&[gtid(), query("BEGIN"), heartbeat, xid()]), Ok(vec!["begin", "commit"]));
+}
+
+#[test]
+fn damaged_bodies_are_errors_and_never_panic() {
+    let all = [gtid(), query("BEGIN"), table_map(1), rows(1, true), payload(&[query("BEGIN"), xid()], 0)];
+    for whole in &all {
+        for cut in 0..whole.body.len() {
+            let short = Event { body: whole.body.slice(..cut), ..whole.clone() };
+            let _ = run(&[gtid(), query("BEGIN"), table_map(1), short.clone()]);
+            let _ = run(&[gtid(), short]);
+        }
+    }
+}

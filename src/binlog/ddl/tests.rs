@@ -203,6 +203,7 @@ fn what_cannot_be_read_is_said_so_and_never_guessed() {
         "ALTER TABLE t EXCHANGE PARTITION p",
         "/* no end",
         "/*!99999 DROP TABLE t */",
+        "/*!100100 DROP TABLE t */",
     ] {
         assert_eq!(classify("shop", sql), StatementKind::Unreadable, "{sql}");
     }

@@ -157,14 +157,14 @@ fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '$' || c >= '\u{80}'
 }
 
-/// Whether `rest` begins with a comment whose contents the server carries out. Versions from 99999 on lie beyond every
-/// server and are written to hide something from all of them.
+/// Whether `rest` begins with a comment whose contents the server carries out. A version in it that lies beyond every
+/// server (99999), or is MariaDB's (from 100000 on), hides the contents.
 fn executes(rest: &str) -> bool {
     let Some(inner) = rest.strip_prefix("/*!") else {
         return false;
     };
     let digits = inner.bytes().take_while(u8::is_ascii_digit).count();
-    inner[..digits].parse().unwrap_or(0_u64) < 99_999 || digits == 6 && inner[..digits] < *"999999"
+    digits == 0 || inner[..digits].parse().is_ok_and(|version: u64| version < 99_999)
 }
 
 fn skip_line(chars: &mut Peekable<CharIndices<'_>>) {

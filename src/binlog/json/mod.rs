@@ -8,6 +8,7 @@
 
 use crate::binlog::row::cursor::{Cursor, Truncated, uint_le};
 
+mod double;
 mod scalar;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use super::double::write_double;
 use super::{JsonError, kind};
 use crate::binlog::row::decimal::Layout;
 use crate::binlog::row::temporal;
@@ -43,99 +44,8 @@ pub(super) fn write_fixed(kind: u8, bytes: &[u8], text: &mut String) -> Result<(
 }
 
 /// Writing into a `String` has no way to fail, but its trait does.
-fn cannot_fail(_: fmt::Error) -> JsonError {
+pub(super) fn cannot_fail(_: fmt::Error) -> JsonError {
     JsonError("its text could not be written")
-}
-
-/// The digits of a double, the shortest that read back as it, without a point.
-struct Digits {
-    bytes: [u8; 20],
-    length: usize,
-}
-
-impl Digits {
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
-    }
-}
-
-/// As `my_gcvt` of the server's strings/dtoa.cc: the shortest digits that read back the same, as a plain number while the
-/// point is at most 15 places right of the first digit or 14 zeros left of it, else with an exponent. The printer of JSON
-/// adds `.0` to a plain whole number.
-fn write_double(value: f64, text: &mut String) -> Result<(), JsonError> {
-    const PLAIN_PLACES: i32 = 15;
-    if !value.is_finite() {
-        return Err(JsonError("a number that is not finite"));
-    }
-    if value.is_sign_negative() {
-        text.push('-');
-    }
-    if value == 0.0 {
-        text.push_str("0.0");
-        return Ok(());
-    }
-    let (digits, exponent) = shortest_digits(value.abs())?;
-    let digits = digits.as_str();
-    // Places of the point, counted from before the first digit.
-    let point = exponent + 1;
-    if point > PLAIN_PLACES || point <= -PLAIN_PLACES {
-        let (first, others) = digits.split_at(1);
-        text.push_str(first);
-        if !others.is_empty() {
-            text.push('.');
-            text.push_str(others);
-        }
-        return write!(text, "e{exponent}").map_err(cannot_fail);
-    }
-    match usize::try_from(point) {
-        Ok(point) if point > 0 && point < digits.len() => {
-            text.push_str(&digits[..point]);
-            text.push('.');
-            text.push_str(&digits[point..]);
-        }
-        Ok(point) if point > 0 => {
-            text.push_str(digits);
-            text.extend(std::iter::repeat_n('0', point - digits.len()));
-            text.push_str(".0");
-        }
-        _ => {
-            text.push_str("0.");
-            text.extend(std::iter::repeat_n('0', point.unsigned_abs() as usize));
-            text.push_str(digits);
-        }
-    }
-    Ok(())
-}
-
-/// Digits and the decimal exponent of the first one, of a positive number.
-fn shortest_digits(value: f64) -> Result<(Digits, i32), JsonError> {
-    /// Takes what `{:e}` prints, `1.2345e-7`, apart.
-    struct Sink {
-        digits: Digits,
-        exponent: Option<i32>,
-        negative: bool,
-    }
-    impl Write for Sink {
-        fn write_str(&mut self, part: &str) -> fmt::Result {
-            for byte in part.bytes() {
-                match (byte, &mut self.exponent) {
-                    (b'0'..=b'9', None) => {
-                        *self.digits.bytes.get_mut(self.digits.length).ok_or(fmt::Error)? = byte;
-                        self.digits.length += 1;
-                    }
-                    (b'0'..=b'9', Some(exponent)) => *exponent = *exponent * 10 + i32::from(byte - b'0'),
-                    (b'e', exponent) => *exponent = Some(0),
-                    (b'-', _) => self.negative = true,
-                    _ => {}
-                }
-            }
-            Ok(())
-        }
-    }
-    let mut sink = Sink { digits: Digits { bytes: [0; 20], length: 0 }, exponent: None, negative: false };
-    write!(sink, "{value:e}").map_err(cannot_fail)?;
-    let exponent = sink.exponent.unwrap_or(0);
-    Ok((sink.digits, if sink.negative { -exponent } else { exponent }))
 }
 
 /// A string in quotes; only what JSON demands is escaped.

@@ -45,7 +45,12 @@ impl<'a> Cursor<'a> {
     /// A little-endian number of `bytes` bytes, at most 8.
     #[inline]
     pub(crate) fn uint_le(&mut self, bytes: usize) -> Result<u64, Truncated> {
-        self.take(bytes).map(uint_le)
+        match bytes {
+            // The lengths of strings, which a row is full of.
+            1 => self.array::<1>().map(|[byte]| u64::from(byte)),
+            2 => self.array().map(|bytes| u64::from(u16::from_le_bytes(bytes))),
+            _ => self.take(bytes).map(uint_le),
+        }
     }
 
     /// A length-encoded integer (MySQL protocol, "Length-Encoded Integer"); 0xFB and 0xFF begin none.

@@ -12,8 +12,6 @@ use crate::binlog::row::cursor::{Cursor, Truncated};
 
 mod metadata;
 mod schema;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 pub use wire::WireType;

@@ -153,9 +153,9 @@ impl WireType {
         )
     }
 
-    /// Columns that DEFAULT_CHARSET and COLUMN_CHARSET count.
+    /// Columns that DEFAULT_CHARSET and COLUMN_CHARSET count: VECTOR is one of them, JSON and GEOMETRY are not.
     pub(super) fn is_character(self) -> bool {
-        matches!(self, Self::VarChar { .. } | Self::Char { .. } | Self::Blob { .. })
+        matches!(self, Self::VarChar { .. } | Self::Char { .. } | Self::Blob { .. } | Self::Vector { .. })
     }
 
     pub(super) fn is_enum_or_set(self) -> bool {

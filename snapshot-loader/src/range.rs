@@ -1,0 +1,151 @@
+//! A chunk: a half-open range of the record key in MySQL's own order, and the conditions that select it.
+
+use serde::{Deserialize, Serialize};
+use weir_model::schema::quote_identifier;
+use weir_mysql::TableDescription;
+
+use crate::error::LoadError;
+use crate::key_value::KeyValue;
+
+/// Rows whose key is at or above `from` and below `to`, by the order of the server (the columns' collations). `None` is
+/// unbounded. A bound may hold fewer values than the key has columns; it then compares the first ones only.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ChunkRange {
+    pub from: Option<Vec<KeyValue>>,
+    pub to: Option<Vec<KeyValue>>,
+}
+
+/// How a key relates to a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    AtOrAbove,
+    Above,
+    Below,
+}
+
+impl ChunkRange {
+    /// The whole table.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    pub fn is_all(&self) -> bool {
+        self.from.is_none() && self.to.is_none()
+    }
+
+    /// Consecutive ranges that together are this one, divided at `boundaries` (ascending, inside this range).
+    pub(crate) fn divide(&self, boundaries: Vec<Vec<KeyValue>>) -> Vec<Self> {
+        let mut ranges = Vec::with_capacity(boundaries.len() + 1);
+        let mut from = self.from.clone();
+        for boundary in boundaries {
+            ranges.push(Self { from: from.replace(boundary.clone()), to: Some(boundary) });
+        }
+        ranges.push(Self { from, to: self.to.clone() });
+        ranges
+    }
+
+    /// The range as an SQL condition; `None` for the whole table.
+    pub fn condition(&self, table: &TableDescription) -> Result<Option<String>, LoadError> {
+        let mut conditions = Vec::new();
+        if let Some(from) = &self.from {
+            conditions.push(compare(table, Side::AtOrAbove, from)?);
+        }
+        if let Some(to) = &self.to {
+            conditions.push(compare(table, Side::Below, to)?);
+        }
+        Ok((!conditions.is_empty()).then(|| conditions.join(" AND ")))
+    }
+}
+
+/// `key side bound`, written out column by column: MySQL makes index ranges of such a chain, not of row constructors.
+///
+/// For a bound (1, 2) of the key (a, b): `a >= 1 AND (a > 1 OR (a = 1 AND b >= 2))`; the first comparison repeats what
+/// the rest implies, so that the leading column bounds the index range in any case.
+pub(crate) fn compare(table: &TableDescription, side: Side, bound: &[KeyValue]) -> Result<String, LoadError> {
+    let key = &table.schema.key;
+    let error = |why: String| LoadError::Bound { table: table.table().clone(), why };
+    if bound.is_empty() || bound.len() > key.len() {
+        return Err(error(format!("{} values for a key of {} columns", bound.len(), key.len())));
+    }
+    let mut columns = Vec::with_capacity(bound.len());
+    for (value, &index) in bound.iter().zip(key) {
+        let column = &table.schema.columns[index];
+        let literal = value.literal(column, &table.columns[index]);
+        let literal = literal.map_err(|why| error(format!("column {}: {why}", column.name)))?;
+        columns.push((quote_identifier(&column.name), literal));
+    }
+    let (strict, last) = match side {
+        Side::AtOrAbove => (">", ">="),
+        Side::Above => (">", ">"),
+        Side::Below => ("<", "<"),
+    };
+    let (name, literal) = &columns[0];
+    if columns.len() == 1 {
+        return Ok(format!("{name} {last} {literal}"));
+    }
+    let mut choices = Vec::with_capacity(columns.len());
+    for depth in 0..columns.len() {
+        let mut terms: Vec<String> =
+            columns[..depth].iter().map(|(name, literal)| format!("{name} = {literal}")).collect();
+        let operator = if depth + 1 == columns.len() { last } else { strict };
+        terms.push(format!("{} {operator} {}", columns[depth].0, columns[depth].1));
+        choices.push(if terms.len() == 1 { terms.remove(0) } else { format!("({})", terms.join(" AND ")) });
+    }
+    Ok(format!("{name} {strict}= {literal} AND ({})", choices.join(" OR ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_model::{Column, ColumnType, TableId, TableSchema};
+    use weir_mysql::{ColumnFacts, KeySource};
+
+    use super::*;
+
+    pub(crate) fn table(columns: &[&str]) -> TableDescription {
+        let column = |name: &&str| Column { name: (*name).into(), ty: ColumnType::Int32, nullable: false };
+        TableDescription {
+            schema: TableSchema {
+                table: TableId::new("shop", "orders"),
+                columns: columns.iter().map(column).collect(),
+                key: (0..columns.len()).collect(),
+            },
+            columns: vec![ColumnFacts::default(); columns.len()],
+            key_source: KeySource::Primary,
+            indexes: Vec::new(),
+            engine: "InnoDB".into(),
+            approx_rows: 0,
+            avg_row_bytes: 0,
+            has_cascades: false,
+        }
+    }
+
+    fn ints(values: &[i64]) -> Vec<KeyValue> {
+        values.iter().map(|v| KeyValue::Int(*v)).collect()
+    }
+
+    #[test]
+    fn a_composite_bound_is_written_out_column_by_column() {
+        let abc = table(&["a", "b", "c"]);
+        assert_eq!(
+            compare(&abc, Side::AtOrAbove, &ints(&[1, 2, 3])).unwrap(),
+            "`a` >= 1 AND (`a` > 1 OR (`a` = 1 AND `b` > 2) OR (`a` = 1 AND `b` = 2 AND `c` >= 3))"
+        );
+        assert_eq!(
+            compare(&abc, Side::Below, &ints(&[1, 2])).unwrap(),
+            "`a` <= 1 AND (`a` < 1 OR (`a` = 1 AND `b` < 2))"
+        );
+        assert_eq!(compare(&table(&["a"]), Side::Above, &ints(&[1])).unwrap(), "`a` > 1");
+        assert!(compare(&table(&["a"]), Side::Above, &ints(&[1, 2])).is_err());
+        assert!(compare(&table(&["a"]), Side::Above, &[]).is_err());
+    }
+
+    #[test]
+    fn divided_ranges_follow_each_other_without_a_gap() {
+        let whole = ChunkRange { from: None, to: Some(ints(&[90])) };
+        let parts = whole.divide(vec![ints(&[10]), ints(&[50])]);
+        assert_eq!(parts.len(), 3);
+        assert_eq!((&parts[0].from, &parts[2].to), (&whole.from, &whole.to));
+        assert!(parts.windows(2).all(|pair| pair[0].to == pair[1].from && pair[0].to.is_some()));
+        assert_eq!(ChunkRange::all().divide(Vec::new()), [ChunkRange::all()]);
+    }
+}

@@ -1,0 +1,47 @@
+//! Small durable state beside the tables: [`StateSeries`], numbered objects of which the greatest number wins, and
+//! [`Checkpoint`], what `direct` keeps in one.
+//!
+//! A conditional update exists neither on local disk nor on HDFS, put-if-absent does on every store; so an update is
+//! the next number, put if absent, and old numbers are kept for hours for readers that listed them a moment ago.
+
+mod checkpoint;
+mod log;
+mod series;
+
+pub use checkpoint::{Checkpoint, CheckpointRule, LastTransaction, Phase, TableStanding, may_follow};
+pub use log::{CheckpointLog, Written};
+pub use series::{Put, StateSeries};
+
+/// State that could not be read or written. Says which object.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("state object {object}: {source}")]
+    Store { object: String, source: object_store::Error },
+    /// What an object holds makes no sense; it was written by another program or damaged.
+    #[error("state object {object} cannot be read: {source}")]
+    Damaged { object: String, source: serde_json::Error },
+    /// We were about to write, or have read, a checkpoint that breaks a rule. A bug, or foreign hands.
+    #[error("checkpoint {object}: {rule}")]
+    Rule { object: String, rule: CheckpointRule },
+    /// Someone else took every number that we tried.
+    #[error("{series}: {tries} numbers in a row were taken by others; run one instance per source")]
+    Contended { series: String, tries: u32 },
+}
+
+impl From<StateError> for crate::error::Error {
+    fn from(error: StateError) -> Self {
+        let failed = match &error {
+            StateError::Store { object, .. } => Self::failed("the state beside the tables cannot be reached")
+                .at(object.clone())
+                .way_out("see that [warehouse] url can be reached, read and written"),
+            StateError::Damaged { object, .. } => Self::failed("a state object is damaged").at(object.clone()).way_out(
+                "remove that object: the number before it takes over, and the tables' own commits know what they hold",
+            ),
+            StateError::Rule { object, .. } => Self::failed("the checkpoint breaks a rule").at(object.clone()),
+            StateError::Contended { series, .. } => Self::failed("several instances write the same state")
+                .at(series.clone())
+                .way_out("run one instance per source"),
+        };
+        failed.because(error)
+    }
+}

@@ -1,0 +1,286 @@
+//! The embedded trace: one SQLite file, shared by the service and by commands that run beside it.
+//!
+//! Every count of every commit is a row of `weir_trace`; `weir_trace_windows` holds their sums, so that a report costs
+//! windows and not commits, and `weir_trace_marks` the greatest version shipped. One transaction writes all three.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use weir_model::{Digest, Op, TableId, Window};
+
+use super::{Hop, StageCount, TraceError, TraceSink};
+use crate::limits::TRACE_BUSY_MAX;
+
+/// `PRAGMA user_version` of the tables below.
+const FORMAT: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE weir_trace (
+        source TEXT NOT NULL, table_name TEXT NOT NULL, version INTEGER NOT NULL,
+        window_ms INTEGER NOT NULL, op TEXT NOT NULL, hop TEXT NOT NULL,
+        at_ms INTEGER NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL,
+        PRIMARY KEY (source, table_name, version, window_ms, op, hop)
+    ) WITHOUT ROWID;
+    CREATE TABLE weir_trace_windows (
+        source TEXT NOT NULL, table_name TEXT NOT NULL, window_ms INTEGER NOT NULL, op TEXT NOT NULL, hop TEXT NOT NULL,
+        count INTEGER NOT NULL, digest TEXT NOT NULL,
+        PRIMARY KEY (source, table_name, window_ms, op, hop)
+    ) WITHOUT ROWID;
+    CREATE TABLE weir_trace_marks (
+        source TEXT NOT NULL, table_name TEXT NOT NULL, version INTEGER NOT NULL,
+        PRIMARY KEY (source, table_name)
+    ) WITHOUT ROWID;
+    PRAGMA user_version = 1;
+";
+
+/// A trace in one file. Clones share the connection.
+#[derive(Debug, Clone)]
+pub struct SqliteTrace {
+    file: Arc<str>,
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl SqliteTrace {
+    /// Opens the file, making it and its folder where they are missing.
+    pub fn open(file: &Path) -> Result<Self, TraceError> {
+        let place: Arc<str> = file.display().to_string().into();
+        let failed =
+            |source: Box<dyn std::error::Error + Send + Sync>| TraceError::Store { place: place.to_string(), source };
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| failed(e.into()))?;
+        }
+        let mut connection = Connection::open(file).map_err(|e| failed(e.into()))?;
+        match prepare(&mut connection).map_err(|e| failed(e.into()))? {
+            FORMAT => Ok(Self { file: place, connection: Arc::new(Mutex::new(connection)) }),
+            other => Err(TraceError::Foreign {
+                place: place.to_string(),
+                what: format!("its format is {other}, this version of weir knows {FORMAT}"),
+            }),
+        }
+    }
+
+    /// Runs `work` where it may block, on the one connection.
+    async fn on_connection<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<R> + Send + 'static,
+    ) -> Result<R, TraceError> {
+        let connection = self.connection.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            work(&mut connection.lock().expect("no code panics while holding the connection"))
+        })
+        .await
+        .expect("the work does not panic and is not aborted");
+        done.map_err(|e| TraceError::Store { place: self.file.to_string(), source: e.into() })
+    }
+}
+
+impl TraceSink for SqliteTrace {
+    async fn ship(
+        &self,
+        source: &str,
+        table: &TableId,
+        version: i64,
+        at_ms: i64,
+        accounts: &[StageCount],
+    ) -> Result<(), TraceError> {
+        let (source, table, accounts) = (source.to_owned(), table.to_string(), accounts.to_vec());
+        self.on_connection(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for count in &accounts {
+                if insert(&transaction, &source, &table, version, at_ms, count)? {
+                    roll_up(&transaction, &source, &table, count)?;
+                }
+            }
+            transaction.execute(
+                "INSERT INTO weir_trace_marks VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET version = max(version, excluded.version)",
+                params![source, table, version],
+            )?;
+            transaction.commit()
+        })
+        .await
+    }
+
+    async fn shipped_version(&self, source: &str, table: &TableId) -> Result<Option<i64>, TraceError> {
+        let (source, table) = (source.to_owned(), table.to_string());
+        self.on_connection(move |connection| {
+            let sql = "SELECT version FROM weir_trace_marks WHERE source = ?1 AND table_name = ?2";
+            connection.query_row(sql, params![source, table], |row| row.get(0)).optional()
+        })
+        .await
+    }
+
+    async fn totals(
+        &self,
+        source: &str,
+        table: &TableId,
+        since: Option<Window>,
+    ) -> Result<Vec<StageCount>, TraceError> {
+        let (source, table) = (source.to_owned(), table.to_string());
+        self.on_connection(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT window_ms, op, hop, count, digest FROM weir_trace_windows
+                 WHERE source = ?1 AND table_name = ?2 AND window_ms >= ?3 ORDER BY window_ms, op, hop",
+            )?;
+            let since = since.map_or(i64::MIN, |window| window.0);
+            statement.query_map(params![source, table, since], stage_count)?.collect()
+        })
+        .await
+    }
+
+    async fn forget(&self, source: &str, table: &TableId) -> Result<(), TraceError> {
+        let (source, table) = (source.to_owned(), table.to_string());
+        self.on_connection(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for name in ["weir_trace", "weir_trace_windows", "weir_trace_marks"] {
+                let sql = format!("DELETE FROM {name} WHERE source = ?1 AND table_name = ?2");
+                transaction.execute(&sql, params![source, table])?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+}
+
+/// Sets the connection up, makes the tables in an empty file, and returns the file's format.
+fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
+    connection.busy_timeout(TRACE_BUSY_MAX)?;
+    // Readers and the writer don't wait for each other; a power cut may undo the last commits, which are shipped again
+    // because their mark goes with them.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let format = |transaction: &Transaction<'_>| transaction.query_row("PRAGMA user_version", [], |row| row.get(0));
+    if format(&transaction)? == 0 {
+        transaction.execute_batch(TABLES)?;
+    }
+    let format = format(&transaction)?;
+    transaction.commit()?;
+    Ok(format)
+}
+
+/// Whether the count was not there yet.
+fn insert(
+    transaction: &Transaction<'_>,
+    source: &str,
+    table: &str,
+    version: i64,
+    at_ms: i64,
+    count: &StageCount,
+) -> rusqlite::Result<bool> {
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO weir_trace (source, table_name, version, window_ms, op, hop, at_ms, count, digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+    )?;
+    let (op, hop, digest) = (count.op.to_string(), count.hop.name(), count.digest.to_string());
+    let rows = statement.execute(params![
+        source,
+        table,
+        version,
+        count.window.0,
+        op,
+        hop,
+        at_ms,
+        // SQLite's integers are signed; no count comes near 2^63.
+        count.count as i64,
+        digest
+    ])?;
+    Ok(rows == 1)
+}
+
+/// Adds the count to its window's sum. Digests are sums mod 2^128, which SQL cannot add.
+fn roll_up(transaction: &Transaction<'_>, source: &str, table: &str, count: &StageCount) -> rusqlite::Result<()> {
+    let (op, hop) = (count.op.to_string(), count.hop.name());
+    let mut select = transaction.prepare_cached(
+        "SELECT window_ms, op, hop, count, digest FROM weir_trace_windows
+         WHERE source = ?1 AND table_name = ?2 AND window_ms = ?3 AND op = ?4 AND hop = ?5",
+    )?;
+    let sum = select.query_row(params![source, table, count.window.0, op, hop], stage_count).optional()?;
+    let total = sum.map_or(count.count, |sum| sum.count + count.count);
+    let digest = sum.map_or(count.digest, |sum| sum.digest + count.digest);
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO weir_trace_windows VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![source, table, count.window.0, op, hop, total as i64, digest.to_string()])?;
+    Ok(())
+}
+
+/// `window_ms, op, hop, count, digest`.
+fn stage_count(row: &rusqlite::Row<'_>) -> rusqlite::Result<StageCount> {
+    let text = |column: usize| row.get::<_, String>(column);
+    let wrong = |column: usize, what: String| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
+    };
+    let (op, hop) = (text(1)?, text(2)?);
+    let letter = op.chars().next().unwrap_or(' ');
+    Ok(StageCount {
+        window: Window(row.get(0)?),
+        op: Op::try_from(letter).map_err(|what| wrong(1, what))?,
+        hop: Hop::from_name(&hop).ok_or_else(|| wrong(2, format!("`{hop}` is not a hop")))?,
+        count: row.get::<_, i64>(3)? as u64,
+        digest: Digest::try_from(text(4)?).map_err(|what| wrong(4, what))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::contract;
+
+    fn open(folder: &tempfile::TempDir) -> SqliteTrace {
+        SqliteTrace::open(&folder.path().join("state/trace.sqlite")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn upholds_the_contract() {
+        let folder = tempfile::tempdir().unwrap();
+        contract::upheld_by(&open(&folder)).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_shipped_is_there_when_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let accounts = contract::accounts(60_000, 3);
+        open(&folder).ship("shop", &contract::table(), 1, 5, &accounts).await.unwrap();
+        assert_eq!(open(&folder).totals("shop", &contract::table(), None).await.unwrap(), accounts);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_service_and_a_command_share_the_file_and_ship_the_same_commits_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let ship_all = |trace: SqliteTrace| {
+            tokio::spawn(async move {
+                for version in 1..=40 {
+                    trace.ship("shop", &contract::table(), version, version, &contract::accounts(0, 1)).await.unwrap();
+                }
+            })
+        };
+        let (service, command) = (ship_all(open(&folder)), ship_all(open(&folder)));
+        service.await.unwrap();
+        command.await.unwrap();
+        let totals = open(&folder).totals("shop", &contract::table(), None).await.unwrap();
+        assert!(totals.iter().all(|sum| sum.count == 40), "{totals:?}");
+    }
+
+    #[tokio::test]
+    async fn sums_agree_with_the_single_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let trace = open(&folder);
+        for version in 1..=5 {
+            trace.ship("shop", &contract::table(), version, 0, &contract::accounts(60_000 * version, 2)).await.unwrap();
+        }
+        let connection = trace.connection.lock().unwrap();
+        let single: i64 = connection.query_row("SELECT sum(count) FROM weir_trace", [], |row| row.get(0)).unwrap();
+        let rolled: i64 =
+            connection.query_row("SELECT sum(count) FROM weir_trace_windows", [], |row| row.get(0)).unwrap();
+        assert_eq!(single, rolled);
+    }
+
+    #[test]
+    fn a_file_of_a_later_format_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        open(&folder).connection.lock().unwrap().pragma_update(None, "user_version", 9).unwrap();
+        let error = SqliteTrace::open(&folder.path().join("state/trace.sqlite")).unwrap_err();
+        assert!(matches!(error, TraceError::Foreign { .. }), "{error}");
+    }
+}
