@@ -55,7 +55,7 @@ impl TableChange {
 pub(super) fn may_be_committed(change: &TableChange, lake: &TableSchema) -> Result<(), &'static str> {
     let streams = change.rows.is_some() || !change.deletes.is_empty();
     let cleared = change.clear.is_some();
-    if change.staged.is_some() && (streams || cleared) || change.remove_below.is_some() && (streams || cleared) {
+    if (change.staged.is_some() || change.remove_below.is_some()) && (streams || cleared) {
         return Err("changes of the stream come together with a chunk or the end of a load");
     }
     if change.staged.is_some() && change.remove_below.is_some() {

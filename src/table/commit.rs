@@ -314,7 +314,7 @@ impl Table {
 
     /// A checkpoint in the background: neither the stream waits for it, nor does its failure matter to the table.
     fn checkpoint_if_due(&self) {
-        if self.version as u64 % DELTA_CHECKPOINT_EVERY != 0 {
+        if !(self.version as u64).is_multiple_of(DELTA_CHECKPOINT_EVERY) {
             return;
         }
         let (warehouse, path, table) = (self.warehouse.clone(), self.path.clone(), self.schema.table.clone());

@@ -51,6 +51,7 @@ use self::files::DataFile;
 use self::index::Index;
 use self::log::Log;
 use self::read::Folder;
+use crate::error::{Error, Kind};
 
 /// Why a table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +73,8 @@ pub enum TableError {
     )]
     Rule { table: TableId, version: i64, rule: String },
     /// A service of a greater epoch has written the table.
-    #[error("another instance (epoch {epoch}) has taken over {table}")]
-    Fenced { table: TableId, epoch: u64 },
+    #[error("{table} was written by an instance of a greater epoch ({epoch}, ours is {ours}), which has taken over")]
+    Fenced { table: TableId, epoch: u64, ours: u64 },
     #[error("the table was written by source `{theirs}`, not by `{ours}`; two sources cannot share a table")]
     OtherSource { ours: String, theirs: String },
     #[error("checkpoint of the log: {0}")]
@@ -96,9 +97,10 @@ impl TableError {
     }
 }
 
-impl From<TableError> for crate::error::Error {
+impl From<TableError> for Error {
     fn from(error: TableError) -> Self {
-        Self::failed(error.to_string()).because(error)
+        let kind = if matches!(error, TableError::Fenced { .. }) { Kind::Fenced } else { Kind::Failed };
+        Self::new(kind, error.to_string()).because(error)
     }
 }
 

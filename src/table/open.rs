@@ -34,7 +34,7 @@ impl Table {
             return Err(TableError::OtherSource { ours: writer.source, theirs: record.source });
         }
         if record.state.epoch > writer.epoch {
-            return Err(TableError::Fenced { table: id.clone(), epoch: record.state.epoch });
+            return Err(TableError::Fenced { table: id.clone(), epoch: record.state.epoch, ours: writer.epoch });
         }
         if !replay.protocol.as_ref().is_some_and(Protocol::is_ours) {
             return Err(rule("its protocol was changed by someone else"));
