@@ -24,7 +24,8 @@ use self::conform::lake_rows;
 use self::plan::{Known, StreamPlan};
 use self::reduce::reduce;
 use crate::table::{
-    CommitOutcome, Located, PartialTransaction, RowAddress, SeedProgress, StagedChunk, Table, TableChange, TableError, TableState,
+    CommitOutcome, Located, PartialTransaction, RowAddress, SeedProgress, StagedChunk, Table, TableChange, TableError,
+    TableState,
 };
 use crate::trace::{StageCount, Tally};
 use crate::transport::{Boundary, Changes, Delivery, Item, Marker, PublishNumber, Subscription};
@@ -114,15 +115,7 @@ impl<S: Subscription> Worker<S> {
         reports: mpsc::UnboundedSender<Report>,
         pace: Pace,
     ) -> Self {
-        Self {
-            table,
-            subscription,
-            desk,
-            reports,
-            pace,
-            pending: Pending::default(),
-            last_commit: None,
-        }
+        Self { table, subscription, desk, reports, pace, pending: Pending::default(), last_commit: None }
     }
 
     /// Runs until the subscription ends; what it has received by then is committed.
@@ -204,9 +197,11 @@ impl<S: Subscription> Worker<S> {
             .collect::<Result<_, _>>()
             .map_err(|error| WorkerError::Rows(error.to_string()))?;
         let StreamPlan { upserts, deletes, tally } = self.plan(&pending.batches, &keys).await?;
-        let rows = lake_rows(&pending.batches, &upserts, &lake).map_err(|error| WorkerError::Rows(error.to_string()))?;
+        let rows =
+            lake_rows(&pending.batches, &upserts, &lake).map_err(|error| WorkerError::Rows(error.to_string()))?;
         let row_keys = RecordKeys::of(&rows, &key_names).map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let mut state = state_at(self.table.state(), &boundary, (!pending.batches.is_empty()).then_some(pending.partial_rows));
+        let mut state =
+            state_at(self.table.state(), &boundary, (!pending.batches.is_empty()).then_some(pending.partial_rows));
         if let Some(newest) = pending.batches.iter().filter_map(|b| b.orders.last()).max() {
             raise_orders(&mut state, *newest);
         }
@@ -382,10 +377,8 @@ mod tests {
     fn state(set: &str, partial: Option<(&str, u64)>) -> TableState {
         TableState {
             gtid_set: format!("{A}:{set}").parse().unwrap(),
-            partial: partial.map(|(gno, rows_done)| PartialTransaction {
-                gtid: format!("{A}:{gno}").parse().unwrap(),
-                rows_done,
-            }),
+            partial: partial
+                .map(|(gno, rows_done)| PartialTransaction { gtid: format!("{A}:{gno}").parse().unwrap(), rows_done }),
             ..TableState::default()
         }
     }

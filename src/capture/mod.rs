@@ -27,8 +27,8 @@ use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, T
 use self::resume::is_same_transaction;
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
-use crate::table::PartialTransaction;
 use crate::state::LastTransaction;
+use crate::table::PartialTransaction;
 use crate::transport::{Boundary, Item, Marker, Publish, PublishNumber, Publisher};
 
 /// Why capture ended.
@@ -389,7 +389,11 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         self.number.0 += 1;
         let boundary = Arc::new(self.position.clone());
         let tables: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
-        self.tell(Told::Published { number: self.number, boundary: boundary.clone(), tables: tables.into_iter().collect() });
+        self.tell(Told::Published {
+            number: self.number,
+            boundary: boundary.clone(),
+            tables: tables.into_iter().collect(),
+        });
         self.publisher
             .publish(Publish { number: self.number, boundary, items })
             .await

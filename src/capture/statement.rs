@@ -130,8 +130,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     /// Sends the columns that the table has in the source at this moment. They may be newer than the statement: then
     /// columns appear a little early and are NULL.
     async fn look_at(&mut self, table: &TableId, at: &LogPosition) -> Result<(), CaptureError> {
-        let schema =
-            retry_registrar(|| self.registrar.describe(table)).await.map_err(|error| stop(at, &error))?;
+        let schema = retry_registrar(|| self.registrar.describe(table)).await.map_err(|error| stop(at, &error))?;
         match schema {
             Some(schema) => self.send_markers(vec![(table.clone(), Marker::Schema(schema))]).await,
             None => Ok(()),

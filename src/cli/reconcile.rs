@@ -52,9 +52,7 @@ impl Reconcile {
             Format::Table => render::text(&report),
             Format::Markdown => render::markdown(&report),
             Format::Html => render::html(&report),
-            Format::Json => {
-                serde_json::to_string_pretty(&report).map_err(|error| Error::failed(error.to_string()))?
-            }
+            Format::Json => serde_json::to_string_pretty(&report).map_err(|error| Error::failed(error.to_string()))?,
         })?;
         Ok(if report.verdict == Verdict::Different { Exit::Different } else { Exit::Done })
     }

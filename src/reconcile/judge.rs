@@ -101,9 +101,10 @@ impl Accounts {
         let mut found = Vec::new();
         for ((window, op), hops) in &self.0 {
             let sum = |side: &Side| {
-                side.1.iter().filter_map(|hop| hops.get(hop)).fold((0, Digest::default()), |(n, d), (count, digest)| {
-                    (n + count, d + *digest)
-                })
+                side.1
+                    .iter()
+                    .filter_map(|hop| hops.get(hop))
+                    .fold((0, Digest::default()), |(n, d), (count, digest)| (n + count, d + *digest))
             };
             for (left, right) in STREAM.iter().chain(std::iter::once(&CHUNKS)) {
                 let (left_sum, right_sum) = (sum(left), sum(right));
@@ -196,7 +197,9 @@ mod tests {
     #[test]
     fn one_lost_and_one_doubled_do_not_cancel_out() {
         let mut tally = Tally::default();
-        for (hop, ids) in [(Hop::Captured, [1, 2]), (Hop::Published, [1, 2]), (Hop::Consumed, [1, 1]), (Hop::Upserted, [1, 1])] {
+        for (hop, ids) in
+            [(Hop::Captured, [1, 2]), (Hop::Published, [1, 2]), (Hop::Consumed, [1, 1]), (Hop::Upserted, [1, 1])]
+        {
             for id in ids {
                 tally.event(hop, Op::Update, Window(0), EventId(id));
             }

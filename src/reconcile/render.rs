@@ -6,8 +6,18 @@ use comfy_table::presets::{ASCII_MARKDOWN, NOTHING};
 use super::{Report, TableReport, Verdict};
 
 const HEADER: [&str; 12] = [
-    "table", "verdict", "captured", "published", "consumed", "upserted", "deleted", "superseded", "duplicate", "stale",
-    "chunk rows", "removed",
+    "table",
+    "verdict",
+    "captured",
+    "published",
+    "consumed",
+    "upserted",
+    "deleted",
+    "superseded",
+    "duplicate",
+    "stale",
+    "chunk rows",
+    "removed",
 ];
 
 /// The word for a verdict.
@@ -97,7 +107,12 @@ fn remarks(report: &Report, bullet: &str) -> String {
         for unbalanced in &table.unbalanced {
             lines.push_str(&format!(
                 "{bullet}{}: {} differ between {} and {} (op {}, window {})\n",
-                table.table, unbalanced.count, unbalanced.between.0, unbalanced.between.1, unbalanced.op, unbalanced.window
+                table.table,
+                unbalanced.count,
+                unbalanced.between.0,
+                unbalanced.between.1,
+                unbalanced.op,
+                unbalanced.window
             ));
         }
         for notice in &table.notices {

@@ -68,9 +68,12 @@ impl Reading {
         match resume(&position.gtid_set, &executed, &purged, position.last.as_ref()) {
             Ok(resume) => {
                 if position.last.is_some() && resume.verify.is_none() {
-                    tracing::warn!("the last applied transaction has been purged; that it is still the same one cannot be seen");
+                    tracing::warn!(
+                        "the last applied transaction has been purged; that it is still the same one cannot be seen"
+                    );
                 }
-                let live = LiveSource::connect(self.source.opts().map_err(lost)?, &resume.exclude, self.server_id).await?;
+                let live =
+                    LiveSource::connect(self.source.opts().map_err(lost)?, &resume.exclude, self.server_id).await?;
                 capture.reconnected(&server_uuid, resume.verify);
                 *delay = RECONNECT_DELAY;
                 run_ahead(live, capture, requests, stop).await

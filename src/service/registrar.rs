@@ -14,7 +14,9 @@ use crate::apply::{Pace, Report, Worker};
 use crate::capture::lane::LaneStart;
 use crate::capture::request::{RegisterError, Registrar, Registration};
 use crate::config::TableSettings;
-use crate::table::{CommitOutcome, SeedProgress, Table, TableChange, TableError, TableFiles, TableState, Warehouse, Writer};
+use crate::table::{
+    CommitOutcome, SeedProgress, Table, TableChange, TableError, TableFiles, TableState, Warehouse, Writer,
+};
 use crate::transport::direct::Direct;
 
 /// What a load needs to know of a table that has been opened.

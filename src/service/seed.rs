@@ -17,7 +17,9 @@ use weir_mysql::{MysqlError, SourceOptions, TableDescription, catalogue, server}
 
 use crate::apply::chunks::{ChunkDesk, ChunkOutcome, WaitingChunk};
 use crate::capture::request::{ChunkOpening, ReadChunk, Request};
-use crate::limits::{CHUNKS_WAITING_MAX, CHUNK_BATCH_BYTES, CHUNK_BYTES, CHUNK_RETRY_DELAY, CHUNK_ROWS, EXECUTED_WAIT_MAX};
+use crate::limits::{
+    CHUNK_BATCH_BYTES, CHUNK_BYTES, CHUNK_RETRY_DELAY, CHUNK_ROWS, CHUNKS_WAITING_MAX, EXECUTED_WAIT_MAX,
+};
 use crate::state::{StateError, StateSeries};
 use crate::table::{ChunkWriter, SeedProgress, StagedChunk, TableError, TableFiles};
 use crate::transport::ChunkId;
@@ -124,11 +126,7 @@ impl Loader {
         Ok((number, plan, BTreeSet::new()))
     }
 
-    async fn describe(
-        &self,
-        connection: &mut mysql_async::Conn,
-        load: &Load,
-    ) -> Result<TableDescription, SeedError> {
+    async fn describe(&self, connection: &mut mysql_async::Conn, load: &Load) -> Result<TableDescription, SeedError> {
         let description = catalogue::describe(connection, &load.table).await?.ok_or(SeedError::Gone)?;
         match &load.key {
             Some(key) => description.with_key(key).map_err(|_| SeedError::Gone),

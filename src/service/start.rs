@@ -172,8 +172,11 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
 
     let stop_capture = CancellationToken::new();
     let capture_stopped = stop_capture.clone();
-    let reading =
-        Reading { source, server_id: config.source.server_id.unwrap_or_else(crate::binlog::random_server_id), binlog_dir: options.binlog_dir.clone() };
+    let reading = Reading {
+        source,
+        server_id: config.source.server_id.unwrap_or_else(crate::binlog::random_server_id),
+        binlog_dir: options.binlog_dir.clone(),
+    };
     let capture = tokio::spawn(async move { reading.drive(capture, requests_inbox, capture_stopped).await });
     Ok(Incarnation { supervisor, capture, stop_capture, transport, registrar })
 }

@@ -237,11 +237,11 @@ impl Supervisor {
 
     fn stand(&mut self, table: &TableId, phase: Phase, error: Option<String>) {
         let position = self.progress.newest().map_or(&self.checkpoint.gtid_set, |boundary| &boundary.gtid_set);
-        let standing = self
-            .checkpoint
-            .tables
-            .entry(table.clone())
-            .or_insert_with(|| TableStanding { phase, start_set: position.clone(), error: None });
+        let standing = self.checkpoint.tables.entry(table.clone()).or_insert_with(|| TableStanding {
+            phase,
+            start_set: position.clone(),
+            error: None,
+        });
         if phase == (Phase::Filling { restart: true }) {
             standing.start_set = position.clone();
         }
@@ -268,10 +268,7 @@ impl Supervisor {
 
     fn is_caught_up(&self) -> bool {
         let Some(target) = &self.target else { return false };
-        let reached = self
-            .progress
-            .safe()
-            .map_or(&self.checkpoint.gtid_set, |boundary| &boundary.gtid_set);
+        let reached = self.progress.safe().map_or(&self.checkpoint.gtid_set, |boundary| &boundary.gtid_set);
         target.is_subset(reached)
             && self.progress.is_settled()
             && !self.checkpoint.tables.values().any(|standing| matches!(standing.phase, Phase::Filling { .. }))
