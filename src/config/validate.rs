@@ -135,7 +135,8 @@ impl Config {
 }
 
 fn validate_source(source: &Source) -> Checked {
-    let named = !source.name.is_empty() && source.name.len() <= NAME_LENGTH_MAX && source.name.chars().all(is_name_character);
+    let named =
+        !source.name.is_empty() && source.name.len() <= NAME_LENGTH_MAX && source.name.chars().all(is_name_character);
     let what = format!("must be set: up to {NAME_LENGTH_MAX} letters, digits, _ and -");
     require(named, "source.name", what)?;
     require(!source.url.is_empty(), "source.url", "must be set: mysql://user@host:port")?;
@@ -169,8 +170,10 @@ fn validate_rule(rule: &TableRule, key: impl Fn(&str) -> String) -> Checked {
 
 fn password_of(file: &Path) -> Result<Secret, Problem> {
     let key = "source.password_file";
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Problem { key: key.into(), what: format!("{key} {} cannot be read: {error}", file.display()) })?;
+    let text = std::fs::read_to_string(file).map_err(|error| Problem {
+        key: key.into(),
+        what: format!("{key} {} cannot be read: {error}", file.display()),
+    })?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
 

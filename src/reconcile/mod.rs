@@ -1,1 +1,13 @@
+//! Source against hops against table: what was counted, put side by side.
 //!
+//! [`gather`] collects: where the source is, where every table stands, and the counts of all commits, shipping to the
+//! trace those that it lacks. [`accounts`] has the equations, [`report`] the verdicts; both are pure. [`render`] shows
+//! a report to people. Nothing here reads rows.
+
+pub mod accounts;
+pub mod gather;
+pub mod render;
+pub mod report;
+
+pub use gather::{Question, gather};
+pub use report::{Facts, Reach, Report, TableFacts, TableReport, Verdict, report};
