@@ -1,4 +1,4 @@
-//! The `weir` program: parses the command line, runs the command, and turns its end into an exit code.
+//! The `weir` program: parse, run, exit code.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,6 @@ use clap::Parser;
 use weir::cli::Cli;
 
 fn main() -> ExitCode {
-    // Wrong usage ends here, with exit code 2.
     match Cli::parse().run() {
         Ok(exit) => exit.into(),
         Err(error) => {

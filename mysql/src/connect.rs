@@ -206,6 +206,8 @@ fn readable(file: String) -> Result<std::path::PathBuf, MysqlError> {
 /// # Errors
 /// [`MysqlError::Unreachable`] when no connection came about, [`MysqlError::AccessDenied`] when the server refuses us.
 pub async fn connect(options: &SourceOptions) -> Result<Conn, MysqlError> {
+    // Two providers of cryptography are linked, so rustls does not choose by itself; a second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let opts = options.opts()?;
     let unreachable = |detail: String| MysqlError::Unreachable { server: options.server(), detail };
     let mut conn = match tokio::time::timeout(options.connect_timeout, Conn::new(opts)).await {

@@ -93,7 +93,7 @@ impl Planner<'_> {
     }
 
     /// `FROM table FORCE INDEX (…) [WHERE …]`: the index alone holds all that is asked for.
-    fn from_where(&self, conditions: &[String]) -> String {
+    fn tail_of_query(&self, conditions: &[String]) -> String {
         let conditions =
             if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         format!("FROM {} FORCE INDEX ({}){conditions}", self.table.table().quoted(), quote_identifier(self.index))
@@ -124,7 +124,7 @@ impl Planner<'_> {
             }
         };
         let keys = self.key_list();
-        let sql = format!("SELECT {keys} {} ORDER BY {keys} LIMIT 1 OFFSET {skip}", self.from_where(&conditions));
+        let sql = format!("SELECT {keys} {} ORDER BY {keys} LIMIT 1 OFFSET {skip}", self.tail_of_query(&conditions));
         // The binary protocol, since text would round a FLOAT.
         let row: Option<Row> = conn.exec_first(sql, ()).await.map_err(|e| MysqlError::from_driver(self.doing(), &e))?;
         row.map(|row| self.key_of(&row)).transpose()
@@ -173,7 +173,7 @@ impl Planner<'_> {
     async fn extent(&self, conn: &mut Conn) -> Result<Option<Span>, LoadError> {
         let conditions: Vec<String> = self.within.condition(self.table)?.into_iter().collect();
         let key = self.key_name();
-        let sql = format!("SELECT MIN({key}), MAX({key}) {}", self.from_where(&conditions));
+        let sql = format!("SELECT MIN({key}), MAX({key}) {}", self.tail_of_query(&conditions));
         let row: Option<Row> = conn.exec_first(sql, ()).await.map_err(|e| MysqlError::from_driver(self.doing(), &e))?;
         let number = |at: usize| match row.as_ref()?.as_ref(at)? {
             Value::Int(v) => Some(i128::from(*v)),

@@ -14,7 +14,7 @@ mod snapshot;
 mod status;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -27,8 +27,8 @@ use crate::error::{Error, Exit};
 #[command(name = "weir", version, propagate_version = true)]
 pub struct Cli {
     /// The configuration file.
-    #[arg(long, global = true, default_value = "weir.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, global = true, value_name = "FILE", help = "The configuration file [default: weir.toml]")]
+    config: Option<PathBuf>,
     /// How log lines look; they go to stderr.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -68,18 +68,20 @@ impl Cli {
     /// Runs the command; says how it ended.
     pub fn run(self) -> Result<Exit, Error> {
         self.start_logging();
+        let chosen = self.config;
+        let config = || load(chosen.as_deref());
         match self.command {
-            Command::Init(init) => block_on(init.run(&self.config)),
+            Command::Init(init) => block_on(init.run(chosen.as_deref().unwrap_or(Path::new(CONFIG_DEFAULT)))),
             Command::Completions(completions) => completions.run(),
-            Command::Check(check) => block_on(check.run(&load(&self.config)?)),
-            Command::Run(run) => block_on(run.run(&load(&self.config)?)),
-            Command::Snapshot(snapshot) => block_on(snapshot.run(&load(&self.config)?)),
-            Command::Status(status) => block_on(status.run(&load(&self.config)?)),
-            Command::Reconcile(reconcile) => block_on(reconcile.run(&load(&self.config)?)),
-            Command::Read(read) => block_on(read.run(&load(&self.config)?)),
-            Command::Table(table) => block_on(table.run(&load(&self.config)?)),
+            Command::Check(check) => block_on(check.run(&config()?)),
+            Command::Run(run) => block_on(run.run(&config()?)),
+            Command::Snapshot(snapshot) => block_on(snapshot.run(&config()?)),
+            Command::Status(status) => block_on(status.run(&config()?)),
+            Command::Reconcile(reconcile) => block_on(reconcile.run(&config()?)),
+            Command::Read(read) => block_on(read.run(&config()?)),
+            Command::Table(table) => block_on(table.run(&config()?)),
             // Archived files need no configuration.
-            Command::Binlog(binlog) => block_on(binlog.run(|| load(&self.config))),
+            Command::Binlog(binlog) => block_on(binlog.run(config)),
         }
     }
 
@@ -100,8 +102,12 @@ impl Cli {
     }
 }
 
-fn load(file: &std::path::Path) -> Result<Config, Error> {
-    let config = Config::load(file)?;
+/// The configuration where none is named.
+const CONFIG_DEFAULT: &str = "weir.toml";
+
+fn load(chosen: Option<&Path>) -> Result<Config, Error> {
+    let environment = std::env::vars().collect();
+    let config = Config::load(chosen.unwrap_or(Path::new(CONFIG_DEFAULT)), chosen.is_none(), &environment)?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }

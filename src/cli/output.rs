@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::{Args, ValueEnum};
 use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -46,7 +46,7 @@ pub(super) fn print(text: &str) -> Result<(), Error> {
 /// Rows under a header.
 pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_preset(NOTHING).set_header(header);
     for row in rows {
         table.add_row(row);
     }

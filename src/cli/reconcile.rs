@@ -35,16 +35,12 @@ enum Format {
 
 impl Reconcile {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
-        let patterns = config.patterns()?;
-        if let Some(table) = self.tables.iter().find(|table| !patterns.matches(table)) {
-            return Err(Error::config(format!("{table} matches no pattern of [source] tables")));
-        }
         let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
         let trace = SqliteTrace::open(&config.trace_path())?;
         let question = Question {
             source: &config.source.name,
             options: config.source_options()?,
-            patterns,
+            patterns: config.patterns()?,
             warehouse: &warehouse,
             tables: self.tables,
             since: self.since,

@@ -53,33 +53,31 @@ pub struct TableSettings {
 }
 
 impl Config {
-    /// Reads `file`, then the variables of this process, and checks the whole. Paths in it are taken from the file's
-    /// folder. [`DEFAULT_FILE`] may be missing if variables say what to do.
+    /// Reads `file`, then the variables of `environment`, and checks the whole. Paths in it are taken from the file's
+    /// folder. The file may be missing if it `is_default` and variables say what to do.
     ///
     /// # Errors
     /// Of kind [`crate::error::Kind::Config`]: the key, the line or variable, and what is allowed.
-    pub fn load(file: &Path) -> Result<Self, Error> {
-        // Names and values that are not UTF-8 are not ours.
-        let variables =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Self::load_with(file, &variables.collect())
-    }
-
-    /// [`Self::load`] with these variables.
-    pub fn load_with(file: &Path, environment: &BTreeMap<String, String>) -> Result<Self, Error> {
-        let may_be_missing = file == Path::new(DEFAULT_FILE) && !environment::overrides(environment).is_empty();
+    pub fn load(file: &Path, is_default: bool, environment: &BTreeMap<String, String>) -> Result<Self, Error> {
+        let overrides = environment::overrides(environment);
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_be_missing => String::new(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_default && !overrides.is_empty() => {
+                String::new()
+            }
             Err(error) => return Err(unreadable(file, error)),
         };
-        let folder =
-            std::path::absolute(file).ok().and_then(|file| file.parent().map(Path::to_owned)).unwrap_or_default();
+        let folder = std::path::absolute(file).ok().and_then(|file| file.parent().map(Path::to_owned)).unwrap_or_default();
         Self::parse(&file.display().to_string(), &text, &folder, environment)
     }
 
     /// [`Self::load`] of a text that stands in `folder` under `name`.
-    pub fn parse(name: &str, text: &str, folder: &Path, environment: &BTreeMap<String, String>) -> Result<Self, Error> {
+    pub fn parse(
+        name: &str,
+        text: &str,
+        folder: &Path,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
         let document = Document::parse(name, text)?;
         let overrides = environment::overrides(environment);
         let mut config = environment::apply(&document, &overrides)?;
@@ -106,10 +104,7 @@ impl Config {
     /// The settings of `table`.
     pub fn table_settings(&self, table: &TableId) -> TableSettings {
         let rule = self.tables.iter().find(|rule| rule.name.as_ref() == Some(table));
-        rule.map_or_else(TableSettings::default, |rule| TableSettings {
-            key: rule.key.clone(),
-            zero_dates: rule.zero_dates,
-        })
+        rule.map_or_else(TableSettings::default, |rule| TableSettings { key: rule.key.clone(), zero_dates: rule.zero_dates })
     }
 
     /// Where rebuildable state lies on this machine's disk. By default beside the tables if those are on it too, so
@@ -131,7 +126,11 @@ impl Config {
 fn unreadable(file: &Path, error: std::io::Error) -> Error {
     let missing = error.kind() == std::io::ErrorKind::NotFound;
     let failed = Error::config("the configuration cannot be read").at(file.display().to_string()).because(error);
-    if missing { failed.way_out("`weir init` writes one; `--config FILE` names another") } else { failed }
+    if missing {
+        failed.way_out("`weir init` writes one; `--config FILE` names another")
+    } else {
+        failed
+    }
 }
 
 #[cfg(test)]

@@ -179,9 +179,10 @@ fn variables_alone_are_enough() {
     let environment =
         [("WEIR_SOURCE__NAME", "shop"), ("WEIR_SOURCE__URL", "mysql://w@db"), ("WEIR_SOURCE__TABLES", "[\"shop.*\"]")];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    // Tests run in the package's folder, which has no weir.toml.
-    assert!(Config::load_with(Path::new(super::DEFAULT_FILE), &environment).is_ok());
-    let error = Config::load_with(Path::new("/nowhere/weir.toml"), &environment).unwrap_err().render();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weir.toml");
+    assert!(Config::load(&file, true, &environment).is_ok());
+    let error = Config::load(&file, false, &environment).unwrap_err().render();
     assert!(error.contains("weir init"), "{error}");
 }
 
@@ -221,8 +222,7 @@ fn no_password_is_ever_shown() {
     let config = with(&text, &[("WEIR_SOURCE_PASSWORD", "hunter2")]).unwrap();
     let shown = format!("{config:?} {} {:?}", config.source.url, config.source_options().unwrap());
     assert!(!shown.contains("hunter2"), "{shown}");
-    for wrong in ["[trace]\nurl = 5 hunter2", "[warehouse]\noptions = \"hunter2\"", "[apply]\nmemory_max = \"hunter2\""]
-    {
+    for wrong in ["[trace]\nurl = 5 hunter2", "[warehouse]\noptions = \"hunter2\"", "[apply]\nmemory_max = \"hunter2\""] {
         let rendered = refusal(&format!("{MINIMAL}{wrong}\n"), &[]);
         assert!(!rendered.contains("hunter2"), "{rendered}");
     }

@@ -29,8 +29,8 @@ pub struct Unbalanced {
     /// Start of the window, RFC 3339.
     pub window: String,
     pub op: Op,
-    /// How many the later side lacks; negative if it has too many, 0 if only the digests differ.
-    pub count: i64,
+    /// By how many they differ; 0 if as many passed on both sides and they are not the same ones.
+    pub count: u64,
 }
 
 /// Amounts of one window and operation.
@@ -89,11 +89,11 @@ pub fn audit(counts: &[StageCount]) -> Audit {
     audit
 }
 
-/// `Err` with the hops and what the later side lacks.
-type Equation = Result<(), ([&'static str; 2], i64)>;
+/// `Err` with the hops and by how many they differ.
+type Equation = Result<(), ([&'static str; 2], u64)>;
 
 fn equal(between: [&'static str; 2], earlier: Amount, later: Amount) -> Equation {
-    if earlier == later { Ok(()) } else { Err((between, earlier.count as i64 - later.count as i64)) }
+    if earlier == later { Ok(()) } else { Err((between, earlier.count.abs_diff(later.count))) }
 }
 
 fn captured_is_published_or_filtered(cell: &Cell) -> Equation {
@@ -144,7 +144,7 @@ mod tests {
         tally
     }
 
-    fn broken(tally: &Tally) -> Vec<([&'static str; 2], i64)> {
+    fn broken(tally: &Tally) -> Vec<([&'static str; 2], u64)> {
         audit(&tally.counts()).unbalanced.into_iter().map(|u| (u.between, u.count)).collect()
     }
 
@@ -187,7 +187,7 @@ mod tests {
         let mut tally = passed(&[1]);
         tally.event(Hop::Consumed, Op::Update, WINDOW, EventId(1));
         tally.event(Hop::Upserted, Op::Update, WINDOW, EventId(1));
-        assert_eq!(broken(&tally), [(["published", "consumed"], -1)]);
+        assert_eq!(broken(&tally), [(["published", "consumed"], 1)]);
     }
 
     #[test]

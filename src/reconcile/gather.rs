@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 use weir_model::{GtidSet, TableId, Window, clock};
-use weir_mysql::{SourceOptions, TablePatterns, catalogue, server};
+use weir_mysql::{MysqlError, SourceOptions, TablePatterns, catalogue, server};
 
 use super::report::{Facts, Reach, TableFacts};
 use crate::error::Error;
@@ -28,22 +28,31 @@ pub struct Question<'a> {
 /// Reads what the source has executed, waits a moment for a running service to have it in, ships to `sink` the commits
 /// that it lacks, and sums.
 ///
+/// A source that cannot be asked is no error: the accounts are compared, and nothing is called balanced.
+///
 /// # Errors
-/// When the source, the warehouse or the trace cannot be reached.
+/// When the warehouse or the trace cannot be reached, no service has ever run, or a table asked for is not there.
 pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<Facts, Error> {
-    let (executed, listed) = look_at_source(question).await?;
-    let mut checkpoints =
-        CheckpointLog::new(question.warehouse.store().clone(), question.warehouse.state_path(question.source));
-    let begun = checkpoints.read().await?;
-    let tables = tables_asked_for(question, listed, begun.as_ref());
-    let has_begun = begun.is_some();
-    let checkpoint = begun.unwrap_or_default();
-    let places = wait_for(question, &mut checkpoints, checkpoint, &tables, &executed).await?;
+    let (executed, listed) = match look_at_source(question).await {
+        Ok((executed, listed)) => (Some(executed), listed),
+        Err(error) => {
+            tracing::warn!(%error, "the source cannot be asked what it has executed");
+            (None, Vec::new())
+        }
+    };
+    let state = question.warehouse.state_path(question.source);
+    let mut checkpoints = CheckpointLog::new(question.warehouse.store().clone(), state);
+    let checkpoint = checkpoints.read().await?.ok_or_else(|| {
+        Error::failed(format!("no service of source {} has run into this warehouse", question.source))
+            .at(question.warehouse.url().as_str())
+            .way_out("`weir run --until-caught-up` fills it")
+    })?;
+    let tables = tables_asked_for(question, listed, &checkpoint)?;
+    let places = wait_for(question, &mut checkpoints, checkpoint, &tables, executed.as_ref()).await?;
     let mut facts = Facts {
         source: question.source.to_owned(),
         at_ms: clock::now_ms(),
         position: common_position(&places),
-        has_begun,
         tables: Vec::new(),
     };
     for Place { table, reach, .. } in places {
@@ -55,32 +64,28 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
 }
 
 /// What the source has executed, and its tables.
-async fn look_at_source(question: &Question<'_>) -> Result<(GtidSet, Vec<TableId>), Error> {
-    let failed = |error: weir_mysql::MysqlError| {
-        Error::failed("the source cannot be asked what it has executed")
-            .at(question.options.server())
-            .way_out("`weir status` works without the source")
-            .because(error)
-    };
-    let mut connection = weir_mysql::connect(&question.options).await.map_err(failed)?;
-    let executed = server::executed_gtids(&mut connection).await.map_err(failed)?;
-    let listed = catalogue::list_tables(&mut connection, &question.patterns).await.map_err(failed)?;
+async fn look_at_source(question: &Question<'_>) -> Result<(GtidSet, Vec<TableId>), MysqlError> {
+    let mut connection = weir_mysql::connect(&question.options).await?;
+    let executed = server::executed_gtids(&mut connection).await?;
+    let listed = catalogue::list_tables(&mut connection, &question.patterns).await?;
     Ok((executed, listed))
 }
 
-/// Tables of the source and tables that the service knows, as far as the patterns mean them.
+/// Tables of the source and tables that the service knows, as far as the patterns mean them; or those asked for.
 fn tables_asked_for(
     question: &Question<'_>,
     listed: Vec<TableId>,
-    checkpoint: Option<&Checkpoint>,
-) -> BTreeSet<TableId> {
-    let known = checkpoint.into_iter().flat_map(|checkpoint| checkpoint.tables.keys().cloned());
-    let meant = known.filter(|table| question.patterns.matches(table));
-    let mut tables: BTreeSet<TableId> = meant.chain(listed).collect();
-    if !question.tables.is_empty() {
-        tables = question.tables.iter().cloned().collect();
+    checkpoint: &Checkpoint,
+) -> Result<BTreeSet<TableId>, Error> {
+    let known: BTreeSet<TableId> = checkpoint.tables.keys().cloned().chain(listed).collect();
+    if let Some(table) = question.tables.iter().find(|table| !known.contains(table)) {
+        return Err(Error::failed(format!("{table} is not among the tables of source {}", question.source))
+            .way_out("`weir status` lists them"));
     }
-    tables
+    if !question.tables.is_empty() {
+        return Ok(question.tables.iter().cloned().collect());
+    }
+    Ok(known.into_iter().filter(|table| question.patterns.matches(table)).collect())
 }
 
 /// Where a table is.
@@ -96,7 +101,7 @@ async fn wait_for(
     checkpoints: &mut CheckpointLog,
     mut checkpoint: Checkpoint,
     tables: &BTreeSet<TableId>,
-    executed: &GtidSet,
+    executed: Option<&GtidSet>,
 ) -> Result<Vec<Place>, Error> {
     let deadline = Instant::now() + RECONCILE_WAIT_MAX;
     let mut places: Vec<Place> = Vec::new();
@@ -123,12 +128,12 @@ async fn wait_for(
 fn may_come(reach: &Reach) -> bool {
     match reach {
         Reach::Behind(_) | Reach::Partial | Reach::Filling | Reach::NotSeeded => true,
-        Reach::All | Reach::Stopped(_) => false,
+        Reach::All | Reach::Unknown | Reach::Stopped(_) => false,
     }
 }
 
 /// A table holds what its own commits say and what the checkpoint says: an idle table makes no commits.
-fn place(table: &TableId, checkpoint: &Checkpoint, state: Option<&TableState>, executed: &GtidSet) -> Place {
+fn place(table: &TableId, checkpoint: &Checkpoint, state: Option<&TableState>, executed: Option<&GtidSet>) -> Place {
     let own = state.map(|state| state.gtid_set.clone()).unwrap_or_default();
     let at = |reach, position| Place { table: table.clone(), reach, position };
     let Some(standing) = checkpoint.tables.get(table) else { return at(Reach::NotSeeded, own) };
@@ -137,12 +142,13 @@ fn place(table: &TableId, checkpoint: &Checkpoint, state: Option<&TableState>, e
         Phase::Filling { .. } => at(Reach::Filling, own),
         Phase::Streaming => {
             let position = own.union(&checkpoint.gtid_set);
-            let missing = executed.difference(&position).count();
+            let missing = executed.map(|executed| executed.difference(&position).count());
             let is_partial = state.is_some_and(|state| state.partial.is_some());
             match (missing, is_partial) {
-                (0, false) => at(Reach::All, position),
-                (0, true) => at(Reach::Partial, position),
-                _ => at(Reach::Behind(missing), position),
+                (None, _) => at(Reach::Unknown, position),
+                (Some(0), false) => at(Reach::All, position),
+                (Some(0), true) => at(Reach::Partial, position),
+                (Some(missing), _) => at(Reach::Behind(missing), position),
             }
         }
     }
@@ -150,8 +156,10 @@ fn place(table: &TableId, checkpoint: &Checkpoint, state: Option<&TableState>, e
 
 /// What every table that follows the stream holds.
 fn common_position(places: &[Place]) -> GtidSet {
-    let following = places.iter().filter(|place| matches!(place.reach, Reach::All | Reach::Behind(_) | Reach::Partial));
-    let positions = following.map(|place| place.position.clone());
+    let following = |place: &&Place| {
+        matches!(place.reach, Reach::All | Reach::Unknown | Reach::Behind(_) | Reach::Partial)
+    };
+    let positions = places.iter().filter(following).map(|place| place.position.clone());
     positions.reduce(|common, other| common.difference(&common.difference(&other))).unwrap_or_default()
 }
 
@@ -194,7 +202,7 @@ mod tests {
 
     fn reach(checkpoint: &Checkpoint, own: &str, executed: &str) -> Reach {
         let state = TableState { gtid_set: set(own), ..TableState::default() };
-        place(&TableId::new("shop", "a"), checkpoint, Some(&state), &set(executed)).reach
+        place(&TableId::new("shop", "a"), checkpoint, Some(&state), Some(&set(executed))).reach
     }
 
     #[test]

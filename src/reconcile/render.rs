@@ -38,12 +38,10 @@ pub fn remarks(report: &Report) -> Vec<String> {
         for unbalanced in &table.unbalanced {
             let [earlier, later] = unbalanced.between;
             let (window, op, count) = (&unbalanced.window, unbalanced.op, unbalanced.count);
-            let lack = match count {
-                0 => "the digests differ".to_owned(),
-                1.. => format!("{count} missing"),
-                _ => format!("{} too many", -count),
-            };
-            lines.push(format!("{}: between {earlier} and {later}, window {window}, op {op}: {lack}", table.table));
+            lines.push(format!(
+                "{}: {earlier} and {later} differ by {count} in window {window}, op {op}",
+                table.table
+            ));
         }
         lines.extend(table.notices.iter().map(|notice| format!("{}: {notice}", table.table)));
     }
@@ -121,7 +119,7 @@ mod tests {
         }
         let table = TableId::new("shop", "<a|b>");
         let facts = TableFacts { table, reach: Reach::Behind(2), counts: tally.counts() };
-        report(Facts { source: "shop".into(), has_begun: true, tables: vec![facts], ..Facts::default() })
+        report(Facts { source: "shop".into(), tables: vec![facts], ..Facts::default() })
     }
 
     #[test]
@@ -135,7 +133,7 @@ mod tests {
         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
         | shop.<a\|b> | different | 1 | 0 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |
 
-        - shop.<a\|b>: between published and consumed, window 1970-01-01T00:00:00Z, op d: 1 missing
+        - shop.<a\|b>: published and consumed differ by 1 in window 1970-01-01T00:00:00Z, op d
         - shop.<a\|b>: 2 transaction(s) of the source are not in yet
         ");
     }

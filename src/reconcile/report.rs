@@ -14,8 +14,6 @@ pub struct Facts {
     pub at_ms: i64,
     /// Every table that follows the stream holds these transactions.
     pub position: GtidSet,
-    /// Whether a service has ever run for this source; without, there is nothing to compare.
-    pub has_begun: bool,
     pub tables: Vec<TableFacts>,
 }
 
@@ -31,6 +29,8 @@ pub struct TableFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
     All,
+    /// The source could not be asked.
+    Unknown,
     /// So many transactions are missing still.
     Behind(u64),
     /// A transaction is in the table in part.
@@ -47,7 +47,7 @@ pub enum Reach {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub source: String,
-    /// RFC 3339.
+    /// RFC 3339, whole seconds.
     pub at: String,
     pub position: GtidSet,
     pub verdict: Verdict,
@@ -119,12 +119,11 @@ const CHUNKS: [(&str, Hop); 5] = [
 /// Judges every table, and the whole by its gravest table.
 pub fn report(facts: Facts) -> Report {
     let tables: Vec<TableReport> = facts.tables.into_iter().map(table_report).collect();
-    let ground = if facts.has_begun { Verdict::Balanced } else { Verdict::InFlight };
     Report {
         source: facts.source,
-        at: rfc3339(facts.at_ms),
+        at: rfc3339(facts.at_ms.div_euclid(1_000) * 1_000),
         position: facts.position,
-        verdict: tables.iter().map(|table| table.verdict).fold(ground, Verdict::max),
+        verdict: tables.iter().map(|table| table.verdict).max().unwrap_or(Verdict::Balanced),
         tables,
     }
 }
@@ -158,6 +157,7 @@ fn table_report(facts: TableFacts) -> TableReport {
 fn reach_notice(reach: &Reach) -> Option<String> {
     match reach {
         Reach::All => None,
+        Reach::Unknown => Some("the source could not be asked how far it is".into()),
         Reach::Behind(transactions) => Some(format!("{transactions} transaction(s) of the source are not in yet")),
         Reach::Partial => Some("a large transaction is in the table in part".into()),
         Reach::Filling => Some("the table is being loaded".into()),
@@ -192,7 +192,6 @@ mod tests {
             source: "shop".into(),
             at_ms: 1_795_230_000_000,
             position: "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-7".parse().unwrap(),
-            has_begun: true,
             tables: tables.into_iter().enumerate().map(table).collect(),
         }
     }
@@ -249,7 +248,7 @@ mod tests {
     #[test]
     fn a_table_that_is_not_complete_is_never_balanced() {
         let reaches =
-            [Reach::Behind(2), Reach::Partial, Reach::Filling, Reach::NotSeeded, Reach::Stopped("no key".into())];
+            [Reach::Unknown, Reach::Behind(2), Reach::Partial, Reach::Filling, Reach::NotSeeded, Reach::Stopped("no key".into())];
         for reach in reaches {
             let report = report(facts(vec![(Reach::All, counts(0)), (reach.clone(), counts(0))]));
             assert_eq!(report.tables[0].verdict, Verdict::Balanced);
@@ -263,11 +262,5 @@ mod tests {
     fn a_loss_outweighs_what_is_in_flight() {
         let report = report(facts(vec![(Reach::Filling, counts(1)), (Reach::All, counts(0))]));
         assert_eq!((report.verdict, report.tables[0].verdict), (Verdict::Different, Verdict::Different));
-    }
-
-    #[test]
-    fn without_a_service_nothing_is_proven() {
-        assert_eq!(report(Facts::default()).verdict, Verdict::InFlight);
-        assert_eq!(report(facts(Vec::new())).verdict, Verdict::Balanced);
     }
 }
