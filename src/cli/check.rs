@@ -2,11 +2,13 @@
 
 use clap::Args;
 use serde::Serialize;
-use weir_mysql::{Check as SourceCheck, CheckInput, CheckStatus, CheckedTable};
+use weir_mysql::{Check as SourceCheck, CheckInput, CheckStatus, CheckedTable, server};
 
 use super::output::{Output, table};
+use crate::capture::resume::resume;
 use crate::config::Config;
 use crate::error::{Error, Exit};
+use crate::state::CheckpointLog;
 use crate::table::Warehouse;
 use crate::trace::sqlite::SqliteTrace;
 
@@ -49,6 +51,7 @@ impl From<SourceCheck> for Line {
 impl Check {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
         let mut lines = source(config).await?;
+        lines.extend(continuity(config).await);
         lines.push(warehouse(config).await);
         lines.push(trace(config));
         self.output.print(&lines, |lines| render(lines))?;
@@ -92,6 +95,20 @@ fn with_configured_keys(config: &Config, mut input: CheckInput) -> CheckInput {
         };
     }
     input
+}
+
+/// Whether the source can go on from where the lake is; nothing to say before the first run.
+async fn continuity(config: &Config) -> Option<Line> {
+    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options).ok()?;
+    let state = warehouse.state_path(&config.source.name);
+    let checkpoint = CheckpointLog::new(warehouse.store().clone(), state).read().await.ok()??;
+    let mut connection = weir_mysql::connect(&config.source_options().ok()?).await.ok()?;
+    let executed = server::executed_gtids(&mut connection).await.ok()?;
+    let purged = server::purged_gtids(&mut connection).await.ok()?;
+    let result = resume(&checkpoint.gtid_set, &executed, &purged, checkpoint.last.as_ref());
+    let missing = executed.difference(&checkpoint.gtid_set).count();
+    let result = result.map(|_| format!("the binlogs hold the {missing} transactions that the lake lacks"));
+    Some(Line::of("continuity", result.map_err(|error| error.to_string()), "weir snapshot"))
 }
 
 async fn warehouse(config: &Config) -> Line {

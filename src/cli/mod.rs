@@ -24,7 +24,7 @@ use crate::error::{Error, Exit};
 
 /// Keeps lakehouse tables equal to a MySQL database, within seconds, and proves it.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, propagate_version = true)]
+#[command(name = "weir", version)]
 pub struct Cli {
     /// The configuration file.
     #[arg(long, global = true, value_name = "FILE", help = "The configuration file [default: weir.toml]")]

@@ -10,7 +10,7 @@ use weir_model::{Order, RecordKeys, TableSchema, Window};
 
 use super::TableError;
 use super::location::Warehouse;
-use super::writer::{FileWriter, data_file_name};
+use super::writer::{EncodedFile, FileWriter};
 
 /// Where data files of one table go; cheap to clone, independent of the table's writer.
 #[derive(Debug, Clone)]
@@ -38,6 +38,7 @@ impl TableFiles {
 pub struct StagedChunk {
     pub(super) name: String,
     pub(super) size: usize,
+    pub(super) stats: String,
     pub(super) schema: Arc<TableSchema>,
     /// Record keys by row of the file.
     pub(super) keys: RecordKeys,
@@ -89,7 +90,7 @@ impl ChunkWriter {
         order0: Order,
         window: Window,
     ) -> Result<Self, TableError> {
-        let writer = FileWriter::new(&schema, schema.lake_arrow())?;
+        let writer = FileWriter::new(&schema)?;
         Ok(Self { files, schema, writer, key_columns: Vec::new(), order0, window })
     }
 
@@ -111,10 +112,9 @@ impl ChunkWriter {
         }
         let key_columns = concat_batches(&first.schema(), &self.key_columns)?;
         let keys = RecordKeys::of(&key_columns, &self.schema.key_names())?;
-        let name = data_file_name();
-        let bytes = self.writer.finish()?;
+        let EncodedFile { name, bytes, stats } = self.writer.finish()?;
         let size = bytes.len();
         self.files.put(&name, bytes).await?;
-        Ok(Some(StagedChunk { name, size, schema: self.schema, keys, order0: self.order0, window: self.window }))
+        Ok(Some(StagedChunk { name, size, stats, schema: self.schema, keys, order0: self.order0, window: self.window }))
     }
 }

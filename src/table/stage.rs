@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringBitmap;
-use weir_model::key::KeyRef;
 use weir_model::Order;
+use weir_model::key::KeyRef;
 
 use super::chunk::StagedChunk;
 use super::index::{Located, RowAddress};
-use super::scan::{orders_of_batch, read_columns};
 use super::{Table, TableError};
+use crate::limits::ORDERS_KEPT_MAX;
 use crate::trace::{Hop, Tally};
-use weir_model::schema::{SEQ_COLUMN, TS_COLUMN};
 
 /// Rows of existing files that die, and files that go as a whole.
 #[derive(Debug, Default)]
@@ -32,15 +31,6 @@ impl Deaths {
     }
 }
 
-/// What becomes of a chunk's rows.
-#[derive(Debug, Default)]
-pub(super) struct ChunkFate {
-    /// Rows of the chunk's own file that lose.
-    pub dead: RoaringBitmap,
-    pub stale: u64,
-    pub duplicate: u64,
-}
-
 impl Table {
     /// Orders of the rows at `addresses`; each file's are read at most once.
     pub async fn orders_of(&mut self, addresses: &[RowAddress]) -> Result<Vec<Order>, TableError> {
@@ -57,10 +47,9 @@ impl Table {
         if file.orders.uniform().is_some() || file.row_orders.is_some() {
             return Ok(());
         }
-        let bytes = self.warehouse.get(&self.folder.clone().join(file.add.path.as_str())).await?;
-        let mut orders = Vec::with_capacity(file.rows as usize);
-        for batch in read_columns(bytes, &[TS_COLUMN, SEQ_COLUMN])? {
-            orders.extend(orders_of_batch(&batch?));
+        let orders = self.folder().orders(&file.add).await?;
+        if orders.len() != file.rows as usize {
+            return Err(TableError::Damaged(format!("{} does not hold the rows its entry says", file.add.path)));
         }
         if let Some(file) = self.files.get_mut(&number) {
             file.row_orders = Some(orders);
@@ -70,20 +59,32 @@ impl Table {
 
     /// The order of a row whose file's orders have been loaded.
     fn known_order(&self, address: RowAddress) -> Order {
-        let file = self.files.get(&address.file);
-        file.and_then(|file| {
+        let orders = self.files.get(&address.file).and_then(|file| {
             file.orders.uniform().or_else(|| file.row_orders.as_ref()?.get(address.row as usize).copied())
-        })
-        .unwrap_or(Order::MIN)
+        });
+        orders.expect("a row's orders are loaded before they are asked for")
     }
 
-    /// Of each key of the chunk the greater order stays: the chunk's row, or what the table has.
+    /// Keeps what has been read of orders from growing without bound; not while a commit is worked out.
+    pub(super) fn forget_orders(&mut self) {
+        let kept: usize = self.files.values().filter_map(|file| Some(file.row_orders.as_ref()?.len())).sum();
+        if kept > ORDERS_KEPT_MAX {
+            self.files.values_mut().for_each(|file| file.row_orders = None);
+        }
+    }
+
+    /// Of each key of the chunk the greater order stays: the chunk's row, or what the table has. Returns the chunk's
+    /// rows that lose.
     pub(super) async fn stage_chunk(
         &mut self,
         chunk: &StagedChunk,
         deaths: &mut Deaths,
         tally: &mut Tally,
-    ) -> Result<ChunkFate, TableError> {
+    ) -> Result<RoaringBitmap, TableError> {
+        let by_key = chunk.keys.sorted_rows();
+        if by_key.windows(2).any(|pair| chunk.keys.get(pair[0] as usize) == chunk.keys.get(pair[1] as usize)) {
+            return Err(self.rule("a chunk has two rows of one key"));
+        }
         let doubtful: BTreeSet<u32> = (0..chunk.keys.len())
             .filter_map(|row| self.index.live(chunk.keys.get(row)))
             .map(|address| address.file)
@@ -92,7 +93,7 @@ impl Table {
         for file in doubtful {
             self.load_orders(file).await?;
         }
-        let mut fate = ChunkFate::default();
+        let (mut dead, mut duplicate) = (RoaringBitmap::new(), 0);
         for row in 0..chunk.keys.len() {
             let against = match self.index.locate(chunk.keys.get(row)) {
                 Located::Absent => continue,
@@ -106,19 +107,15 @@ impl Table {
                     order
                 }
             };
-            fate.dead.insert(row as u32);
-            if against == chunk.order0 {
-                fate.duplicate += 1;
-            } else {
-                fate.stale += 1;
-            }
+            dead.insert(row as u32);
+            duplicate += u64::from(against == chunk.order0);
         }
         let rows = chunk.rows();
         tally.chunk_rows(Hop::ChunkRead, chunk.window, rows);
-        tally.chunk_rows(Hop::ChunkUpserted, chunk.window, rows - fate.stale - fate.duplicate);
-        tally.chunk_rows(Hop::ChunkStale, chunk.window, fate.stale);
-        tally.chunk_rows(Hop::ChunkDuplicate, chunk.window, fate.duplicate);
-        Ok(fate)
+        tally.chunk_rows(Hop::ChunkUpserted, chunk.window, rows - dead.len());
+        tally.chunk_rows(Hop::ChunkStale, chunk.window, dead.len() - duplicate);
+        tally.chunk_rows(Hop::ChunkDuplicate, chunk.window, duplicate);
+        Ok(dead)
     }
 
     /// A row's order, or something below `order` if its whole file is.
@@ -150,9 +147,9 @@ impl Table {
                 deaths.files.insert(*number);
                 continue;
             }
-            let below = (0..file.rows).filter(|row| !file.dead.contains(*row)).filter(|row| {
-                self.known_order(RowAddress { file: *number, row: *row }) < order
-            });
+            let below = (0..file.rows)
+                .filter(|row| !file.dead.contains(*row))
+                .filter(|row| self.known_order(RowAddress { file: *number, row: *row }) < order);
             let below: RoaringBitmap = below.collect();
             removed += below.len();
             if !below.is_empty() {
