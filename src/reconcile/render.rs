@@ -58,7 +58,7 @@ pub fn markdown(report: &Report) -> String {
         text.push_str(&row(&cells(table).iter().map(|cell| escape(cell)).collect::<Vec<_>>()));
     }
     for (i, remark) in remarks(report).iter().enumerate() {
-        let _ = write!(text, "{}- {}\n", if i == 0 { "\n" } else { "" }, escape(remark));
+        let _ = writeln!(text, "{}- {}", if i == 0 { "\n" } else { "" }, escape(remark));
     }
     text
 }
