@@ -7,7 +7,8 @@ use super::chunk::StagedChunk;
 use super::record::TableState;
 use crate::trace::{StageCount, Tally};
 
-/// Everything that one commit changes. Its parts are applied in the order of the members.
+/// Everything that one commit changes. Its parts are applied in the order of the members. No key is changed twice, and a
+/// chunk comes alone.
 #[derive(Debug)]
 pub struct TableChange {
     /// Every row goes; deletes at or below this order are forgotten.

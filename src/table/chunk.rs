@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+use arrow_schema::Schema;
 use arrow_select::concat::concat_batches;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -10,6 +11,7 @@ use weir_model::{Order, RecordKeys, TableSchema, Window};
 
 use super::TableError;
 use super::location::Warehouse;
+use super::scan::read_columns;
 use super::writer::{FileWriter, data_file_name};
 
 /// Where data files of one table go; cheap to clone, independent of the table's writer.
@@ -36,6 +38,7 @@ impl TableFiles {
 /// A chunk that lies in the table's folder and is in no commit.
 #[derive(Debug)]
 pub struct StagedChunk {
+    files: TableFiles,
     pub(super) name: String,
     pub(super) size: usize,
     pub(super) schema: Arc<TableSchema>,
@@ -68,6 +71,34 @@ impl StagedChunk {
 
     pub fn order0(&self) -> Order {
         self.order0
+    }
+
+    /// The chunk with the columns' names as `lake` spells them: MySQL does not tell `Name` from `name`, and readers of
+    /// the lake do. Its file is written again if it must be.
+    pub(super) async fn conform(self, lake: &TableSchema) -> Result<Self, TableError> {
+        let mut schema = self.schema.as_ref().clone();
+        for column in &mut schema.columns {
+            let found = lake.column_index(&column.name).map(|i| &lake.columns[i].name);
+            column.name.clone_from(found.ok_or_else(|| TableError::NoColumn {
+                table: lake.table.clone(),
+                column: column.name.clone(),
+            })?);
+        }
+        if schema == *self.schema {
+            return Ok(self);
+        }
+        let bytes = self.files.warehouse.get(&self.files.folder.clone().join(self.name.as_str())).await?;
+        let arrow = schema.lake_arrow();
+        let mut writer = FileWriter::new(&schema, arrow.clone())?;
+        for batch in read_columns(bytes, &field_names(&self.schema.lake_arrow()))? {
+            writer.write(&RecordBatch::try_new(arrow.clone(), batch?.columns().to_vec())?)?;
+        }
+        let name = data_file_name();
+        let bytes = writer.finish()?;
+        let size = bytes.len();
+        self.files.put(&name, bytes).await?;
+        self.files.discard(&self.name).await;
+        Ok(Self { name, size, schema: Arc::new(schema), ..self })
     }
 }
 
@@ -115,6 +146,11 @@ impl ChunkWriter {
         let bytes = self.writer.finish()?;
         let size = bytes.len();
         self.files.put(&name, bytes).await?;
-        Ok(Some(StagedChunk { name, size, schema: self.schema, keys, order0: self.order0, window: self.window }))
+        let Self { files, schema, order0, window, .. } = self;
+        Ok(Some(StagedChunk { files, name, size, schema, keys, order0, window }))
     }
+}
+
+fn field_names(schema: &Schema) -> Vec<&str> {
+    schema.fields().iter().map(|field| field.name().as_str()).collect()
 }

@@ -50,6 +50,10 @@ impl Table {
     /// When something could not be written, or a rule would be broken; the table is then as it was and must be opened
     /// anew.
     pub async fn commit(&mut self, change: TableChange) -> Result<CommitOutcome, TableError> {
+        if self.state.epoch > self.writer.epoch {
+            return Ok(CommitOutcome::Fenced { epoch: self.state.epoch });
+        }
+        self.may_change(&change).map_err(|rule| self.rule(rule))?;
         let at_ms = clock::now_ms();
         let TableChange { clear, evolve, rows, deletes, staged, remove_below, state, mut accounts } = change;
         let schema = evolve.clone().map_or_else(|| self.schema.clone(), Arc::new);
@@ -80,12 +84,13 @@ impl Table {
             self.stage_death_of(key.as_ref(), &mut deaths);
         }
         if let Some(chunk) = staged {
+            let chunk = chunk.conform(&schema).await?;
             let fate = self.stage_chunk(&chunk, &mut deaths, &mut accounts).await?;
             if (fate.dead.len() as usize) < chunk.keys.len() {
                 let orders = FileOrders { least: chunk.order0, greatest: chunk.order0 };
                 let rows = chunk.keys.len() as u32;
                 let add = add_action(chunk.name, chunk.size, u64::from(rows), orders, at_ms);
-                let file = DataFile { add, rows, dead: fate.dead, orders, row_orders: None };
+                let file = DataFile { add, rows, dead: fate.dead, orders };
                 new_files.push(NewFile { file, keys: chunk.keys });
             } else {
                 self.files().discard(&chunk.name).await;
@@ -116,11 +121,7 @@ impl Table {
         keys: RecordKeys,
         at_ms: i64,
     ) -> Result<NewFile, TableError> {
-        let row_orders = orders_of_batch(batch);
-        let orders = FileOrders {
-            least: row_orders.iter().copied().min().unwrap_or(Order::MIN),
-            greatest: row_orders.iter().copied().max().unwrap_or(Order::MIN),
-        };
+        let orders = FileOrders::of(&orders_of_batch(batch));
         let mut writer = FileWriter::new(schema, batch.schema())?;
         writer.write(batch)?;
         let bytes = writer.finish()?;
@@ -128,7 +129,7 @@ impl Table {
         let rows = batch.num_rows() as u32;
         let add = add_action(name.clone(), bytes.len(), u64::from(rows), orders, at_ms);
         self.files().put(&name, bytes).await?;
-        Ok(NewFile { file: DataFile { add, rows, dead: RoaringBitmap::new(), orders, row_orders: None }, keys })
+        Ok(NewFile { file: DataFile { add, rows, dead: RoaringBitmap::new(), orders }, keys })
     }
 
     /// Writes every vector that changes into one file. A file without a live row goes instead of getting a vector.
@@ -224,7 +225,7 @@ impl Table {
     }
 
     /// Puts the same bytes until it is certain whose version it is; `None` if ours.
-    async fn settle(
+    pub(super) async fn settle(
         &self,
         version: i64,
         bytes: Bytes,
@@ -232,17 +233,33 @@ impl Table {
     ) -> Result<Option<CommitOutcome>, TableError> {
         let mut tries = 0;
         loop {
-            match self.log.put(version, bytes.clone()).await {
-                Ok(Put::Done) => return Ok(None),
-                Ok(Put::Taken) => return self.whose(version, commit_id).await,
+            match self.put_once(version, bytes.clone(), commit_id).await {
                 Err(error) if tries < AMBIGUOUS_COMMIT_TRIES => {
                     tries += 1;
                     tracing::warn!(table = %self.schema.table, version, %error, "a commit whose outcome is not known is put again");
                     tokio::time::sleep(Duration::from_millis(50 << tries)).await;
                 }
-                Err(error) => return Err(error),
+                settled => return settled,
             }
         }
+    }
+
+    async fn put_once(
+        &self,
+        version: i64,
+        bytes: Bytes,
+        commit_id: &str,
+    ) -> Result<Option<CommitOutcome>, TableError> {
+        let outcome = match self.log.put(version, bytes).await? {
+            Put::Done => None,
+            Put::Taken => self.whose(version, commit_id).await?,
+        };
+        // Logs are cleaned upwards: a process that was paused long enough finds its version free because it was
+        // there and has gone. Nobody reads what is put there.
+        if outcome.is_none() && version > 0 && !self.log.has(version - 1).await? {
+            return Ok(Some(CommitOutcome::Moved));
+        }
+        Ok(outcome)
     }
 
     /// Who has written `version`.
@@ -265,6 +282,7 @@ impl Table {
         }
         for number in &deaths.files {
             self.files.remove(number);
+            self.order_cache.forget(*number);
         }
         for (number, add, dead) in vectors {
             if let Some(file) = self.files.get_mut(&number) {
@@ -287,6 +305,10 @@ impl Table {
         }
         if let Some(order) = clear {
             self.index.raise_floor(order);
+        }
+        if !remember {
+            // Outside a load every change is newer than every row.
+            self.order_cache.clear();
         }
         if !remember && let Some(greatest) = state.greatest.iter().copied().max() {
             self.index.raise_floor(greatest);

@@ -95,6 +95,17 @@ impl MetaData {
             created_time: Some(created_ms),
         }
     }
+
+    /// Name and Delta type of each column.
+    pub fn columns(&self) -> Vec<(String, String)> {
+        let schema: Value = serde_json::from_str(&self.schema_string).unwrap_or_default();
+        let fields = schema.get("fields").and_then(Value::as_array).cloned().unwrap_or_default();
+        let text = |field: &Value, name: &str| match &field[name] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        fields.iter().map(|field| (text(field, "name"), text(field, "type"))).collect()
+    }
 }
 
 /// Delta's JSON of the lake table's columns, all nullable.

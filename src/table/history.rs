@@ -67,17 +67,7 @@ pub async fn figures(warehouse: &Warehouse, table: &TableId) -> Result<Option<Ta
         rows: rows_all.saturating_sub(rows_dead),
         rows_dead,
         bytes: replay.files.values().map(|add| add.size as u64).sum(),
-        columns: replay.meta_data.as_ref().map(columns).unwrap_or_default(),
+        columns: replay.meta_data.as_ref().map(MetaData::columns).unwrap_or_default(),
         state: replay.own.map(|(_, record)| record.state),
     }))
-}
-
-fn columns(meta_data: &MetaData) -> Vec<(String, String)> {
-    let schema: serde_json::Value = serde_json::from_str(&meta_data.schema_string).unwrap_or_default();
-    let fields = schema.get("fields").and_then(|fields| fields.as_array()).cloned().unwrap_or_default();
-    let text = |field: &serde_json::Value, name: &str| match &field[name] {
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    fields.iter().map(|field| (text(field, "name"), text(field, "type"))).collect()
 }

@@ -21,6 +21,7 @@ mod index;
 mod location;
 mod log;
 mod open;
+mod orders;
 mod record;
 mod scan;
 mod stage;
@@ -46,6 +47,7 @@ pub use self::scan::Scan;
 use self::files::DataFile;
 use self::index::Index;
 use self::log::Log;
+use self::orders::OrderCache;
 
 /// Why a table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +119,7 @@ pub struct Table {
     files: BTreeMap<u32, DataFile>,
     next_file: u32,
     index: Index,
+    order_cache: OrderCache,
 }
 
 impl Table {

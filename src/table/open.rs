@@ -9,8 +9,8 @@ use weir_model::{Order, RecordKeys, TableId, TableSchema, clock};
 use super::delta::{MetaData, Protocol};
 use super::files::DataFile;
 use super::index::{Index, RowAddress};
-use super::location::Put;
 use super::log::{Log, Replay, serialise};
+use super::orders::OrderCache;
 use super::record::{CommitRecord, TableState};
 use super::scan::{VectorReader, read_columns};
 use super::writer::{orders_of_entry, rows_of_entry};
@@ -34,6 +34,9 @@ impl Table {
         }
         let meta_data = replay.meta_data.clone().ok_or_else(|| rule("it has no metaData action"))?;
         let schema = record.state.schema.clone().ok_or_else(|| rule("its record does not say its columns"))?;
+        if meta_data.columns() != MetaData::of(&schema, String::new(), 0).columns() {
+            return Err(rule("its columns were changed by someone else"));
+        }
         let floor = record.state.greatest.iter().copied().max().unwrap_or(Order::MIN);
         let mut table = Self {
             warehouse: warehouse.clone(),
@@ -47,6 +50,7 @@ impl Table {
             files: BTreeMap::new(),
             next_file: 0,
             index: Index::new(floor),
+            order_cache: OrderCache::default(),
         };
         table.rebuild(&replay).await?;
         Ok(Some(table))
@@ -78,6 +82,7 @@ impl Table {
             files: BTreeMap::new(),
             next_file: 0,
             index: Index::new(Order::MIN),
+            order_cache: OrderCache::default(),
         };
         let record = CommitRecord {
             source: table.writer.source.clone(),
@@ -85,12 +90,13 @@ impl Table {
             state,
             accounts: Vec::new(),
         };
+        let commit_id = record.commit_id.clone();
         let mut actions = table.frame("CREATE TABLE", record, at_ms);
         actions.push(super::delta::Action { protocol: Some(Protocol::ours()), ..Default::default() });
         actions.push(super::delta::Action { meta_data: Some(table.meta_data(schema)), ..Default::default() });
-        match table.log.put(0, serialise(&actions)).await? {
-            Put::Done => Ok(table),
-            Put::Taken => Err(TableError::Rule {
+        match table.settle(0, serialise(&actions), &commit_id).await? {
+            None => Ok(table),
+            Some(_) => Err(TableError::Rule {
                 table: schema.table.clone(),
                 version: 0,
                 rule: "someone else has just created it".into(),
@@ -136,7 +142,7 @@ impl Table {
                 return Err(TableError::Damaged(format!("{} does not hold the rows its entry says", add.path)));
             }
             let file =
-                DataFile { add: add.clone(), rows: row, dead, orders: orders_of_entry(add), row_orders: None };
+                DataFile { add: add.clone(), rows: row, dead, orders: orders_of_entry(add) };
             self.files.insert(number, file);
         }
         Ok(())

@@ -73,7 +73,8 @@ pub fn may_follow(before: &TableState, after: &TableState) -> Result<(), &'stati
     if after.order < before.order {
         return Err("the order state fell");
     }
-    if after.greatest.iter().zip(&before.greatest).any(|(a, b)| a < b) {
+    let fell = after.greatest.iter().zip(&before.greatest).any(|(after, before)| after < before);
+    if fell || after.greatest.len() < before.greatest.len() {
         return Err("a bucket's greatest order fell");
     }
     if !before.gtid_set.is_subset(&after.gtid_set) {

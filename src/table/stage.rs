@@ -1,17 +1,17 @@
 //! What a commit will do, worked out before anything is written: which rows die, which files come and go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use roaring::RoaringBitmap;
 use weir_model::key::KeyRef;
-use weir_model::Order;
+use weir_model::schema::{Evolution, evolution};
+use weir_model::{Order, RecordKey, RecordKeys, TableSchema};
 
+use super::change::TableChange;
 use super::chunk::StagedChunk;
 use super::index::{Located, RowAddress};
-use super::scan::{orders_of_batch, read_columns};
 use super::{Table, TableError};
 use crate::trace::{Hop, Tally};
-use weir_model::schema::{SEQ_COLUMN, TS_COLUMN};
 
 /// Rows of existing files that die, and files that go as a whole.
 #[derive(Debug, Default)]
@@ -42,39 +42,25 @@ pub(super) struct ChunkFate {
 }
 
 impl Table {
-    /// Orders of the rows at `addresses`; each file's are read at most once.
-    pub async fn orders_of(&mut self, addresses: &[RowAddress]) -> Result<Vec<Order>, TableError> {
-        let wanted: BTreeSet<u32> = addresses.iter().map(|address| address.file).collect();
-        for file in wanted {
-            self.load_orders(file).await?;
+    /// What the parts of a change must hold to, each by itself and beside the others.
+    pub(super) fn may_change(&self, change: &TableChange) -> Result<(), &'static str> {
+        let added_only = |evolved: &TableSchema| evolution(evolved, &self.schema) == Evolution::None;
+        if change.clear.is_none() && change.evolve.as_ref().is_some_and(|evolved| !added_only(evolved)) {
+            return Err("columns of rows that stay can only be added");
         }
-        Ok(addresses.iter().map(|address| self.known_order(*address)).collect())
-    }
-
-    /// Reads the order columns of a file, unless every row's order is known.
-    async fn load_orders(&mut self, number: u32) -> Result<(), TableError> {
-        let Some(file) = self.files.get(&number) else { return Ok(()) };
-        if file.orders.uniform().is_some() || file.row_orders.is_some() {
-            return Ok(());
+        if change.rows.as_ref().is_some_and(|(_, keys)| !each_key_once(keys, &change.deletes)) {
+            return Err("a commit changes a key once, in ascending order");
         }
-        let bytes = self.warehouse.get(&self.folder.clone().join(file.add.path.as_str())).await?;
-        let mut orders = Vec::with_capacity(file.rows as usize);
-        for batch in read_columns(bytes, &[TS_COLUMN, SEQ_COLUMN])? {
-            orders.extend(orders_of_batch(&batch?));
+        let Some(chunk) = &change.staged else { return Ok(()) };
+        if !self.may_merge(chunk.order0) {
+            return Err("a chunk is not above the floor, so deletes that it lost to may have been forgotten");
         }
-        if let Some(file) = self.files.get_mut(&number) {
-            file.row_orders = Some(orders);
-        }
-        Ok(())
-    }
-
-    /// The order of a row whose file's orders have been loaded.
-    fn known_order(&self, address: RowAddress) -> Order {
-        let file = self.files.get(&address.file);
-        file.and_then(|file| {
-            file.orders.uniform().or_else(|| file.row_orders.as_ref()?.get(address.row as usize).copied())
-        })
-        .unwrap_or(Order::MIN)
+        // What a chunk loses to is looked up in the index, which knows nothing of the same commit's other changes.
+        let alone = change.rows.as_ref().is_none_or(|(rows, _)| rows.num_rows() == 0)
+            && change.deletes.is_empty()
+            && change.clear.is_none()
+            && change.remove_below.is_none();
+        if alone { Ok(()) } else { Err("a chunk is merged in a commit of its own") }
     }
 
     /// Of each key of the chunk the greater order stays: the chunk's row, or what the table has.
@@ -84,27 +70,26 @@ impl Table {
         deaths: &mut Deaths,
         tally: &mut Tally,
     ) -> Result<ChunkFate, TableError> {
-        let doubtful: BTreeSet<u32> = (0..chunk.keys.len())
-            .filter_map(|row| self.index.live(chunk.keys.get(row)))
-            .map(|address| address.file)
-            .filter(|file| self.files.get(file).is_some_and(|file| file.orders.greatest >= chunk.order0))
-            .collect();
-        for file in doubtful {
-            self.load_orders(file).await?;
-        }
+        let could_win = |address: &RowAddress| self.file_greatest(*address) >= chunk.order0;
+        let live = (0..chunk.keys.len()).filter_map(|row| self.index.live(chunk.keys.get(row)));
+        let doubtful: Vec<RowAddress> = live.filter(could_win).collect();
+        let orders = self.orders_of(&doubtful).await?;
+        let orders: HashMap<RowAddress, Order> = doubtful.into_iter().zip(orders).collect();
         let mut fate = ChunkFate::default();
         for row in 0..chunk.keys.len() {
             let against = match self.index.locate(chunk.keys.get(row)) {
                 Located::Absent => continue,
+                // Gone before the chunk was read, and there when it was: rows come without events when another table
+                // takes this one's name.
+                Located::Deleted(order) if order < chunk.order0 => continue,
                 Located::Deleted(order) => order,
-                Located::Live(address) => {
-                    let order = self.row_order_or_below(address, chunk.order0);
-                    if order < chunk.order0 {
+                Located::Live(address) => match orders.get(&address) {
+                    Some(order) if *order >= chunk.order0 => *order,
+                    _ => {
                         deaths.row(address);
                         continue;
                     }
-                    order
-                }
+                },
             };
             fate.dead.insert(row as u32);
             if against == chunk.order0 {
@@ -121,42 +106,24 @@ impl Table {
         Ok(fate)
     }
 
-    /// A row's order, or something below `order` if its whole file is.
-    fn row_order_or_below(&self, address: RowAddress, order: Order) -> Order {
-        match self.files.get(&address.file) {
-            Some(file) if file.orders.greatest < order => Order::MIN,
-            _ => self.known_order(address),
-        }
-    }
-
     /// Every live row below `order` dies. Returns how many.
     pub(super) async fn stage_remove_below(&mut self, order: Order, deaths: &mut Deaths) -> Result<u64, TableError> {
-        let mixed: Vec<u32> = self
-            .files
-            .iter()
-            .filter(|(_, file)| file.orders.least < order && file.orders.greatest >= order)
-            .map(|(number, _)| *number)
-            .collect();
-        for number in mixed {
-            self.load_orders(number).await?;
-        }
+        let numbers: Vec<u32> =
+            self.files.iter().filter(|(_, file)| file.orders.least < order).map(|(number, _)| *number).collect();
         let mut removed = 0;
-        for (number, file) in &self.files {
-            if file.orders.least >= order {
+        for number in numbers {
+            if self.files[&number].orders.greatest < order {
+                removed += self.files[&number].live_rows();
+                deaths.files.insert(number);
                 continue;
             }
-            if file.orders.greatest < order {
-                removed += file.live_rows();
-                deaths.files.insert(*number);
-                continue;
-            }
-            let below = (0..file.rows).filter(|row| !file.dead.contains(*row)).filter(|row| {
-                self.known_order(RowAddress { file: *number, row: *row }) < order
-            });
-            let below: RoaringBitmap = below.collect();
+            let orders = self.file_orders(number).await?;
+            let file = &self.files[&number];
+            let below: RoaringBitmap =
+                (0..file.rows).filter(|row| !file.dead.contains(*row) && orders.get(*row) < order).collect();
             removed += below.len();
             if !below.is_empty() {
-                deaths.rows.insert(*number, below);
+                deaths.rows.insert(number, below);
             }
         }
         Ok(removed)
@@ -168,4 +135,24 @@ impl Table {
             deaths.row(address);
         }
     }
+}
+
+/// Whether no key of the rows comes twice or is deleted as well; the rows ascend by key.
+fn each_key_once(keys: &RecordKeys, deletes: &[(RecordKey, Order)]) -> bool {
+    let ascending = (1..keys.len()).all(|row| keys.get(row - 1) < keys.get(row));
+    let has = |key: KeyRef<'_>| {
+        let from = partition_point(keys.len(), |row| keys.get(row) < key);
+        from < keys.len() && keys.get(from) == key
+    };
+    ascending && !deletes.iter().any(|(key, _)| has(key.as_ref()))
+}
+
+/// The first of `len` places for which `below` no longer holds.
+fn partition_point(len: usize, below: impl Fn(usize) -> bool) -> usize {
+    let (mut from, mut to) = (0, len);
+    while from < to {
+        let middle = from + (to - from) / 2;
+        if below(middle) { from = middle + 1 } else { to = middle }
+    }
+    from
 }

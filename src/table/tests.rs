@@ -1,0 +1,8 @@
+//! The engine as a whole, against a store in memory or a local folder. A topic a file.
+
+mod chunks;
+mod commits;
+mod conflicts;
+mod damage;
+mod model;
+mod support;
