@@ -1,5 +1,6 @@
 //! The engine as a whole, against a store in memory or a local folder. A topic a file.
 
+mod checkpoints;
 mod chunks;
 mod commits;
 mod conflicts;
