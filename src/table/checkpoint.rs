@@ -3,6 +3,7 @@
 //! Written by delta-rs; read here through Arrow's JSON, so that a checkpoint's rows become the same actions as a
 //! commit's lines.
 
+use bytes::Bytes;
 use deltalake_core::protocol::checkpoints::create_checkpoint;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
@@ -32,32 +33,41 @@ pub async fn write(table: Url) -> Result<(), TableError> {
     create_checkpoint(&table, None).await.map_err(failed)
 }
 
-/// The table as the newest checkpoint at or below `wanted` has it; `None` without one.
-pub(super) async fn read_newest(
-    warehouse: &Warehouse,
-    log: &Log,
-    wanted: i64,
-) -> Result<Option<Replay>, TableError> {
-    let Ok(last) = warehouse.get(&log.folder().clone().join("_last_checkpoint")).await else { return Ok(None) };
-    let Ok(last) = serde_json::from_slice::<LastCheckpoint>(&last) else { return Ok(None) };
+/// The table as the newest checkpoint at or below `wanted` has it; `None` without one that can be read: then the
+/// commits tell, or that they are missing.
+pub(super) async fn read_newest(warehouse: &Warehouse, log: &Log, wanted: i64) -> Option<Replay> {
+    let last = warehouse.get(&log.folder().clone().join("_last_checkpoint")).await.ok()?;
+    let last: LastCheckpoint = serde_json::from_slice(&last).ok()?;
     if last.version > wanted || last.parts.is_some() {
-        return Ok(None);
+        return None;
     }
     let name = format!("{:020}.checkpoint.parquet", last.version);
-    let Ok(bytes) = warehouse.get(&log.folder().clone().join(name)).await else { return Ok(None) };
-    let mut replay = Replay { version: last.version, ..Replay::default() };
-    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
-        let batch = batch?;
-        let mut lines = arrow_json::LineDelimitedWriter::new(Vec::new());
-        lines.write(&batch)?;
-        lines.finish()?;
-        for line in lines.into_inner().split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            let action: Action = serde_json::from_slice(line).map_err(|error| {
-                TableError::Damaged(format!("the checkpoint of version {} of {}: {error}", last.version, log.table))
-            })?;
-            // Tombstones say what is gone, which a fresh replay never had.
-            replay.apply(Action { remove: None, ..action }, last.version);
+    let read = async { replay_of(warehouse.get(&log.folder().clone().join(name)).await?, last.version) };
+    match read.await {
+        Ok(replay) => Some(replay),
+        Err(error) => {
+            tracing::warn!(table = %log.table, version = last.version, %error, "the log's checkpoint cannot be read; every commit is");
+            None
         }
     }
-    Ok(Some(replay))
+}
+
+/// The table that a checkpoint's rows describe.
+fn replay_of(checkpoint: Bytes, version: i64) -> Result<Replay, TableError> {
+    let mut replay = Replay { version, ..Replay::default() };
+    for batch in ParquetRecordBatchReaderBuilder::try_new(checkpoint)?.build()? {
+        let mut lines = arrow_json::LineDelimitedWriter::new(Vec::new());
+        lines.write(&batch?)?;
+        lines.finish()?;
+        for line in lines.into_inner().split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+            let action: Action =
+                serde_json::from_slice(line).map_err(|error| TableError::Damaged(error.to_string()))?;
+            // Tombstones say what is gone, which a fresh replay never had.
+            replay.apply(Action { remove: None, ..action }, version);
+        }
+    }
+    if replay.protocol.is_none() || replay.meta_data.is_none() {
+        return Err(TableError::Damaged("it lacks protocol or metaData".into()));
+    }
+    Ok(replay)
 }

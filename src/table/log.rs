@@ -78,8 +78,9 @@ impl Log {
         if wanted > newest || wanted < 0 {
             return Err(TableError::NoVersion { table: self.table.clone(), wanted, newest });
         }
-        let mut replay = checkpoint::read_newest(&self.warehouse, self, wanted).await?.unwrap_or_default();
-        let first = if replay.protocol.is_some() { replay.version + 1 } else { 0 };
+        let from = checkpoint::read_newest(&self.warehouse, self, wanted).await;
+        let first = from.as_ref().map_or(0, |checkpoint| checkpoint.version + 1);
+        let mut replay = from.unwrap_or_default();
         for version in first..=wanted {
             if versions.binary_search(&version).is_err() {
                 return Err(TableError::Damaged(format!("version {version} of {} is missing from its log", self.table)));

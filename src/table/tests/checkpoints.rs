@@ -78,8 +78,15 @@ async fn a_checkpoint_says_what_the_commits_below_it_say() {
     let rows_of_commits = rows(&warehouse, None).await.unwrap();
     assert!(of_commits.files.values().any(|add| add.deletion_vector.is_some()));
 
-    // Without a commit below the checkpoint nothing but it can be read.
+    // A damaged checkpoint is as good as none.
     let log_folder = warehouse.table_path(&id()).join("_delta_log");
+    let path = log_folder.clone().join(format!("{DELTA_CHECKPOINT_EVERY:020}.checkpoint.parquet"));
+    let checkpoint = warehouse.get(&path).await.unwrap();
+    warehouse.put(&path, checkpoint.slice(..checkpoint.len() / 2)).await.unwrap();
+    assert_eq!(comparable(&log.replay(None).await.unwrap().unwrap()), comparable(&of_commits));
+    warehouse.put(&path, checkpoint).await.unwrap();
+
+    // Without a commit below the checkpoint nothing but it can be read.
     for version in 0..DELTA_CHECKPOINT_EVERY as i64 {
         warehouse.store().delete(&log_folder.clone().join(commit_name(version))).await.unwrap();
     }
