@@ -174,6 +174,14 @@ impl<S: Subscription> Worker<S> {
                 }
                 Ok(())
             }
+            Item::TransactionEnd => {
+                self.pending.partial_rows = 0;
+                self.pending.inside_publish = !last;
+                if last {
+                    self.pending.complete = Some((number, boundary));
+                }
+                Ok(())
+            }
             Item::Marker(marker) => {
                 // Capture sends markers in publishes of their own, so what is pending is complete.
                 self.commit_changes().await?;
@@ -188,18 +196,19 @@ impl<S: Subscription> Worker<S> {
         let pending = std::mem::take(&mut self.pending);
         let evolve = evolve_to_hold(self.table.schema(), pending.batches.iter().map(|b| &b.schema))?;
         let lake = evolve.clone().map_or_else(|| self.table.schema().clone(), Arc::new);
-        let key_names: Vec<String> = lake.key_names().into_iter().map(str::to_owned).collect();
-        let key_names: Vec<&str> = key_names.iter().map(String::as_str).collect();
+        // By the batch's own names of the key's columns: they may be spelled in another case than the lake's.
+        let keys_of = |batch: &ChangeBatch| RecordKeys::of(&batch.rows, &batch.schema.key_names());
         let keys: Vec<RecordKeys> = pending
             .batches
             .iter()
-            .map(|batch| RecordKeys::of(&batch.rows, &key_names))
+            .map(keys_of)
             .collect::<Result<_, _>>()
             .map_err(|error| WorkerError::Rows(error.to_string()))?;
         let StreamPlan { upserts, deletes, tally } = self.plan(&pending.batches, &keys).await?;
         let rows =
             lake_rows(&pending.batches, &upserts, &lake).map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let row_keys = RecordKeys::of(&rows, &key_names).map_err(|error| WorkerError::Rows(error.to_string()))?;
+        let row_keys =
+            RecordKeys::of(&rows, &lake.key_names()).map_err(|error| WorkerError::Rows(error.to_string()))?;
         let mut state =
             state_at(self.table.state(), &boundary, (!pending.batches.is_empty()).then_some(pending.partial_rows));
         if let Some(newest) = pending.batches.iter().filter_map(|b| b.orders.last()).max() {
@@ -322,7 +331,12 @@ fn evolve_to_hold<'a>(
     sources: impl Iterator<Item = &'a Arc<TableSchema>>,
 ) -> Result<Option<TableSchema>, WorkerError> {
     let mut evolved: Option<TableSchema> = None;
+    let mut last: Option<&Arc<TableSchema>> = None;
     for source in sources {
+        // Thousands of batches share one schema.
+        if last.replace(source).is_some_and(|last| Arc::ptr_eq(last, source)) {
+            continue;
+        }
         let current = evolved.as_ref().unwrap_or(lake);
         match evolution(current, source) {
             Evolution::None => {}

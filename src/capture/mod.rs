@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weir_model::{LogPosition, TableId, clock};
+use weir_model::{Gtid, GtidSet, LogPosition, TableId, clock};
 
 use self::event_time::event_time;
 use self::lane::{Lane, LaneStart, TransactionTime};
@@ -90,6 +90,8 @@ pub struct Capture<P, R> {
     published: Boundary,
     /// Row changes sent of the published boundary's partial transaction, per table.
     published_partial: BTreeMap<TableId, u64>,
+    /// Tables that were sent a part of a transaction and not yet what ends it.
+    unfinished: BTreeMap<TableId, Gtid>,
     number: PublishNumber,
     server_uuid: String,
     verify: Option<LastTransaction>,
@@ -121,6 +123,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             position: start.clone(),
             published: start,
             published_partial: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
             number: PublishNumber::default(),
             server_uuid: String::new(),
             verify: None,
@@ -332,6 +335,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 self.waiting.push(chunk);
                 self.release_chunks().await?;
             }
+            Request::EndSeed { table } if self.lane(&table).is_none() => {}
             Request::EndSeed { table } => {
                 self.send_markers(vec![(table, Marker::SeedEnd)]).await?;
             }
@@ -381,6 +385,12 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 self.published_partial.insert(table.clone(), lane.rows_in_transaction());
             }
         }
+        // Nobody takes in what is sent to a table that has stopped.
+        self.unfinished.retain(|table, _| self.lanes.get(table).is_some_and(Option::is_some));
+        end_transactions(&mut self.unfinished, &self.position.gtid_set, &mut items);
+        if let Some(gtid) = partial {
+            self.unfinished.extend(self.published_partial.keys().map(|table| (table.clone(), gtid.clone())));
+        }
         self.pending_bytes = 0;
         self.pending_since = None;
         if items.is_empty() && self.position == self.published {
@@ -429,6 +439,19 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     }
 }
 
+/// Tells the tables that hold back a part of a transaction in `complete` that it is whole, unless they are sent changes
+/// anyway, which say so themselves.
+fn end_transactions(unfinished: &mut BTreeMap<TableId, Gtid>, complete: &GtidSet, items: &mut Vec<(TableId, Item)>) {
+    let sent: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
+    unfinished.retain(|table, gtid| {
+        let ended = complete.contains(gtid);
+        if ended && !sent.contains(table) {
+            items.push((table.clone(), Item::TransactionEnd));
+        }
+        !ended
+    });
+}
+
 fn stop(at: &LogPosition, what: &impl std::fmt::Display) -> CaptureError {
     CaptureError::Stop { at: at.clone(), what: what.to_string() }
 }
@@ -451,4 +474,25 @@ where
         .with_max_delay(Duration::from_secs(5))
         .with_max_times(8);
     backon::Retryable::retry(ask, backoff).sleep(tokio::time::sleep).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_told_the_end_of_a_transaction_unless_it_is_sent_changes() {
+        let gtid: Gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:5".parse().unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(|name| TableId::new("shop", name));
+        let other: Gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:6".parse().unwrap();
+        let mut unfinished =
+            BTreeMap::from([(a.clone(), gtid.clone()), (b.clone(), gtid.clone()), (c.clone(), other.clone())]);
+        let mut items = vec![(b, Item::Marker(Marker::SeedEnd))];
+        end_transactions(&mut unfinished, &GtidSet::default(), &mut items);
+        assert_eq!((unfinished.len(), items.len()), (3, 1));
+        let complete: GtidSet = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5".parse().unwrap();
+        end_transactions(&mut unfinished, &complete, &mut items);
+        assert_eq!(unfinished, BTreeMap::from([(c, other)]));
+        assert!(matches!(&items[1..], [(table, Item::TransactionEnd)] if *table == a));
+    }
 }

@@ -135,6 +135,11 @@ impl Supervisor {
                 if self.target.as_ref().is_some_and(|target| target.is_subset(&boundary.gtid_set)) {
                     self.hurry.send_replace(true);
                 }
+                // Capture goes on sending to a table that has stopped until it is told, and nobody commits that.
+                let stopped = |table: &TableId| {
+                    self.checkpoint.tables.get(table).is_some_and(|standing| standing.phase == Phase::Stopped)
+                };
+                let tables: Vec<TableId> = tables.into_iter().filter(|table| !stopped(table)).collect();
                 self.progress.published(number, boundary, &tables);
                 self.dirty = true;
             }
