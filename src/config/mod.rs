@@ -67,17 +67,13 @@ impl Config {
             }
             Err(error) => return Err(unreadable(file, error)),
         };
-        let folder = std::path::absolute(file).ok().and_then(|file| file.parent().map(Path::to_owned)).unwrap_or_default();
+        let folder =
+            std::path::absolute(file).ok().and_then(|file| file.parent().map(Path::to_owned)).unwrap_or_default();
         Self::parse(&file.display().to_string(), &text, &folder, environment)
     }
 
     /// [`Self::load`] of a text that stands in `folder` under `name`.
-    pub fn parse(
-        name: &str,
-        text: &str,
-        folder: &Path,
-        environment: &BTreeMap<String, String>,
-    ) -> Result<Self, Error> {
+    pub fn parse(name: &str, text: &str, folder: &Path, environment: &BTreeMap<String, String>) -> Result<Self, Error> {
         let document = Document::parse(name, text)?;
         let overrides = environment::overrides(environment);
         let mut config = environment::apply(&document, &overrides)?;
@@ -104,7 +100,10 @@ impl Config {
     /// The settings of `table`.
     pub fn table_settings(&self, table: &TableId) -> TableSettings {
         let rule = self.tables.iter().find(|rule| rule.name.as_ref() == Some(table));
-        rule.map_or_else(TableSettings::default, |rule| TableSettings { key: rule.key.clone(), zero_dates: rule.zero_dates })
+        rule.map_or_else(TableSettings::default, |rule| TableSettings {
+            key: rule.key.clone(),
+            zero_dates: rule.zero_dates,
+        })
     }
 
     /// Where rebuildable state lies on this machine's disk. By default beside the tables if those are on it too, so
@@ -126,11 +125,7 @@ impl Config {
 fn unreadable(file: &Path, error: std::io::Error) -> Error {
     let missing = error.kind() == std::io::ErrorKind::NotFound;
     let failed = Error::config("the configuration cannot be read").at(file.display().to_string()).because(error);
-    if missing {
-        failed.way_out("`weir init` writes one; `--config FILE` names another")
-    } else {
-        failed
-    }
+    if missing { failed.way_out("`weir init` writes one; `--config FILE` names another") } else { failed }
 }
 
 #[cfg(test)]

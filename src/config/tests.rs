@@ -222,7 +222,8 @@ fn no_password_is_ever_shown() {
     let config = with(&text, &[("WEIR_SOURCE_PASSWORD", "hunter2")]).unwrap();
     let shown = format!("{config:?} {} {:?}", config.source.url, config.source_options().unwrap());
     assert!(!shown.contains("hunter2"), "{shown}");
-    for wrong in ["[trace]\nurl = 5 hunter2", "[warehouse]\noptions = \"hunter2\"", "[apply]\nmemory_max = \"hunter2\""] {
+    for wrong in ["[trace]\nurl = 5 hunter2", "[warehouse]\noptions = \"hunter2\"", "[apply]\nmemory_max = \"hunter2\""]
+    {
         let rendered = refusal(&format!("{MINIMAL}{wrong}\n"), &[]);
         assert!(!rendered.contains("hunter2"), "{rendered}");
     }

@@ -156,9 +156,8 @@ fn place(table: &TableId, checkpoint: &Checkpoint, state: Option<&TableState>, e
 
 /// What every table that follows the stream holds.
 fn common_position(places: &[Place]) -> GtidSet {
-    let following = |place: &&Place| {
-        matches!(place.reach, Reach::All | Reach::Unknown | Reach::Behind(_) | Reach::Partial)
-    };
+    let following =
+        |place: &&Place| matches!(place.reach, Reach::All | Reach::Unknown | Reach::Behind(_) | Reach::Partial);
     let positions = places.iter().filter(following).map(|place| place.position.clone());
     positions.reduce(|common, other| common.difference(&common.difference(&other))).unwrap_or_default()
 }

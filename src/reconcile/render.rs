@@ -38,10 +38,7 @@ pub fn remarks(report: &Report) -> Vec<String> {
         for unbalanced in &table.unbalanced {
             let [earlier, later] = unbalanced.between;
             let (window, op, count) = (&unbalanced.window, unbalanced.op, unbalanced.count);
-            lines.push(format!(
-                "{}: {earlier} and {later} differ by {count} in window {window}, op {op}",
-                table.table
-            ));
+            lines.push(format!("{}: {earlier} and {later} differ by {count} in window {window}, op {op}", table.table));
         }
         lines.extend(table.notices.iter().map(|notice| format!("{}: {notice}", table.table)));
     }
@@ -60,8 +57,12 @@ pub fn markdown(report: &Report) -> String {
     for table in &report.tables {
         text.push_str(&row(&cells(table).iter().map(|cell| escape(cell)).collect::<Vec<_>>()));
     }
-    for (i, remark) in remarks(report).iter().enumerate() {
-        let _ = write!(text, "{}- {}\n", if i == 0 { "\n" } else { "" }, escape(remark));
+    let remarks = remarks(report);
+    if !remarks.is_empty() {
+        text.push('\n');
+    }
+    for remark in remarks {
+        let _ = writeln!(text, "- {}", escape(&remark));
     }
     text
 }

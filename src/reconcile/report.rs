@@ -247,8 +247,14 @@ mod tests {
 
     #[test]
     fn a_table_that_is_not_complete_is_never_balanced() {
-        let reaches =
-            [Reach::Unknown, Reach::Behind(2), Reach::Partial, Reach::Filling, Reach::NotSeeded, Reach::Stopped("no key".into())];
+        let reaches = [
+            Reach::Unknown,
+            Reach::Behind(2),
+            Reach::Partial,
+            Reach::Filling,
+            Reach::NotSeeded,
+            Reach::Stopped("no key".into()),
+        ];
         for reach in reaches {
             let report = report(facts(vec![(Reach::All, counts(0)), (reach.clone(), counts(0))]));
             assert_eq!(report.tables[0].verdict, Verdict::Balanced);

@@ -126,7 +126,7 @@ impl Loader {
 
     async fn describe(
         &self,
-        connection: &mut mysql_async::Conn,
+        connection: &mut weir_mysql::Conn,
         load: &Load,
     ) -> Result<TableDescription, SeedError> {
         let description = catalogue::describe(connection, &load.table).await?.ok_or(SeedError::Gone)?;
@@ -200,7 +200,7 @@ impl Loader {
     async fn read(
         &self,
         load: &Load,
-        connection: &mut mysql_async::Conn,
+        connection: &mut weir_mysql::Conn,
         range: &ChunkRange,
         opening: &ChunkOpening,
     ) -> Result<Option<StagedChunk>, SeedError> {
