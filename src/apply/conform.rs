@@ -1,5 +1,6 @@
 //! Batches of older or newer source schemas brought to the columns that the lake table has. Pure.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, new_null_array};
@@ -11,28 +12,41 @@ use super::reduce::{ChangeAt, order};
 
 /// The changes at `picks`, in that order, as rows of the lake table: its columns by name, NULL where a batch has none,
 /// then the order.
-pub fn lake_rows(
-    batches: &[ChangeBatch],
-    picks: &[ChangeAt],
-    lake: &TableSchema,
-) -> Result<RecordBatch, ArrowError> {
+pub fn lake_rows(batches: &[ChangeBatch], picks: &[ChangeAt], lake: &TableSchema) -> Result<RecordBatch, ArrowError> {
     let schema: SchemaRef = lake.lake_arrow();
     let indices: Vec<(usize, usize)> = picks.iter().map(|at| (at.batch as usize, at.row as usize)).collect();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
-    for (i, column) in lake.columns.iter().enumerate() {
-        let data_type = schema.field(i).data_type();
+    let places = places_of(batches, lake);
+    for (i, field) in schema.fields().iter().take(lake.columns.len()).enumerate() {
         let sources: Vec<ArrayRef> = batches
             .iter()
-            .map(|batch| match batch.schema.column_index(&column.name) {
+            .zip(&places)
+            .map(|(batch, places)| match places[i] {
                 Some(at) => batch.rows.column(at).clone(),
-                None => new_null_array(data_type, batch.len()),
+                None => new_null_array(field.data_type(), batch.len()),
             })
             .collect();
         let sources: Vec<_> = sources.iter().map(AsRef::as_ref).collect();
-        columns.push(if sources.is_empty() { new_null_array(data_type, 0) } else { interleave(&sources, &indices)? });
+        columns.push(match sources[..] {
+            [] => new_null_array(field.data_type(), 0),
+            _ => interleave(&sources, &indices)?,
+        });
     }
     let orders = picks.iter().map(|at| order(batches, *at));
     columns.push(Arc::new(orders.clone().map(|o| o.ts_ms).collect::<Int64Array>()));
     columns.push(Arc::new(orders.map(|o| o.seq).collect::<Int64Array>()));
     RecordBatch::try_new(schema, columns)
+}
+
+/// Of each batch where it has the lake table's columns. Batches in a row that share a schema share the answer.
+fn places_of(batches: &[ChangeBatch], lake: &TableSchema) -> Vec<Rc<[Option<usize>]>> {
+    let mut places: Vec<Rc<[Option<usize>]>> = Vec::with_capacity(batches.len());
+    for (b, batch) in batches.iter().enumerate() {
+        let same = b.checked_sub(1).filter(|last| Arc::ptr_eq(&batches[*last].schema, &batch.schema));
+        places.push(match same {
+            Some(last) => places[last].clone(),
+            None => lake.columns.iter().map(|column| batch.schema.column_index(&column.name)).collect(),
+        });
+    }
+    places
 }

@@ -24,7 +24,8 @@ use self::conform::lake_rows;
 use self::plan::{Known, StreamPlan};
 use self::reduce::reduce;
 use crate::table::{
-    CommitOutcome, Located, PartialTransaction, RowAddress, SeedProgress, StagedChunk, Table, TableChange, TableError, TableState,
+    CommitOutcome, Located, PartialTransaction, RowAddress, SeedProgress, StagedChunk, Table, TableChange, TableError,
+    TableState,
 };
 use crate::trace::{StageCount, Tally};
 use crate::transport::{Boundary, Changes, Delivery, Item, Marker, PublishNumber, Subscription};
@@ -114,15 +115,7 @@ impl<S: Subscription> Worker<S> {
         reports: mpsc::UnboundedSender<Report>,
         pace: Pace,
     ) -> Self {
-        Self {
-            table,
-            subscription,
-            desk,
-            reports,
-            pace,
-            pending: Pending::default(),
-            last_commit: None,
-        }
+        Self { table, subscription, desk, reports, pace, pending: Pending::default(), last_commit: None }
     }
 
     /// Runs until the subscription ends; what it has received by then is committed.
@@ -181,6 +174,14 @@ impl<S: Subscription> Worker<S> {
                 }
                 Ok(())
             }
+            Item::TransactionEnd => {
+                self.pending.partial_rows = 0;
+                self.pending.inside_publish = !last;
+                if last {
+                    self.pending.complete = Some((number, boundary));
+                }
+                Ok(())
+            }
             Item::Marker(marker) => {
                 // Capture sends markers in publishes of their own, so what is pending is complete.
                 self.commit_changes().await?;
@@ -195,18 +196,21 @@ impl<S: Subscription> Worker<S> {
         let pending = std::mem::take(&mut self.pending);
         let evolve = evolve_to_hold(self.table.schema(), pending.batches.iter().map(|b| &b.schema))?;
         let lake = evolve.clone().map_or_else(|| self.table.schema().clone(), Arc::new);
-        let key_names: Vec<String> = lake.key_names().into_iter().map(str::to_owned).collect();
-        let key_names: Vec<&str> = key_names.iter().map(String::as_str).collect();
+        // By the batch's own names of the key's columns: they may be spelled in another case than the lake's.
+        let keys_of = |batch: &ChangeBatch| RecordKeys::of(&batch.rows, &batch.schema.key_names());
         let keys: Vec<RecordKeys> = pending
             .batches
             .iter()
-            .map(|batch| RecordKeys::of(&batch.rows, &key_names))
+            .map(keys_of)
             .collect::<Result<_, _>>()
             .map_err(|error| WorkerError::Rows(error.to_string()))?;
         let StreamPlan { upserts, deletes, tally } = self.plan(&pending.batches, &keys).await?;
-        let rows = lake_rows(&pending.batches, &upserts, &lake).map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let row_keys = RecordKeys::of(&rows, &key_names).map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let mut state = state_at(self.table.state(), &boundary, (!pending.batches.is_empty()).then_some(pending.partial_rows));
+        let rows =
+            lake_rows(&pending.batches, &upserts, &lake).map_err(|error| WorkerError::Rows(error.to_string()))?;
+        let row_keys =
+            RecordKeys::of(&rows, &lake.key_names()).map_err(|error| WorkerError::Rows(error.to_string()))?;
+        let mut state =
+            state_at(self.table.state(), &boundary, (!pending.batches.is_empty()).then_some(pending.partial_rows));
         if let Some(newest) = pending.batches.iter().filter_map(|b| b.orders.last()).max() {
             raise_orders(&mut state, *newest);
         }
@@ -327,7 +331,12 @@ fn evolve_to_hold<'a>(
     sources: impl Iterator<Item = &'a Arc<TableSchema>>,
 ) -> Result<Option<TableSchema>, WorkerError> {
     let mut evolved: Option<TableSchema> = None;
+    let mut last: Option<&Arc<TableSchema>> = None;
     for source in sources {
+        // Thousands of batches share one schema.
+        if last.replace(source).is_some_and(|last| Arc::ptr_eq(last, source)) {
+            continue;
+        }
         let current = evolved.as_ref().unwrap_or(lake);
         match evolution(current, source) {
             Evolution::None => {}
@@ -382,10 +391,8 @@ mod tests {
     fn state(set: &str, partial: Option<(&str, u64)>) -> TableState {
         TableState {
             gtid_set: format!("{A}:{set}").parse().unwrap(),
-            partial: partial.map(|(gno, rows_done)| PartialTransaction {
-                gtid: format!("{A}:{gno}").parse().unwrap(),
-                rows_done,
-            }),
+            partial: partial
+                .map(|(gno, rows_done)| PartialTransaction { gtid: format!("{A}:{gno}").parse().unwrap(), rows_done }),
             ..TableState::default()
         }
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weir_model::{LogPosition, TableId, clock};
+use weir_model::{Gtid, GtidSet, LogPosition, TableId, clock};
 
 use self::event_time::event_time;
 use self::lane::{Lane, LaneStart, TransactionTime};
@@ -27,8 +27,8 @@ use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, T
 use self::resume::is_same_transaction;
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
-use crate::table::PartialTransaction;
 use crate::state::LastTransaction;
+use crate::table::PartialTransaction;
 use crate::transport::{Boundary, Item, Marker, Publish, PublishNumber, Publisher};
 
 /// Why capture ended.
@@ -75,7 +75,8 @@ struct Open {
     event_ms: i64,
     /// Every table already has it: it is only read for its end.
     skip: bool,
-    statement: Option<(String, String)>,
+    /// Statements in it, with their default databases.
+    statements: Vec<(String, String)>,
     has_rows: bool,
 }
 
@@ -90,6 +91,8 @@ pub struct Capture<P, R> {
     published: Boundary,
     /// Row changes sent of the published boundary's partial transaction, per table.
     published_partial: BTreeMap<TableId, u64>,
+    /// Tables that were sent a part of a transaction and not yet what ends it.
+    unfinished: BTreeMap<TableId, Gtid>,
     number: PublishNumber,
     server_uuid: String,
     verify: Option<LastTransaction>,
@@ -121,6 +124,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             position: start.clone(),
             published: start,
             published_partial: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
             number: PublishNumber::default(),
             server_uuid: String::new(),
             verify: None,
@@ -222,7 +226,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             tracing::warn!(gtid = %head.gtid, position = %at, "original commit timestamp lies in the future; the server's own time is used");
         }
         let skip = self.position.gtid_set.contains(&head.gtid);
-        self.open = Some(Open { event_ms: time.ms, head, skip, statement: None, has_rows: false });
+        self.open = Some(Open { event_ms: time.ms, head, skip, statements: Vec::new(), has_rows: false });
         Ok(())
     }
 
@@ -236,7 +240,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         let event_ms = open.event_ms;
         let table = TableId::new(&image.map.database, &image.map.table);
         if !self.lanes.contains_key(&table) {
-            self.meet(&table, at).await?;
+            self.meet(&table).await?;
         }
         let Some(Some(lane)) = self.lanes.get_mut(&table) else { return Ok(()) };
         if lane.holds(&gtid) {
@@ -257,14 +261,14 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     }
 
     /// A table that has no lane: register it if it is one of ours.
-    async fn meet(&mut self, table: &TableId, at: &LogPosition) -> Result<(), CaptureError> {
+    async fn meet(&mut self, table: &TableId) -> Result<(), CaptureError> {
         if !(self.settings.filter)(table) {
             self.lanes.insert(table.clone(), None);
             return Ok(());
         }
         let registration = retry_registrar(|| self.registrar.register(table, &self.position.gtid_set))
             .await
-            .map_err(|error| stop(at, &error))?;
+            .map_err(|error| lost(&error))?;
         match registration {
             Registration::Lane(start) => {
                 self.add_lane(table.clone(), *start);
@@ -280,19 +284,24 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
 
     fn note_statement(&mut self, database: String, sql: String, at: &LogPosition) -> Result<(), CaptureError> {
         let Some(open) = &mut self.open else { return Err(stop(at, &"a statement outside a transaction")) };
-        open.statement = Some((database, sql));
+        if !open.skip {
+            open.statements.push((database, sql));
+        }
         Ok(())
     }
 
     async fn commit(&mut self, end: LogPosition) -> Result<(), CaptureError> {
-        let Some(open) = self.open.take() else { return Err(stop(&end, &"a commit outside a transaction")) };
+        let Some(open) = &mut self.open else { return Err(stop(&end, &"a commit outside a transaction")) };
         if open.skip {
+            self.open = None;
             self.position.log = end;
             return self.release_chunks().await;
         }
-        if let Some((database, sql)) = &open.statement {
-            self.statement(database, sql, &open, &end).await?;
+        // While its statements take effect the transaction is still open: what is sent now is a part of it.
+        for (database, sql) in std::mem::take(&mut open.statements) {
+            self.statement(&database, &sql, &end).await?;
         }
+        let Some(open) = self.open.take() else { return Err(stop(&end, &"a commit outside a transaction")) };
         for lane in self.lanes.values_mut().flatten() {
             lane.end_transaction();
         }
@@ -306,8 +315,9 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         });
         self.position.partial = None;
         self.position.log = end;
-        self.pending_since.get_or_insert_with(Instant::now);
-        if self.pending_bytes >= BATCH_BYTES_MAX {
+        let since = *self.pending_since.get_or_insert_with(Instant::now);
+        // Under load there is always another event, so the timer alone would never come to its turn.
+        if self.pending_bytes >= BATCH_BYTES_MAX || since.elapsed() >= BATCH_DELAY_MAX {
             self.publish().await?;
         }
         self.release_chunks().await
@@ -324,7 +334,8 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             }
             Request::OpenChunk { table, reply } => {
                 let order0 = self.lane_order(&table);
-                let below = self.position.gtid_set.clone();
+                let held = self.lane(&table).map(Lane::held).cloned().unwrap_or_default();
+                let below = self.position.gtid_set.union(&held);
                 let generation = self.lane(&table).map_or(0, |lane| lane.generation());
                 let _ = reply.send(order0.map(|order0| ChunkOpening { order0, below, generation }));
             }
@@ -332,16 +343,12 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 self.waiting.push(chunk);
                 self.release_chunks().await?;
             }
+            Request::EndSeed { table } if self.lane(&table).is_none() => {}
             Request::EndSeed { table } => {
                 self.send_markers(vec![(table, Marker::SeedEnd)]).await?;
             }
             Request::Stop { table } => {
                 self.lanes.insert(table, None);
-            }
-            Request::Add { table } => {
-                self.lanes.remove(&table);
-                let at = self.position.log.clone();
-                self.meet(&table, &at).await?;
             }
         }
         Ok(())
@@ -381,6 +388,12 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 self.published_partial.insert(table.clone(), lane.rows_in_transaction());
             }
         }
+        // Nobody takes in what is sent to a table that has stopped.
+        self.unfinished.retain(|table, _| self.lanes.get(table).is_some_and(Option::is_some));
+        end_transactions(&mut self.unfinished, &self.position.gtid_set, &mut items);
+        if let Some(gtid) = partial {
+            self.unfinished.extend(self.published_partial.keys().map(|table| (table.clone(), gtid.clone())));
+        }
         self.pending_bytes = 0;
         self.pending_since = None;
         if items.is_empty() && self.position == self.published {
@@ -389,7 +402,11 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         self.number.0 += 1;
         let boundary = Arc::new(self.position.clone());
         let tables: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
-        self.tell(Told::Published { number: self.number, boundary: boundary.clone(), tables: tables.into_iter().collect() });
+        self.tell(Told::Published {
+            number: self.number,
+            boundary: boundary.clone(),
+            tables: tables.into_iter().collect(),
+        });
         self.publisher
             .publish(Publish { number: self.number, boundary, items })
             .await
@@ -425,8 +442,26 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     }
 }
 
+/// Tells the tables that hold back a part of a transaction in `complete` that it is whole, unless they are sent changes
+/// anyway, which say so themselves.
+fn end_transactions(unfinished: &mut BTreeMap<TableId, Gtid>, complete: &GtidSet, items: &mut Vec<(TableId, Item)>) {
+    let sent: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
+    unfinished.retain(|table, gtid| {
+        let ended = complete.contains(gtid);
+        if ended && !sent.contains(table) {
+            items.push((table.clone(), Item::TransactionEnd));
+        }
+        !ended
+    });
+}
+
 fn stop(at: &LogPosition, what: &impl std::fmt::Display) -> CaptureError {
     CaptureError::Stop { at: at.clone(), what: what.to_string() }
+}
+
+/// The registrar could not ask the source: as good as a lost connection, after which everything unsent is read again.
+fn lost(error: &request::RegisterError) -> CaptureError {
+    CaptureError::Source(SourceError::Retryable { why: error.to_string() })
 }
 
 async fn sleep_until(at: Option<Instant>) {
@@ -447,4 +482,25 @@ where
         .with_max_delay(Duration::from_secs(5))
         .with_max_times(8);
     backon::Retryable::retry(ask, backoff).sleep(tokio::time::sleep).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_told_the_end_of_a_transaction_unless_it_is_sent_changes() {
+        let gtid: Gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:5".parse().unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(|name| TableId::new("shop", name));
+        let other: Gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:6".parse().unwrap();
+        let mut unfinished =
+            BTreeMap::from([(a.clone(), gtid.clone()), (b.clone(), gtid.clone()), (c.clone(), other.clone())]);
+        let mut items = vec![(b, Item::Marker(Marker::SeedEnd))];
+        end_transactions(&mut unfinished, &GtidSet::default(), &mut items);
+        assert_eq!((unfinished.len(), items.len()), (3, 1));
+        let complete: GtidSet = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5".parse().unwrap();
+        end_transactions(&mut unfinished, &complete, &mut items);
+        assert_eq!(unfinished, BTreeMap::from([(c, other)]));
+        assert!(matches!(&items[1..], [(table, Item::TransactionEnd)] if *table == a));
+    }
 }

@@ -45,6 +45,8 @@ pub struct Publish {
 #[derive(Debug)]
 pub enum Item {
     Changes(Changes),
+    /// A transaction of which the table was sent a part has ended without further changes of it.
+    TransactionEnd,
     Marker(Marker),
 }
 

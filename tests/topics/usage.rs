@@ -44,7 +44,8 @@ fn wrong_arguments_are_refused_before_anything_is_read() {
 #[test]
 fn every_command_explains_itself() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["init", "check", "run", "snapshot", "status", "reconcile", "read", "table", "binlog", "completions"] {
+    for command in ["init", "check", "run", "snapshot", "status", "reconcile", "read", "table", "binlog", "completions"]
+    {
         let output = weir(folder.path(), &[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(String::from_utf8_lossy(&output.stdout).contains("--config"), "{command}");
