@@ -70,12 +70,13 @@ impl Cli {
         self.start_logging();
         let chosen = self.config;
         let config = || load(chosen.as_deref());
+        let config_to_act_on = || load_and_warn(chosen.as_deref());
         match self.command {
             Command::Init(init) => block_on(init.run(chosen.as_deref().unwrap_or(Path::new(CONFIG_DEFAULT)))),
             Command::Completions(completions) => completions.run(),
-            Command::Check(check) => block_on(check.run(&config()?)),
-            Command::Run(run) => block_on(run.run(&config()?)),
-            Command::Snapshot(snapshot) => block_on(snapshot.run(&config()?)),
+            Command::Check(check) => block_on(check.run(&config_to_act_on()?)),
+            Command::Run(run) => block_on(run.run(&config_to_act_on()?)),
+            Command::Snapshot(snapshot) => block_on(snapshot.run(&config_to_act_on()?)),
             Command::Status(status) => block_on(status.run(&config()?)),
             Command::Reconcile(reconcile) => block_on(reconcile.run(&config()?)),
             Command::Read(read) => block_on(read.run(&config()?)),
@@ -107,7 +108,12 @@ const CONFIG_DEFAULT: &str = "weir.toml";
 
 fn load(chosen: Option<&Path>) -> Result<Config, Error> {
     let environment = std::env::vars().collect();
-    let config = Config::load(chosen.unwrap_or(Path::new(CONFIG_DEFAULT)), chosen.is_none(), &environment)?;
+    Config::load(chosen.unwrap_or(Path::new(CONFIG_DEFAULT)), chosen.is_none(), &environment)
+}
+
+/// For the commands that act on the configuration as a whole: what in it has no effect is said.
+fn load_and_warn(chosen: Option<&Path>) -> Result<Config, Error> {
+    let config = load(chosen)?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
