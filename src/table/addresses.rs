@@ -84,6 +84,9 @@ impl AddressMap {
         self.len = 0;
         for shard in &mut self.shards {
             let slots = std::mem::take(shard).slots;
+            // As many slots as before: entries come in the order of their hashes, and in a smaller table that grows
+            // they would pile up at its end.
+            shard.slots = vec![EMPTY; slots.len()];
             let kept: Vec<Slot> = slots.into_iter().filter(|slot| !slot.is_empty() && keep(slot.address)).collect();
             self.len += kept.len();
             for slot in kept {

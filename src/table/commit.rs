@@ -276,7 +276,8 @@ impl Table {
     /// The commit is in: files and index follow.
     fn publish(&mut self, staged: Staged, version: i64) {
         let Staged { deaths, new_files, deletes, schema, state, clear, ends_load, vectors, .. } = staged;
-        if clear.is_some() || ends_load {
+        let any = !deaths.files.is_empty() || !deaths.rows.is_empty();
+        if any && (clear.is_some() || ends_load) {
             self.index.drop_rows(|address| deaths.covers(address));
         }
         for number in &deaths.files {
