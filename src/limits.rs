@@ -53,8 +53,6 @@ pub const SHIP_INTERVAL: Duration = Duration::from_secs(1);
 pub const CHUNKS_WAITING_MAX: usize = 12;
 /// Deletes that a table being loaded remembers; older ones make a chunk read again.
 pub const DELETES_REMEMBERED_MAX: usize = 2_000_000;
-/// Orders of rows that a table being loaded keeps in memory; 16 bytes each.
-pub const ORDERS_CACHED_MAX: usize = 2_000_000;
 /// A commit whose answer was lost is put again so often before the table stops.
 pub const AMBIGUOUS_COMMIT_TRIES: u32 = 5;
 /// However old they are, this many of the newest numbers of a state series stay.
@@ -71,3 +69,9 @@ pub const TRACE_BUSY_MAX: Duration = Duration::from_secs(10);
 pub const RECONCILE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Pause between two looks at the tables meanwhile.
 pub const RECONCILE_POLL: Duration = Duration::from_millis(200);
+/// Commits of a log read side by side: a store on the network answers each after some milliseconds.
+pub const COMMITS_READ_TOGETHER: usize = 16;
+/// Data files whose keys are read side by side when an index is rebuilt.
+pub const FILES_READ_TOGETHER: usize = 2;
+/// Rows whose orders a table keeps once it had to read them; 16 bytes each.
+pub const ORDERS_KEPT_MAX: usize = 2_000_000;

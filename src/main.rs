@@ -1,3 +1,16 @@
-//! The `weir` program.
+//! The `weir` program: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use weir::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("{}", error.render());
+            error.exit().into()
+        }
+    }
+}

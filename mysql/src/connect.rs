@@ -204,8 +204,11 @@ fn readable(file: String) -> Result<std::path::PathBuf, MysqlError> {
 /// Opens a connection whose session reads exactly: UTC, utf8mb4, REPEATABLE READ, no limits, no zero-date mode.
 ///
 /// # Errors
-/// [`MysqlError::Unreachable`] when no connection came about, [`MysqlError::AccessDenied`] when the server refuses us.
+/// [`MysqlError::Unreachable`] when no connection came about, [`MysqlError::Tls`] when its certificate will not do,
+/// [`MysqlError::AccessDenied`] when the server refuses us.
 pub async fn connect(options: &SourceOptions) -> Result<Conn, MysqlError> {
+    // Two providers of cryptography are linked, so rustls does not choose by itself; a second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let opts = options.opts()?;
     let unreachable = |detail: String| MysqlError::Unreachable { server: options.server(), detail };
     let mut conn = match tokio::time::timeout(options.connect_timeout, Conn::new(opts)).await {
@@ -266,7 +269,11 @@ pub async fn prepare_session(conn: &mut Conn) -> Result<(), MysqlError> {
 
 fn connect_error(options: &SourceOptions, error: &mysql_async::Error) -> MysqlError {
     let mysql_async::Error::Server(refusal) = error else {
-        return MysqlError::Unreachable { server: options.server(), detail: unreachable_detail(error) };
+        let server = options.server();
+        return match tls_detail(error) {
+            Some(detail) => MysqlError::Tls { server, detail },
+            None => MysqlError::Unreachable { server, detail: error.to_string() },
+        };
     };
     let way_out = match refusal.code {
         codes::ACCESS_DENIED | codes::SOCKET_ACCESS_DENIED => {
@@ -291,23 +298,21 @@ fn connect_error(options: &SourceOptions, error: &mysql_async::Error) -> MysqlEr
     }
 }
 
-fn unreachable_detail(error: &mysql_async::Error) -> String {
-    match error {
-        mysql_async::Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer) => {
-            "the url asks for TLS and the server offers none; leave ssl_mode out or switch TLS on in the server".into()
-        }
-        other => {
-            let text = other.to_string();
-            let way_out = if text.contains("not valid for") {
-                ". Name a host of the certificate by ssl_name=NAME, or encrypt without verifying: ssl_mode=required"
-            } else if text.contains("UnknownIssuer") {
-                ". Name the authority that signed it by ssl_ca=FILE, or encrypt without verifying: ssl_mode=required"
-            } else {
-                ""
-            };
-            format!("{text}{way_out}")
-        }
+/// What is wrong with TLS and the way out, if that is what stopped the connection.
+fn tls_detail(error: &mysql_async::Error) -> Option<String> {
+    if matches!(error, mysql_async::Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer)) {
+        return Some(
+            "the url asks for it and the server offers none; leave ssl_mode out or set the server up for it".into(),
+        );
     }
+    let text = error.to_string();
+    let problem = &text[text.find("invalid peer certificate")?..];
+    let way_out = if problem.contains("not valid for") {
+        "Name a host of the certificate by ssl_name=NAME"
+    } else {
+        "Name the authority that signed it by ssl_ca=FILE"
+    };
+    Some(format!("{problem}. {way_out}, or encrypt without verifying: ssl_mode=required"))
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ pub enum MysqlError {
     /// No connection came about. Worth trying again.
     #[error("no connection to {server}: {detail}")]
     Unreachable { server: String, detail: String },
+    /// The server's certificate or lack of TLS does not fit what the url asks for. Trying again is of no use.
+    #[error("TLS with {server}: {detail}")]
+    Tls { server: String, detail: String },
     /// The connection broke. Worth trying again on another one.
     #[error("the connection to the source broke while {doing}: {detail}")]
     Lost { doing: String, detail: String },

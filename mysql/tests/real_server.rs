@@ -107,8 +107,9 @@ async fn tls_connects_and_verifies_what_was_asked_for() {
     assert!(!cipher(url_as("auth_tls", secret, "ssl_mode=required")).await.unwrap().is_empty());
     assert!(cipher(url_as("auth_tls", secret, "")).await.is_err(), "an account that requires TLS");
     // The server signs its own certificate, which no built-in root vouches for.
-    let error = cipher(url_as("auth_tls", secret, "ssl_mode=verify_ca")).await.unwrap_err().to_string();
-    assert!(error.contains("ssl_ca=FILE"), "{error}");
+    let error = cipher(url_as("auth_tls", secret, "ssl_mode=verify_ca")).await.unwrap_err();
+    assert!(matches!(error, MysqlError::Tls { .. }) && !error.is_retryable(), "{error:?}");
+    assert!(error.to_string().contains("ssl_ca=FILE"), "{error}");
     let error = cipher(url_as("auth_tls", Some("sesame"), "ssl_mode=required")).await.unwrap_err();
     assert!(matches!(error, MysqlError::AccessDenied { .. }), "{error:?}");
 }

@@ -1,8 +1,8 @@
 //! Dividing a table into chunks of about equal size, without reading its rows.
 //!
-//! Two ways. A table whose key is one integer, and whose size the engine knows, is bisected by the optimizer's estimates:
-//! milliseconds, whatever its size. Any other is walked along its key's index, a jump of one chunk at a time. Both give
-//! boundaries only; that the ranges between them cover every row exactly once does not depend on how good they are.
+//! Two ways. A table whose key begins with an integer, and whose size the engine knows, is bisected by the optimizer's
+//! estimates: milliseconds, whatever its size. Any other is walked along its key's index, a jump of one chunk at a time,
+//! which reads the index once. Both give boundaries only; that the ranges between them cover every row exactly once does not depend on how good they are.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
@@ -54,7 +54,8 @@ pub async fn plan_chunks(
     };
     let rows = target.rows_per_chunk(table);
     let planner = Planner { table, index, within, rows };
-    let boundaries = if planner.can_bisect() { planner.bisect(conn).await? } else { planner.walk(conn).await? };
+    let boundaries =
+        if planner.can_bisect() { planner.bisect(conn).await? } else { planner.walk(conn, &ChunkRange::all()).await? };
     Ok(within.divide(boundaries))
 }
 
@@ -80,7 +81,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn can_bisect(&self) -> bool {
-        matches!(self.table.schema.key[..], [i] if self.table.schema.columns[i].ty.is_integer())
+        self.table.schema.columns[self.table.schema.key[0]].ty.is_integer()
             && self.table.approx_rows >= BISECT_FROM_CHUNKS.saturating_mul(self.rows)
     }
 
@@ -93,16 +94,16 @@ impl Planner<'_> {
     }
 
     /// `FROM table FORCE INDEX (…) [WHERE …]`: the index alone holds all that is asked for.
-    fn from_where(&self, conditions: &[String]) -> String {
+    fn tail_of_query(&self, conditions: &[String]) -> String {
         let conditions =
             if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         format!("FROM {} FORCE INDEX ({}){conditions}", self.table.table().quoted(), quote_identifier(self.index))
     }
 
-    /// Boundaries found by jumping along the index, `rows` entries at a time.
-    async fn walk(&self, conn: &mut Conn) -> Result<Vec<Vec<KeyValue>>, LoadError> {
+    /// Boundaries found by jumping along the index, `rows` entries at a time, through the keys in `span`.
+    async fn walk(&self, conn: &mut Conn, span: &ChunkRange) -> Result<Vec<Vec<KeyValue>>, LoadError> {
         let mut boundaries: Vec<Vec<KeyValue>> = Vec::new();
-        while let Some(boundary) = self.jump(conn, boundaries.last().map(Vec::as_slice)).await? {
+        while let Some(boundary) = self.jump(conn, span, boundaries.last().map(Vec::as_slice)).await? {
             boundaries.push(boundary);
         }
         Ok(boundaries)
@@ -110,21 +111,22 @@ impl Planner<'_> {
 
     /// The key that `rows` keys from `last` lead to. Asks for keys strictly above `last`, so every jump gets on, also
     /// where several rows share a key.
-    async fn jump(&self, conn: &mut Conn, last: Option<&[KeyValue]>) -> Result<Option<Vec<KeyValue>>, LoadError> {
+    async fn jump(
+        &self,
+        conn: &mut Conn,
+        span: &ChunkRange,
+        last: Option<&[KeyValue]>,
+    ) -> Result<Option<Vec<KeyValue>>, LoadError> {
         let mut conditions: Vec<String> = Vec::new();
-        let skip = match last {
-            Some(last) => {
-                conditions.push(compare(self.table, Side::Above, last)?);
-                conditions.extend(ChunkRange { from: None, to: self.within.to.clone() }.condition(self.table)?);
-                self.rows - 1
-            }
-            None => {
-                conditions.extend(self.within.condition(self.table)?);
-                self.rows
-            }
-        };
+        for range in [self.within, span] {
+            // What lies above `last` lies above every lower bound.
+            let from = range.from.clone().filter(|_| last.is_none());
+            conditions.extend(ChunkRange { from, to: range.to.clone() }.condition(self.table)?);
+        }
+        conditions.extend(last.map(|last| compare(self.table, Side::Above, last)).transpose()?);
+        let skip = self.rows - u64::from(last.is_some());
         let keys = self.key_list();
-        let sql = format!("SELECT {keys} {} ORDER BY {keys} LIMIT 1 OFFSET {skip}", self.from_where(&conditions));
+        let sql = format!("SELECT {keys} {} ORDER BY {keys} LIMIT 1 OFFSET {skip}", self.tail_of_query(&conditions));
         // The binary protocol, since text would round a FLOAT.
         let row: Option<Row> = conn.exec_first(sql, ()).await.map_err(|e| MysqlError::from_driver(self.doing(), &e))?;
         row.map(|row| self.key_of(&row)).transpose()
@@ -145,47 +147,68 @@ impl Planner<'_> {
             .collect()
     }
 
-    /// Boundaries found by halving the range of numbers until the optimizer estimates each part at a chunk or less.
+    /// Boundaries found by halving the range of the key's first number until the optimizer estimates each part at a chunk
+    /// or less. A single number that holds more rows than that is walked.
     async fn bisect(&self, conn: &mut Conn) -> Result<Vec<Vec<KeyValue>>, LoadError> {
         let Some(whole) = self.extent(conn).await? else {
             return Ok(Vec::new());
         };
+        let too_many = self.rows + self.rows / 2;
         let mut parts = Vec::new();
         let mut open = vec![whole];
         // The lower half is pushed last, so parts come out in ascending order.
         while let Some(span) = open.pop() {
             let rows = self.estimate(conn, span).await?;
-            if rows > self.rows + self.rows / 2 && span.first < span.last {
+            if rows > too_many && span.first < span.last {
                 let (lower, upper) = span.halves();
                 open.extend([upper, lower]);
             } else {
                 parts.push((span, rows));
             }
         }
-        Ok(join_small(&parts, self.rows).into_iter().map(|start| vec![key_value(start)]).collect())
+        let starts = join_small(&parts, self.rows);
+        let mut boundaries = Vec::new();
+        for (span, rows) in parts {
+            if starts.binary_search(&span.first).is_ok() {
+                boundaries.push(vec![key_value(span.first)]);
+            }
+            if rows > too_many && self.table.schema.key.len() > 1 {
+                boundaries.extend(self.walk(conn, &span.range()).await?);
+            }
+        }
+        Ok(boundaries)
     }
 
-    fn key_name(&self) -> String {
-        self.key_list()
+    /// The key's first column.
+    fn leading(&self) -> String {
+        quote_identifier(&self.table.schema.columns[self.table.schema.key[0]].name)
     }
 
-    /// The least and the greatest key inside the range.
+    /// The least and the greatest value of the key's first column inside the range.
     async fn extent(&self, conn: &mut Conn) -> Result<Option<Span>, LoadError> {
+        let first = self.end(conn, "ASC").await?;
+        let last = self.end(conn, "DESC").await?;
+        Ok(first.zip(last).map(|(first, last)| Span { first, last }))
+    }
+
+    /// The first row in key order, or the last one: one entry read off the index, where MIN under a condition may scan.
+    async fn end(&self, conn: &mut Conn, direction: &str) -> Result<Option<i128>, LoadError> {
         let conditions: Vec<String> = self.within.condition(self.table)?.into_iter().collect();
-        let key = self.key_name();
-        let sql = format!("SELECT MIN({key}), MAX({key}) {}", self.from_where(&conditions));
+        let order: Vec<String> =
+            self.table.schema.key_names().into_iter().map(|n| format!("{} {direction}", quote_identifier(n))).collect();
+        let source = self.tail_of_query(&conditions);
+        let sql = format!("SELECT {} {source} ORDER BY {} LIMIT 1", self.leading(), order.join(", "));
         let row: Option<Row> = conn.exec_first(sql, ()).await.map_err(|e| MysqlError::from_driver(self.doing(), &e))?;
-        let number = |at: usize| match row.as_ref()?.as_ref(at)? {
-            Value::Int(v) => Some(i128::from(*v)),
-            Value::UInt(v) => Some(i128::from(*v)),
+        Ok(row.and_then(|row| match row.as_ref(0) {
+            Some(Value::Int(v)) => Some(i128::from(*v)),
+            Some(Value::UInt(v)) => Some(i128::from(*v)),
             _ => None,
-        };
-        Ok(number(0).zip(number(1)).map(|(first, last)| Span { first, last }))
+        }))
     }
 
     /// Rows in `span` by the optimizer's dive into the index: two descents, no scan.
     async fn estimate(&self, conn: &mut Conn, span: Span) -> Result<u64, LoadError> {
-        let key = self.key_name();
+        let key = self.leading();
         let conditions = [format!("{key} >= {}", span.first), format!("{key} <= {}", span.last)];
         // 9.x explains as a tree unless told otherwise. FORCE INDEX would make the optimizer skip the dive and answer 1.
         let sql = format!(
@@ -212,6 +235,12 @@ struct Span {
 }
 
 impl Span {
+    /// The keys whose first column lies in the span. No number follows u64's greatest, so that end stays open.
+    fn range(self) -> ChunkRange {
+        let to = (self.last < i128::from(u64::MAX)).then(|| vec![key_value(self.last + 1)]);
+        ChunkRange { from: Some(vec![key_value(self.first)]), to }
+    }
+
     fn halves(self) -> (Self, Self) {
         let middle = self.first + (self.last - self.first) / 2;
         (Self { last: middle, ..self }, Self { first: middle + 1, ..self })

@@ -34,7 +34,7 @@ use crate::transport::{Boundary, Item, Marker, Publish, PublishNumber, Publisher
 /// Why capture ended.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// The connection is lost; go on from [`Capture::position`] with a new one.
+    /// The connection is lost; go on from [`Capture::published`] with a new one.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// What the stream says cannot be applied as it is; nobody else may go past it either.
@@ -142,7 +142,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     }
 
     /// Where to ask the source to go on from: everything published.
-    pub fn position(&self) -> &Boundary {
+    pub fn published(&self) -> &Boundary {
         &self.published
     }
 

@@ -1,1 +1,126 @@
+//! The command line: one file a subcommand. Arguments in, a library call, its result printed.
 //!
+//! What a program may want goes to stdout and nothing else does; logs and progress go to stderr.
+
+mod binlog;
+mod check;
+mod completions;
+mod init;
+mod output;
+mod read;
+mod reconcile;
+mod run;
+mod snapshot;
+mod status;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::error::{Error, Exit};
+
+/// Keeps lakehouse tables equal to a MySQL database, within seconds, and proves it.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version)]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", help = "The configuration file [default: weir.toml]")]
+    config: Option<PathBuf>,
+    /// How log lines look; they go to stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Log more; twice for everything.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Log only errors.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Init),
+    Check(check::Check),
+    Run(run::Run),
+    Snapshot(snapshot::Snapshot),
+    Status(status::Status),
+    Reconcile(reconcile::Reconcile),
+    Read(read::Read),
+    #[command(subcommand)]
+    Table(table::Table),
+    #[command(subcommand)]
+    Binlog(binlog::Binlog),
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Runs the command; says how it ended.
+    pub fn run(self) -> Result<Exit, Error> {
+        self.start_logging();
+        let chosen = self.config;
+        let config = || load(chosen.as_deref());
+        match self.command {
+            Command::Init(init) => block_on(init.run(chosen.as_deref().unwrap_or(Path::new(CONFIG_DEFAULT)))),
+            Command::Completions(completions) => completions.run(),
+            Command::Check(check) => block_on(check.run(&config()?)),
+            Command::Run(run) => block_on(run.run(&config()?)),
+            Command::Snapshot(snapshot) => block_on(snapshot.run(&config()?)),
+            Command::Status(status) => block_on(status.run(&config()?)),
+            Command::Reconcile(reconcile) => block_on(reconcile.run(&config()?)),
+            Command::Read(read) => block_on(read.run(&config()?)),
+            Command::Table(table) => block_on(table.run(&config()?)),
+            // Archived files need no configuration.
+            Command::Binlog(binlog) => block_on(binlog.run(config)),
+        }
+    }
+
+    fn start_logging(&self) {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => "error",
+            (false, 0) => "weir=info,snapshot_loader=info,warn",
+            (false, 1) => "weir=debug,weir_mysql=debug,snapshot_loader=debug,info",
+            (false, _) => "trace",
+        };
+        let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+        let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        match self.log_format {
+            LogFormat::Text => builder.with_ansi(colours).init(),
+            LogFormat::Json => builder.json().init(),
+        }
+    }
+}
+
+/// The configuration where none is named.
+const CONFIG_DEFAULT: &str = "weir.toml";
+
+fn load(chosen: Option<&Path>) -> Result<Config, Error> {
+    let environment = std::env::vars().collect();
+    let config = Config::load(chosen.unwrap_or(Path::new(CONFIG_DEFAULT)), chosen.is_none(), &environment)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+fn block_on<F: Future<Output = Result<Exit, Error>>>(future: F) -> Result<Exit, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::failed("the runtime could not be started").because(error))?;
+    let result = runtime.block_on(future);
+    // Blocking reads that nobody waits for any more must not hold the process.
+    runtime.shutdown_background();
+    result
+}

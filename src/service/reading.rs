@@ -64,7 +64,7 @@ impl Reading {
         let purged = server::purged_gtids(&mut connection).await.map_err(lost)?;
         let server_uuid = server::server_facts(&mut connection).await.map_err(lost)?.server_uuid;
         drop(connection);
-        let position = capture.position().clone();
+        let position = capture.published().clone();
         match resume(&position.gtid_set, &executed, &purged, position.last.as_ref()) {
             Ok(resume) => {
                 if position.last.is_some() && resume.verify.is_none() {
@@ -80,9 +80,9 @@ impl Reading {
                 tracing::info!(dir = %dir.display(), "the server has purged what is needed; reading archived files");
                 let files = FileSource::open(list_binlog_dir(dir)?)?;
                 capture.reconnected(&server_uuid, None);
-                let before = capture.position().gtid_set.clone();
+                let before = capture.published().gtid_set.clone();
                 let ended = run_ahead(files, capture, requests, stop).await?;
-                let after = &capture.position().gtid_set;
+                let after = &capture.published().gtid_set;
                 if ended == Ended::EndOfSource && !purged.is_subset(after) {
                     let missing = purged.difference(after);
                     let error = Discontinuity::Purged { missing };
@@ -97,7 +97,7 @@ impl Reading {
 }
 
 fn discontinuous<P: Publisher, R: Registrar>(capture: &Capture<P, R>, error: &Discontinuity) -> CaptureError {
-    CaptureError::Stop { at: capture.position().log.clone(), what: error.to_string() }
+    CaptureError::Stop { at: capture.published().log.clone(), what: error.to_string() }
 }
 
 /// Reads in a task of its own, so that the network and decoding overlap.

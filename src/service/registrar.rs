@@ -1,10 +1,11 @@
 //! Opens or creates the lake table of a source table, and starts its worker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use weir_model::schema::{Evolution, evolution};
 use weir_model::{GtidSet, TableId, TableSchema};
 use weir_mysql::{KeySource, MysqlError, SourceOptions, TableDescription, catalogue};
 
@@ -13,7 +14,7 @@ use crate::apply::{Pace, Report, Worker};
 use crate::capture::lane::LaneStart;
 use crate::capture::request::{RegisterError, Registrar, Registration};
 use crate::config::TableSettings;
-use crate::table::{SeedProgress, Table, TableError, TableFiles, TableState, Warehouse, Writer};
+use crate::table::{CommitOutcome, SeedProgress, Table, TableChange, TableError, TableFiles, TableState, Warehouse, Writer};
 use crate::transport::direct::Direct;
 
 /// What a load needs to know of a table that has been opened.
@@ -38,6 +39,8 @@ pub struct TableRegistrar {
     pub opened: Mutex<HashMap<TableId, Opened>>,
     /// Transaction sets of tables that are loaded from the beginning; the others' are in their commits.
     pub start_sets: BTreeMap<TableId, GtidSet>,
+    /// Tables that are loaded anew on demand: one whose columns the lake table cannot take becomes empty first.
+    pub reset: BTreeSet<TableId>,
 }
 
 impl TableRegistrar {
@@ -79,6 +82,22 @@ impl TableRegistrar {
     }
 }
 
+/// Empties a table that cannot take rows of `source` as it is, and gives it those columns, in one commit.
+async fn reset_if_unlike(lake: &mut Table, source: &TableSchema) -> Result<(), String> {
+    let Evolution::Refused(why) = evolution(lake.schema(), source) else { return Ok(()) };
+    let table = source.table.clone();
+    tracing::warn!(%table, why, "the lake table begins anew with the source's columns");
+    let mut state = lake.state().clone();
+    let at = state.order.assign(state.order.0.ts_ms);
+    state.greatest = vec![at];
+    let change = TableChange { clear: Some(at), evolve: Some(source.clone()), ..TableChange::to(state) };
+    match lake.commit(change).await {
+        Ok(CommitOutcome::Committed { .. }) => Ok(()),
+        Ok(CommitOutcome::Moved | CommitOutcome::Fenced { .. }) => Err("another writer is at work on the table".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 impl Registrar for TableRegistrar {
     async fn register(&self, table: &TableId, start: &GtidSet) -> Result<Registration, RegisterError> {
         let Some(description) = self.description(table).await.map_err(|error| RegisterError(error.to_string()))? else {
@@ -94,6 +113,11 @@ impl Registrar for TableRegistrar {
         };
         if let Some(set) = self.start_sets.get(table) {
             lake.restart_set(set.clone());
+        }
+        if self.reset.contains(table)
+            && let Err(error) = reset_if_unlike(&mut lake, &description.schema).await
+        {
+            return Ok(Registration::Refused(error));
         }
         let state = lake.state();
         let lane = LaneStart {

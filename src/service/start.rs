@@ -74,6 +74,11 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
     let mut checkpoints = CheckpointLog::new(warehouse.store().clone(), state.clone());
     let mut checkpoint = checkpoints.take_epoch().await?;
     let position = position(&mut checkpoint, &facts, options)?;
+    let patterns = config.patterns()?;
+    // A table that stopped and is gone, or is not ours any more, has nothing left to mend.
+    checkpoint.tables.retain(|table, standing| {
+        patterns.matches(table) && (standing.phase != Phase::Stopped || facts.tables.contains(table))
+    });
 
     let trace = Arc::new(SqliteTrace::open(&config.trace_path())?);
     let listed: Vec<TableId> = checkpoint.tables.keys().cloned().collect();
@@ -103,10 +108,10 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         },
         workers: Mutex::new(JoinSet::new()),
         opened: Mutex::new(HashMap::new()),
-        start_sets: fresh_sets(&checkpoint),
+        start_sets: start_sets(&checkpoint, &facts, &options.reseed),
+        reset: asked_tables(&facts, &options.reseed),
     });
 
-    let patterns = config.patterns()?;
     let mut capture = Capture::new(
         Settings {
             source: config.source.name.clone(),
@@ -161,14 +166,14 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         capture.add_lane(table, *lane);
     }
     for table in &captured {
-        begin_as_it_stands(&mut supervisor, &registrar, table, &options.reseed);
+        begin_as_it_stands(&mut supervisor, &registrar, table);
     }
     supervisor.write_checkpoint().await?;
 
     let stop_capture = CancellationToken::new();
     let capture_stopped = stop_capture.clone();
     let reading =
-        Reading { source, server_id: config.source.server_id(), binlog_dir: options.binlog_dir.clone() };
+        Reading { source, server_id: config.source.server_id.unwrap_or_else(crate::binlog::random_server_id), binlog_dir: options.binlog_dir.clone() };
     let capture = tokio::spawn(async move { reading.drive(capture, requests_inbox, capture_stopped).await });
     Ok(Incarnation { supervisor, capture, stop_capture, transport, registrar })
 }
@@ -224,16 +229,22 @@ fn position(checkpoint: &mut Checkpoint, facts: &SourceFacts, options: &RunOptio
     })
 }
 
-/// Sets of the tables that are loaded from the beginning: theirs are what the checkpoint says, not what they last
-/// committed.
-fn fresh_sets(checkpoint: &Checkpoint) -> BTreeMap<TableId, GtidSet> {
-    let fresh = |phase: Phase| phase == Phase::Filling { restart: true };
-    checkpoint
-        .tables
-        .iter()
-        .filter(|(_, standing)| fresh(standing.phase))
-        .map(|(table, standing)| (table.clone(), standing.start_set.clone()))
-        .collect()
+/// Tables that the caller wants loaded anew.
+fn asked_tables(facts: &SourceFacts, reseed: &Reseed) -> BTreeSet<TableId> {
+    match reseed {
+        Reseed::None => BTreeSet::new(),
+        Reseed::Tables(tables) => tables.iter().cloned().collect(),
+        Reseed::All => facts.tables.iter().cloned().collect(),
+    }
+}
+
+/// Transaction sets of the tables that are loaded from the beginning: theirs are not what they last committed. One that
+/// is loaded on demand begins at the present, so that it need not understand what came before.
+fn start_sets(checkpoint: &Checkpoint, facts: &SourceFacts, reseed: &Reseed) -> BTreeMap<TableId, GtidSet> {
+    let begun = checkpoint.tables.iter().filter(|(_, standing)| standing.phase == Phase::Filling { restart: true });
+    let begun = begun.map(|(table, standing)| (table.clone(), standing.start_set.clone()));
+    let asked = asked_tables(facts, reseed).into_iter().map(|table| (table, facts.executed.clone()));
+    begun.chain(asked).collect()
 }
 
 async fn register_all(
@@ -254,12 +265,8 @@ async fn register_all(
 }
 
 /// Goes on with a table from its phase: a table that is not listed or has stopped is loaded.
-fn begin_as_it_stands(supervisor: &mut Supervisor, registrar: &TableRegistrar, table: &TableId, reseed: &Reseed) {
-    let asked = match reseed {
-        Reseed::None => false,
-        Reseed::Tables(tables) => tables.contains(table),
-        Reseed::All => true,
-    };
+fn begin_as_it_stands(supervisor: &mut Supervisor, registrar: &TableRegistrar, table: &TableId) {
+    let asked = registrar.reset.contains(table);
     let phase = supervisor.checkpoint.tables.get(table).map(|standing| standing.phase);
     let half_filled = registrar.is_filling(table);
     match phase {

@@ -3,71 +3,49 @@
 //! Written by delta-rs; read here through Arrow's JSON, so that a checkpoint's rows become the same actions as a
 //! commit's lines.
 
-use bytes::Bytes;
+use deltalake_core::DeltaTableBuilder;
 use deltalake_core::protocol::checkpoints::create_checkpoint;
+use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use serde::Deserialize;
 use url::Url;
 
 use super::TableError;
 use super::delta::Action;
 use super::location::Warehouse;
-use super::log::{Log, Replay};
+use super::log::Replay;
 
-/// `_last_checkpoint` (Delta protocol, "Last Checkpoint File").
-#[derive(Debug, Deserialize)]
-struct LastCheckpoint {
-    version: i64,
-    /// Set for checkpoints in several files, which we neither write nor read.
-    #[serde(default)]
-    parts: Option<u32>,
-}
-
-/// Writes a checkpoint of the table's newest version.
+/// Writes a checkpoint of the newest version of the table in `folder`.
 ///
 /// # Errors
 /// When delta-rs cannot; the table is as good without it.
-pub async fn write(table: Url) -> Result<(), TableError> {
+pub(super) async fn write(warehouse: &Warehouse, folder: &Path) -> Result<(), TableError> {
     let failed = |error: deltalake_core::DeltaTableError| TableError::Checkpoint(error.to_string());
-    let table = deltalake_core::open_table(table).await.map_err(failed)?;
+    // The url only tells delta-rs the folder below the store's root; every byte goes through our store, so that what
+    // it writes is as durable as what we write.
+    let url = Url::parse(&format!("memory:///{folder}/")).map_err(|error| TableError::Checkpoint(error.to_string()))?;
+    let table = DeltaTableBuilder::from_url(url.clone())
+        .map_err(failed)?
+        .with_storage_backend(warehouse.store().clone(), url)
+        .load()
+        .await
+        .map_err(failed)?;
     create_checkpoint(&table, None).await.map_err(failed)
 }
 
-/// The table as the newest checkpoint at or below `wanted` has it; `None` without one that can be read: then the
-/// commits tell, or that they are missing.
-pub(super) async fn read_newest(warehouse: &Warehouse, log: &Log, wanted: i64) -> Option<Replay> {
-    let last = warehouse.get(&log.folder().clone().join("_last_checkpoint")).await.ok()?;
-    let last: LastCheckpoint = serde_json::from_slice(&last).ok()?;
-    if last.version > wanted || last.parts.is_some() {
-        return None;
-    }
-    let name = format!("{:020}.checkpoint.parquet", last.version);
-    let read = async { replay_of(warehouse.get(&log.folder().clone().join(name)).await?, last.version) };
-    match read.await {
-        Ok(replay) => Some(replay),
-        Err(error) => {
-            tracing::warn!(table = %log.table, version = last.version, %error, "the log's checkpoint cannot be read; every commit is");
-            None
-        }
-    }
-}
-
-/// The table that a checkpoint's rows describe.
-fn replay_of(checkpoint: Bytes, version: i64) -> Result<Replay, TableError> {
+/// The table as the checkpoint of `version` in the log's folder has it.
+pub(super) async fn read(warehouse: &Warehouse, log: &Path, version: i64) -> Result<Replay, TableError> {
+    let bytes = warehouse.get(&log.clone().join(format!("{version:020}.checkpoint.parquet"))).await?;
     let mut replay = Replay { version, ..Replay::default() };
-    for batch in ParquetRecordBatchReaderBuilder::try_new(checkpoint)?.build()? {
+    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
         let mut lines = arrow_json::LineDelimitedWriter::new(Vec::new());
         lines.write(&batch?)?;
         lines.finish()?;
         for line in lines.into_inner().split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            let action: Action =
-                serde_json::from_slice(line).map_err(|error| TableError::Damaged(error.to_string()))?;
+            let action: Action = serde_json::from_slice(line)
+                .map_err(|error| TableError::Damaged(format!("the checkpoint of version {version}: {error}")))?;
             // Tombstones say what is gone, which a fresh replay never had.
             replay.apply(Action { remove: None, ..action }, version);
         }
-    }
-    if replay.protocol.is_none() || replay.meta_data.is_none() {
-        return Err(TableError::Damaged("it lacks protocol or metaData".into()));
     }
     Ok(replay)
 }

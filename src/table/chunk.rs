@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
-use arrow_schema::Schema;
 use arrow_select::concat::concat_batches;
+use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use weir_model::{Order, RecordKeys, TableSchema, Window};
 
 use super::TableError;
 use super::location::Warehouse;
-use super::scan::read_columns;
-use super::writer::{FileWriter, data_file_name};
+use super::read::Folder;
+use super::writer::{EncodedFile, FileWriter};
 
 /// Where data files of one table go; cheap to clone, independent of the table's writer.
 #[derive(Debug, Clone)]
@@ -41,6 +41,7 @@ pub struct StagedChunk {
     files: TableFiles,
     pub(super) name: String,
     pub(super) size: usize,
+    pub(super) stats: String,
     pub(super) schema: Arc<TableSchema>,
     /// Record keys by row of the file.
     pub(super) keys: RecordKeys,
@@ -73,32 +74,29 @@ impl StagedChunk {
         self.order0
     }
 
-    /// The chunk with the columns' names as `lake` spells them: MySQL does not tell `Name` from `name`, and readers of
+    /// The chunk with its columns' names as `lake` spells them: MySQL does not tell `Name` from `name`, and readers of
     /// the lake do. Its file is written again if it must be.
     pub(super) async fn conform(self, lake: &TableSchema) -> Result<Self, TableError> {
         let mut schema = self.schema.as_ref().clone();
         for column in &mut schema.columns {
-            let found = lake.column_index(&column.name).map(|i| &lake.columns[i].name);
-            column.name.clone_from(found.ok_or_else(|| TableError::NoColumn {
-                table: lake.table.clone(),
-                column: column.name.clone(),
-            })?);
+            if let Some(i) = lake.column_index(&column.name) {
+                column.name.clone_from(&lake.columns[i].name);
+            }
         }
         if schema == *self.schema {
             return Ok(self);
         }
-        let bytes = self.files.warehouse.get(&self.files.folder.clone().join(self.name.as_str())).await?;
-        let arrow = schema.lake_arrow();
-        let mut writer = FileWriter::new(&schema, arrow.clone())?;
-        for batch in read_columns(bytes, &field_names(&self.schema.lake_arrow()))? {
-            writer.write(&RecordBatch::try_new(arrow.clone(), batch?.columns().to_vec())?)?;
+        let mut writer = FileWriter::new(&schema)?;
+        let folder = Folder { warehouse: self.files.warehouse.clone(), path: self.files.folder.clone() };
+        let mut rows = folder.rows(&self.name, self.size as u64).await?;
+        while let Some(batch) = rows.try_next().await? {
+            writer.write(&RecordBatch::try_new(schema.lake_arrow(), batch.columns().to_vec())?)?;
         }
-        let name = data_file_name();
-        let bytes = writer.finish()?;
+        let EncodedFile { name, bytes, stats } = writer.finish()?;
         let size = bytes.len();
         self.files.put(&name, bytes).await?;
         self.files.discard(&self.name).await;
-        Ok(Self { name, size, schema: Arc::new(schema), ..self })
+        Ok(Self { name, size, stats, schema: Arc::new(schema), ..self })
     }
 }
 
@@ -120,7 +118,7 @@ impl ChunkWriter {
         order0: Order,
         window: Window,
     ) -> Result<Self, TableError> {
-        let writer = FileWriter::new(&schema, schema.lake_arrow())?;
+        let writer = FileWriter::new(&schema)?;
         Ok(Self { files, schema, writer, key_columns: Vec::new(), order0, window })
     }
 
@@ -142,15 +140,10 @@ impl ChunkWriter {
         }
         let key_columns = concat_batches(&first.schema(), &self.key_columns)?;
         let keys = RecordKeys::of(&key_columns, &self.schema.key_names())?;
-        let name = data_file_name();
-        let bytes = self.writer.finish()?;
+        let EncodedFile { name, bytes, stats } = self.writer.finish()?;
         let size = bytes.len();
         self.files.put(&name, bytes).await?;
         let Self { files, schema, order0, window, .. } = self;
-        Ok(Some(StagedChunk { files, name, size, schema, keys, order0, window }))
+        Ok(Some(StagedChunk { files, name, size, stats, schema, keys, order0, window }))
     }
-}
-
-fn field_names(schema: &Schema) -> Vec<&str> {
-    schema.fields().iter().map(|field| field.name().as_str()).collect()
 }

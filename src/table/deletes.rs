@@ -1,5 +1,7 @@
 //! Deletion vectors: which rows of a data file are dead (Delta protocol, "Deletion Vector Format").
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use roaring::{RoaringBitmap, RoaringTreemap};
 use uuid::Uuid;
@@ -50,26 +52,33 @@ impl VectorFile {
     }
 }
 
-/// Reads the vector that `vector` describes from its file's bytes.
+/// Where a vector lies in its file: its size, its data and its checksum.
+pub fn range_of(vector: &DeletionVector, offset: usize) -> Range<u64> {
+    let offset = offset as u64;
+    offset..offset + 4 + vector.size_in_bytes as u64 + 4
+}
+
+/// Reads the vector that `vector` describes from the bytes of its range.
 ///
 /// # Errors
 /// When the bytes are not what the descriptor says: size, checksum, magic or cardinality differ.
-pub fn read_vector(vector: &DeletionVector, file: &[u8]) -> Result<RoaringBitmap, TableError> {
+pub fn read_vector(vector: &DeletionVector, bytes: &[u8]) -> Result<RoaringBitmap, TableError> {
     let broken = |what: &str| TableError::Damaged(format!("deletion vector {}: {what}", vector.path_or_inline_dv));
-    let (_, offset) = vector.file().ok_or_else(|| broken("it does not lie in a file of its own"))?;
     let size = vector.size_in_bytes as usize;
-    let data = file.get(offset + 4..offset + 4 + size).ok_or_else(|| broken("the file is too short"))?;
-    let crc = file.get(offset + 4 + size..offset + 8 + size).ok_or_else(|| broken("the file is too short"))?;
-    if file[offset..offset + 4] != (size as u32).to_be_bytes() {
+    if bytes.len() != size + 8 {
+        return Err(broken("the file is too short"));
+    }
+    let (data, crc) = bytes[4..].split_at(size);
+    if bytes[..4] != (size as u32).to_be_bytes() {
         return Err(broken("its size differs"));
     }
     if crc != crc32fast::hash(data).to_be_bytes() {
         return Err(broken("its checksum differs"));
     }
-    if data.get(..4) != Some(&MAGIC.to_le_bytes()[..]) {
+    let Some(treemap) = data.strip_prefix(&MAGIC.to_le_bytes()) else {
         return Err(broken("its magic number differs"));
-    }
-    let treemap = RoaringTreemap::deserialize_from(&data[4..]).map_err(|error| broken(&error.to_string()))?;
+    };
+    let treemap = RoaringTreemap::deserialize_from(treemap).map_err(|error| broken(&error.to_string()))?;
     let dead: RoaringBitmap = treemap
         .iter()
         .map(u32::try_from)
@@ -94,7 +103,8 @@ mod tests {
             let vectors: Vec<_> = sets.iter().map(|set| (file.push(&set.iter().collect()), set)).collect();
             let bytes = file.finish();
             for (vector, set) in vectors {
-                let dead = read_vector(&vector, &bytes).unwrap();
+                let range = range_of(&vector, vector.offset.unwrap() as usize);
+                let dead = read_vector(&vector, &bytes[range.start as usize..range.end as usize]).unwrap();
                 prop_assert!(dead.iter().eq(set.iter().copied()));
             }
         }
@@ -104,8 +114,13 @@ mod tests {
     fn a_flipped_bit_is_told() {
         let mut file = VectorFile::new(Uuid::from_u128(7));
         let vector = file.push(&[1, 5].into_iter().collect());
-        let mut bytes = file.finish().to_vec();
-        bytes[20] ^= 1;
-        assert!(matches!(read_vector(&vector, &bytes), Err(TableError::Damaged(_))));
+        let bytes = file.finish()[1..].to_vec();
+        assert_eq!(read_vector(&vector, &bytes).unwrap().len(), 2);
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            assert!(matches!(read_vector(&vector, &flipped), Err(TableError::Damaged(_))), "byte {at}");
+        }
+        assert!(matches!(read_vector(&vector, &bytes[..bytes.len() - 1]), Err(TableError::Damaged(_))));
     }
 }

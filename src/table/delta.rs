@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use weir_model::schema::{SEQ_COLUMN, TS_COLUMN};
 use weir_model::TableSchema;
+use weir_model::schema::{SEQ_COLUMN, TS_COLUMN};
 
 use super::record::CommitRecord;
 
@@ -37,6 +37,9 @@ pub struct CommitInfo {
     pub timestamp: i64,
     #[serde(default)]
     pub operation: String,
+    /// Nothing of ours; some readers of histories miss it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_parameters: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_info: Option<String>,
     /// Present in own commits.
@@ -55,12 +58,33 @@ pub struct Protocol {
     pub writer_features: Option<Vec<String>>,
 }
 
+const READER_FEATURES: [&str; 2] = ["deletionVectors", "timestampNtz"];
+
 impl Protocol {
     /// Reader 3, writer 7, deletion vectors and timestamps without zone; undeclared, some readers return deleted rows
     /// in silence, and any further reader feature is refused by others.
     pub fn ours() -> Self {
-        let features = || Some(vec!["deletionVectors".to_owned(), "timestampNtz".to_owned()]);
+        let features = || Some(READER_FEATURES.map(str::to_owned).to_vec());
         Self { min_reader_version: 3, min_writer_version: 7, reader_features: features(), writer_features: features() }
+    }
+
+    /// Whether this is what we wrote, in whatever order the features stand.
+    pub fn is_ours(&self) -> bool {
+        let sorted = |features: &Option<Vec<String>>| {
+            let mut features = features.clone().unwrap_or_default();
+            features.sort_unstable();
+            features
+        };
+        let ours = Self::ours();
+        (self.min_reader_version, self.min_writer_version) == (ours.min_reader_version, ours.min_writer_version)
+            && sorted(&self.reader_features) == sorted(&ours.reader_features)
+            && sorted(&self.writer_features) == sorted(&ours.writer_features)
+    }
+
+    /// Whether a reader that knows our features and no more reads the table rightly.
+    pub fn is_readable(&self) -> bool {
+        let known = |feature: &String| READER_FEATURES.contains(&feature.as_str());
+        self.min_reader_version == 1 || self.min_reader_version == 3 && self.reader_features.iter().flatten().all(known)
     }
 }
 
@@ -77,6 +101,16 @@ pub struct MetaData {
 }
 
 impl MetaData {
+    /// Whether its columns are those of a table of `schema`, whatever else someone has set.
+    pub fn has_columns_of(&self, schema: &TableSchema) -> bool {
+        let columns = |text: &str| -> Option<Vec<(Value, Value)>> {
+            let schema: Value = serde_json::from_str(text).ok()?;
+            let fields = schema.get("fields")?.as_array()?;
+            Some(fields.iter().map(|field| (field["name"].clone(), field["type"].clone())).collect())
+        };
+        columns(&self.schema_string) == columns(&schema_string(schema))
+    }
+
     /// A table of `schema`; `id` stays the same for the table's life.
     pub fn of(schema: &TableSchema, id: String, created_ms: i64) -> Self {
         let configuration = [
@@ -94,17 +128,6 @@ impl MetaData {
             configuration: configuration.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             created_time: Some(created_ms),
         }
-    }
-
-    /// Name and Delta type of each column.
-    pub fn columns(&self) -> Vec<(String, String)> {
-        let schema: Value = serde_json::from_str(&self.schema_string).unwrap_or_default();
-        let fields = schema.get("fields").and_then(Value::as_array).cloned().unwrap_or_default();
-        let text = |field: &Value, name: &str| match &field[name] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        fields.iter().map(|field| (text(field, "name"), text(field, "type"))).collect()
     }
 }
 
@@ -138,7 +161,7 @@ pub struct Add {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stats: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tags: Option<BTreeMap<String, String>>,
+    pub tags: Option<BTreeMap<String, Option<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_vector: Option<DeletionVector>,
 }
@@ -193,6 +216,15 @@ pub fn vector_file_name(uuid: Uuid) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_protocol_with_a_further_reader_feature_is_neither_ours_nor_readable() {
+        let mut protocol = Protocol::ours();
+        protocol.writer_features.as_mut().unwrap().reverse();
+        assert!(protocol.is_ours() && protocol.is_readable());
+        protocol.reader_features.as_mut().unwrap().push("columnMapping".into());
+        assert!(!protocol.is_ours() && !protocol.is_readable());
+    }
 
     #[test]
     fn a_descriptor_names_the_file_of_its_uuid() {

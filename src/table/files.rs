@@ -3,7 +3,8 @@
 use roaring::RoaringBitmap;
 
 use super::delta::{Add, DeletionVector, Remove};
-use super::writer::{FileOrders, statistics};
+use super::statistics::with_dead_rows;
+use super::writer::FileOrders;
 
 /// A data file and which of its rows are dead.
 #[derive(Debug, Clone)]
@@ -35,7 +36,7 @@ impl DataFile {
     /// The action that puts it back with another vector.
     pub fn with_vector(&self, vector: DeletionVector) -> Add {
         Add {
-            stats: Some(statistics(u64::from(self.rows), false)),
+            stats: Some(with_dead_rows(self.add.stats.as_deref(), u64::from(self.rows))),
             deletion_vector: Some(vector),
             ..self.add.clone()
         }

@@ -4,11 +4,11 @@ use serde::Serialize;
 use weir_model::TableId;
 
 use super::TableError;
-use super::delta::MetaData;
+use super::delta::{Action, Add, MetaData};
 use super::location::Warehouse;
 use super::log::Log;
 use super::record::{CommitRecord, TableState};
-use super::writer::rows_of_entry;
+use super::statistics::rows_of;
 
 /// One version of a table.
 #[derive(Debug)]
@@ -20,7 +20,8 @@ pub struct Commit {
     pub record: Option<CommitRecord>,
 }
 
-/// Every commit above `after`, or all, ascending.
+/// Every commit above `after`, or all, ascending. Cleaning the log never passes what has been shipped, so the version
+/// behind `after` is missing only if it has not been written.
 pub async fn commits_since(
     warehouse: &Warehouse,
     table: &TableId,
@@ -28,12 +29,30 @@ pub async fn commits_since(
 ) -> Result<Vec<Commit>, TableError> {
     let log = Log::new(warehouse, table);
     let mut commits = Vec::new();
-    for version in log.versions().await?.into_iter().filter(|version| after.is_none_or(|after| *version > after)) {
-        let info = log.commit_info(version).await?;
-        let at_ms = info.as_ref().map_or(0, |info| info.timestamp);
-        commits.push(Commit { version, at_ms, record: info.and_then(|info| info.weir) });
+    match after {
+        // One look for the next version, rather than a list of all: this is asked again and again.
+        Some(after) => {
+            let mut version = after + 1;
+            while let Some(actions) = log.read_if_there(version).await? {
+                commits.push(Commit::of(version, actions));
+                version += 1;
+            }
+        }
+        None => {
+            for version in log.versions().await?.commits {
+                commits.push(Commit::of(version, log.read(version).await?));
+            }
+        }
     }
     Ok(commits)
+}
+
+impl Commit {
+    fn of(version: i64, actions: Vec<Action>) -> Self {
+        let info = actions.into_iter().find_map(|action| action.commit_info);
+        let at_ms = info.as_ref().map_or(0, |info| info.timestamp);
+        Self { version, at_ms, record: info.and_then(|info| info.weir) }
+    }
 }
 
 /// A table in numbers.
@@ -57,9 +76,9 @@ pub struct TableFigures {
 /// The table at its newest version; `None` if there is none.
 pub async fn figures(warehouse: &Warehouse, table: &TableId) -> Result<Option<TableFigures>, TableError> {
     let Some(replay) = Log::new(warehouse, table).replay(None).await? else { return Ok(None) };
-    let dead = |add: &super::delta::Add| add.deletion_vector.as_ref().map_or(0, |vector| vector.cardinality as u64);
+    let dead = |add: &Add| add.deletion_vector.as_ref().map_or(0, |vector| vector.cardinality as u64);
     let rows_dead: u64 = replay.files.values().map(dead).sum();
-    let rows_all: u64 = replay.files.values().filter_map(rows_of_entry).sum();
+    let rows_all: u64 = replay.files.values().filter_map(|add| rows_of(add.stats.as_deref())).sum();
     Ok(Some(TableFigures {
         table: table.clone(),
         version: replay.version,
@@ -67,7 +86,17 @@ pub async fn figures(warehouse: &Warehouse, table: &TableId) -> Result<Option<Ta
         rows: rows_all.saturating_sub(rows_dead),
         rows_dead,
         bytes: replay.files.values().map(|add| add.size as u64).sum(),
-        columns: replay.meta_data.as_ref().map(MetaData::columns).unwrap_or_default(),
+        columns: replay.meta_data.as_ref().map(columns).unwrap_or_default(),
         state: replay.own.map(|(_, record)| record.state),
     }))
+}
+
+fn columns(meta_data: &MetaData) -> Vec<(String, String)> {
+    let schema: serde_json::Value = serde_json::from_str(&meta_data.schema_string).unwrap_or_default();
+    let fields = schema.get("fields").and_then(|fields| fields.as_array()).cloned().unwrap_or_default();
+    let text = |field: &serde_json::Value, name: &str| match &field[name] {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    fields.iter().map(|field| (text(field, "name"), text(field, "type"))).collect()
 }

@@ -6,6 +6,7 @@ use foldhash::fast::RandomState;
 use weir_model::key::KeyRef;
 use weir_model::{Order, RecordKey};
 
+use super::addresses::AddressMap;
 use crate::limits::DELETES_REMEMBERED_MAX;
 
 /// A row by its data file (numbered within one [`super::Table`]) and its place in it.
@@ -27,8 +28,8 @@ pub enum Located {
 /// Live rows, and the deletes that a chunk under way could still lose to.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// Keys of a single integer column: 16 bytes an entry.
-    ints: HashMap<i64, RowAddress, RandomState>,
+    /// Keys of a single integer column.
+    ints: AddressMap,
     bytes: HashMap<Box<[u8]>, RowAddress, RandomState>,
     deletes: HashMap<RecordKey, Order, RandomState>,
     by_order: BTreeMap<Order, RecordKey>,
@@ -41,6 +42,10 @@ impl Index {
         Self { floor, ..Self::default() }
     }
 
+    pub fn len(&self) -> usize {
+        self.ints.len() + self.bytes.len()
+    }
+
     /// The order at and below which deletes are forgotten.
     pub fn floor(&self) -> Order {
         self.floor
@@ -49,7 +54,7 @@ impl Index {
     #[inline]
     pub fn live(&self, key: KeyRef<'_>) -> Option<RowAddress> {
         match key {
-            KeyRef::Int(value) => self.ints.get(&value).copied(),
+            KeyRef::Int(value) => self.ints.get(value),
             KeyRef::Bytes(bytes) => self.bytes.get(bytes).copied(),
         }
     }
@@ -80,7 +85,7 @@ impl Index {
     /// The key has no row from here on. The delete is remembered if `remember` and it is above the floor.
     pub fn delete(&mut self, key: &RecordKey, order: Order, remember: bool) {
         match key {
-            RecordKey::Int(value) => self.ints.remove(value),
+            RecordKey::Int(value) => self.ints.remove(*value),
             RecordKey::Bytes(bytes) => self.bytes.remove(bytes),
         };
         if remember && order > self.floor {
@@ -111,8 +116,16 @@ impl Index {
 
     /// Drops the rows for which `gone` holds.
     pub fn drop_rows(&mut self, mut gone: impl FnMut(RowAddress) -> bool) {
-        self.ints.retain(|_, address| !gone(*address));
+        self.ints.retain(|address| !gone(address));
         self.bytes.retain(|_, address| !gone(*address));
+    }
+
+    /// Bytes in memory, roughly.
+    pub fn bytes(&self) -> usize {
+        let entry = size_of::<(Box<[u8]>, RowAddress)>() + 1;
+        let heap: usize = self.bytes.keys().map(|key| key.len().next_multiple_of(16)).sum();
+        let deletes = self.deletes.len() * 2 * size_of::<(RecordKey, Order)>();
+        self.ints.bytes() + self.bytes.capacity() * entry + heap + deletes
     }
 }
 

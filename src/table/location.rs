@@ -1,29 +1,29 @@
-//! Where tables lie: the warehouse's object store, the names of folders in it, and writing so that it lasts.
+//! Where tables lie: the warehouse's object store and the names of folders in it.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use url::Url;
 use uuid::Uuid;
 use weir_model::TableId;
 
 use super::TableError;
+use super::durable::DurableFolder;
+use super::log::commit_name;
 
 /// The root of all tables.
 #[derive(Debug, Clone)]
 pub struct Warehouse {
     store: Arc<dyn ObjectStore>,
     url: Url,
-    /// The folder on local disk; there, writing is followed by fsync.
-    folder: Option<PathBuf>,
 }
+
+/// Our own state, beside the databases.
+const STATE_FOLDER: &str = "_weir";
 
 /// What became of a put-if-absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,20 +45,18 @@ impl Warehouse {
         if let Some(name) = options.keys().next() {
             return Err(TableError::warehouse(url, format!("a local folder takes no options, but `{name}` is set")));
         }
-        let folder =
-            parsed.to_file_path().map_err(|()| TableError::warehouse(url, "not an absolute path".into()))?;
-        std::fs::create_dir_all(&folder).map_err(|error| TableError::warehouse(url, error.to_string()))?;
-        let store = LocalFileSystem::new_with_prefix(&folder)
-            .map_err(|error| TableError::warehouse(url, error.to_string()))?;
-        Ok(Self { store: Arc::new(store), url: parsed, folder: Some(folder) })
+        let folder = parsed.to_file_path().map_err(|()| TableError::warehouse(url, "not an absolute path".into()))?;
+        let store = DurableFolder::open(&folder).map_err(|error| TableError::warehouse(url, error.to_string()))?;
+        Ok(Self { store: Arc::new(store), url: parsed })
     }
 
     /// A warehouse in any store, for tests that inject faults.
     #[cfg(test)]
     pub(crate) fn in_store(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, url: Url::parse("memory:///").expect("a constant"), folder: None }
+        Self { store, url: Url::parse("memory:///").expect("a constant") }
     }
 
+    /// What is put here is durable when the put returns.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
@@ -69,20 +67,24 @@ impl Warehouse {
 
     /// Writes and removes a small object.
     pub async fn probe_writable(&self) -> Result<(), TableError> {
-        let path = Path::from(format!("_weir/probe-{}", Uuid::new_v4()));
+        let path = Path::from(format!("{STATE_FOLDER}/probe-{}", Uuid::new_v4()));
         let written = self.put(&path, Bytes::from_static(b"weir")).await;
         let removed = if written.is_ok() { self.store.delete(&path).await.map_err(TableError::from) } else { Ok(()) };
         written.and(removed).map_err(|error| TableError::warehouse(self.url.as_str(), error.to_string()))
     }
 
-    /// The folder of a table: `<database>/<table>`, escaped.
+    /// The folder of a table: `<database>/<table>`, escaped. A database named as our state's folder is escaped once more.
     pub fn table_path(&self, table: &TableId) -> Path {
-        Path::from(format!("{}/{}", escape(&table.database), escape(&table.table)))
+        let database = match &*table.database {
+            STATE_FOLDER => "_x5fweir".to_owned(),
+            name => escape(name),
+        };
+        Path::from(format!("{database}/{}", escape(&table.table)))
     }
 
     /// The folder of our own state for a source: `_weir/<source>`.
     pub fn state_path(&self, source: &str) -> Path {
-        Path::from(format!("_weir/{}", escape(source)))
+        Path::from(format!("{STATE_FOLDER}/{}", escape(source)))
     }
 
     /// Every table in the warehouse, whoever wrote it.
@@ -92,7 +94,11 @@ impl Warehouse {
             let Some(database_name) = database.filename().and_then(unescape) else { continue };
             for table in self.store.list_with_delimiter(Some(&database)).await?.common_prefixes {
                 let Some(table_name) = table.filename().and_then(unescape) else { continue };
-                if self.exists(&table.clone().join("_delta_log").join(super::log::commit_name(0))).await? {
+                let log = table.clone().join("_delta_log");
+                // The first commit may have been cleaned away once a checkpoint stands for it.
+                if self.exists(&log.clone().join(commit_name(0))).await?
+                    || self.exists(&log.join("_last_checkpoint")).await?
+                {
                     tables.push(TableId::new(&database_name, &table_name));
                 }
             }
@@ -128,69 +134,18 @@ impl Warehouse {
 
     /// Writes an object that nothing names yet; durable when it returns.
     pub async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), TableError> {
-        match &self.folder {
-            Some(folder) => {
-                let file = folder.join(path.as_ref());
-                blocking(move || write_durably(&file, &bytes, Place::Replace)).await?;
-            }
-            None => {
-                self.store.put(path, PutPayload::from(bytes)).await?;
-            }
-        }
+        self.store.put(path, PutPayload::from(bytes)).await?;
         Ok(())
     }
 
     /// Writes an object only if none has its name; durable before it is visible.
     pub async fn put_if_absent(&self, path: &Path, bytes: Bytes) -> Result<Put, TableError> {
-        let result = match &self.folder {
-            Some(folder) => {
-                let file = folder.join(path.as_ref());
-                return match blocking(move || write_durably(&file, &bytes, Place::IfAbsent)).await {
-                    Ok(()) => Ok(Put::Done),
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Put::Taken),
-                    Err(error) => Err(error.into()),
-                };
-            }
-            None => {
-                let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-                self.store.put_opts(path, PutPayload::from(bytes), options).await
-            }
-        };
-        match result {
+        match self.store.put_opts(path, PutPayload::from(bytes), PutMode::Create.into()).await {
             Ok(_) => Ok(Put::Done),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Taken),
             Err(error) => Err(error.into()),
         }
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
-}
-
-#[derive(Clone, Copy)]
-enum Place {
-    Replace,
-    IfAbsent,
-}
-
-/// Temporary file, fsync, then its name: a crash leaves either nothing or all of it. The folder is synced last.
-fn write_durably(file: &FilePath, bytes: &[u8], place: Place) -> std::io::Result<()> {
-    let folder = file.parent().ok_or_else(|| std::io::Error::other("an object needs a folder"))?;
-    std::fs::create_dir_all(folder)?;
-    let mut temporary = tempfile::Builder::new().prefix("._weir_").tempfile_in(folder)?;
-    temporary.write_all(bytes)?;
-    temporary.as_file().sync_all()?;
-    // Temporary files are private; the lake's readers run as other users.
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    temporary.as_file().set_permissions(permissions)?;
-    match place {
-        Place::Replace => temporary.persist(file).map_err(|error| error.error)?,
-        Place::IfAbsent => temporary.persist_noclobber(file).map_err(|error| error.error)?,
-    };
-    std::fs::File::open(folder)?.sync_all()
 }
 
 /// Each byte outside `[A-Za-z0-9_-]` as `_xHH`, and a literal `_x` as `_x5fx`: some reader stumbles over anything else.
@@ -209,7 +164,7 @@ fn escape(name: &str) -> String {
 
 /// The name that was escaped; `None` for a folder that is not one of ours, `_weir` in particular.
 fn unescape(folder: &str) -> Option<String> {
-    if folder == "_weir" {
+    if folder == STATE_FOLDER {
         return None;
     }
     let mut bytes = Vec::with_capacity(folder.len());
@@ -241,10 +196,18 @@ mod tests {
         assert_eq!(escape("a_x20"), "a_x5fx20");
     }
 
+    #[test]
+    fn a_database_named_as_our_folder_lies_beside_it() {
+        let warehouse = Warehouse::in_store(Arc::new(object_store::memory::InMemory::new()));
+        let path = warehouse.table_path(&TableId::new("_weir", "t"));
+        assert_eq!(path.as_ref(), "_x5fweir/t");
+        assert_eq!(unescape("_x5fweir").as_deref(), Some("_weir"));
+    }
+
     proptest! {
         #[test]
         fn escaping_is_undone(name in "[ -~éß日]{1,12}") {
-            prop_assume!(name != "_weir");
+            prop_assume!(name != STATE_FOLDER);
             let folder = escape(&name);
             prop_assert!(folder.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
             prop_assert_eq!(unescape(&folder), Some(name));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use weir_model::TableId;
 
@@ -11,17 +12,25 @@ use super::checkpoint;
 use super::delta::{Action, Add, CommitInfo, MetaData, Protocol};
 use super::location::{Put, Warehouse};
 use super::record::CommitRecord;
+use crate::limits::COMMITS_READ_TOGETHER;
 
 /// File name of version `version`.
 pub fn commit_name(version: i64) -> String {
     format!("{version:020}.json")
 }
 
+/// Numbers of what a log holds, ascending.
+#[derive(Debug, Default)]
+pub struct Versions {
+    pub commits: Vec<i64>,
+    pub checkpoints: Vec<i64>,
+}
+
 /// The log of one table.
 #[derive(Debug, Clone)]
 pub struct Log {
     warehouse: Warehouse,
-    pub table: TableId,
+    table: TableId,
     folder: Path,
 }
 
@@ -33,12 +42,8 @@ pub struct Replay {
     pub files: BTreeMap<String, Add>,
     pub meta_data: Option<MetaData>,
     pub protocol: Option<Protocol>,
-    /// Newest version of each application.
-    pub txns: BTreeMap<String, i64>,
     /// Newest own commit and its version.
     pub own: Option<(i64, CommitRecord)>,
-    /// Versions after the newest own commit were written by others.
-    pub foreign_since: bool,
 }
 
 impl Log {
@@ -47,25 +52,37 @@ impl Log {
         Self { warehouse: warehouse.clone(), table: table.clone(), folder }
     }
 
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// Versions that are there as commits, ascending.
-    pub async fn versions(&self) -> Result<Vec<i64>, TableError> {
-        let names = self.warehouse.list(&self.folder).await?;
-        let mut versions: Vec<i64> = names
-            .iter()
-            .filter_map(|(name, _)| name.strip_suffix(".json").filter(|stem| stem.len() == 20)?.parse().ok())
-            .collect();
-        versions.sort_unstable();
+    /// What is in the log's folder.
+    pub async fn versions(&self) -> Result<Versions, TableError> {
+        let mut versions = Versions::default();
+        for (name, _) in self.warehouse.list(&self.folder).await? {
+            let number = |suffix: &str| name.strip_suffix(suffix).filter(|stem| stem.len() == 20)?.parse().ok();
+            if let Some(version) = number(".json") {
+                versions.commits.push(version);
+            } else if let Some(version) = number(".checkpoint.parquet") {
+                versions.checkpoints.push(version);
+            }
+        }
+        versions.commits.sort_unstable();
+        versions.checkpoints.sort_unstable();
         Ok(versions)
     }
 
     /// The actions of one version.
     pub async fn read(&self, version: i64) -> Result<Vec<Action>, TableError> {
-        let bytes = self.warehouse.get(&self.folder.clone().join(commit_name(version))).await?;
-        parse(&bytes).map_err(|error| {
+        self.read_if_there(version)
+            .await?
+            .ok_or_else(|| TableError::Damaged(format!("version {version} of {} is missing from its log", self.table)))
+    }
+
+    /// The actions of one version; `None` if it has not been written, or is cleaned away.
+    pub async fn read_if_there(&self, version: i64) -> Result<Option<Vec<Action>>, TableError> {
+        let bytes = match self.warehouse.get(&self.folder.clone().join(commit_name(version))).await {
+            Ok(bytes) => bytes,
+            Err(TableError::Store(object_store::Error::NotFound { .. })) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        parse(&bytes).map(Some).map_err(|error| {
             TableError::Damaged(format!("version {version} of {} is not a Delta commit: {error}", self.table))
         })
     }
@@ -73,19 +90,18 @@ impl Log {
     /// The table at `version`, or at its newest; `None` if there is no table.
     pub async fn replay(&self, version: Option<i64>) -> Result<Option<Replay>, TableError> {
         let versions = self.versions().await?;
-        let Some(newest) = versions.last().copied() else { return Ok(None) };
+        let Some(newest) = versions.commits.last().copied() else { return Ok(None) };
         let wanted = version.unwrap_or(newest);
         if wanted > newest || wanted < 0 {
             return Err(TableError::NoVersion { table: self.table.clone(), wanted, newest });
         }
-        let from = checkpoint::read_newest(&self.warehouse, self, wanted).await;
-        let first = from.as_ref().map_or(0, |checkpoint| checkpoint.version + 1);
-        let mut replay = from.unwrap_or_default();
-        for version in first..=wanted {
-            if versions.binary_search(&version).is_err() {
-                return Err(TableError::Damaged(format!("version {version} of {} is missing from its log", self.table)));
-            }
-            for action in self.read(version).await? {
+        let mut replay = self.newest_checkpoint(&versions, wanted).await?.unwrap_or_default();
+        let first = if replay.protocol.is_some() { replay.version + 1 } else { 0 };
+        let mut commits = futures::stream::iter(first..=wanted)
+            .map(|version| async move { Ok::<_, TableError>((version, self.read(version).await?)) })
+            .buffered(COMMITS_READ_TOGETHER);
+        while let Some((version, actions)) = commits.try_next().await? {
+            for action in actions {
                 replay.apply(action, version);
             }
             replay.version = version;
@@ -93,15 +109,30 @@ impl Log {
         if replay.own.is_none() {
             replay.own = self.newest_record(replay.version).await?;
         }
-        replay.foreign_since = replay.own.as_ref().is_none_or(|(own, _)| *own < replay.version);
         Ok(Some(replay))
+    }
+
+    /// The table as the newest readable checkpoint at or below `wanted` has it. A torn one costs time, not the table:
+    /// the commits before it are there.
+    async fn newest_checkpoint(&self, versions: &Versions, wanted: i64) -> Result<Option<Replay>, TableError> {
+        for version in versions.checkpoints.iter().rev().filter(|version| **version <= wanted) {
+            match checkpoint::read(&self.warehouse, &self.folder, *version).await {
+                Ok(replay) if replay.protocol.is_some() => return Ok(Some(replay)),
+                Ok(_) => tracing::warn!(table = %self.table, version, "a checkpoint of the log is not whole"),
+                Err(TableError::Store(error)) => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(table = %self.table, version, %error, "a checkpoint of the log cannot be read");
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The newest own commit at or below `from`: a checkpoint does not hold it.
     async fn newest_record(&self, from: i64) -> Result<Option<(i64, CommitRecord)>, TableError> {
         for version in (0..=from).rev() {
-            let record = self.read(version).await?.into_iter().find_map(|a| a.commit_info).and_then(|info| info.weir);
-            if let Some(record) = record {
+            let Some(actions) = self.read_if_there(version).await? else { break };
+            if let Some(record) = actions.into_iter().find_map(|a| a.commit_info).and_then(|info| info.weir) {
                 return Ok(Some((version, record)));
             }
         }
@@ -145,7 +176,8 @@ impl Replay {
         }
         if let Some(remove) = action.remove {
             // A changed vector is a remove and an add of one path, in either order.
-            let replaced = self.files.get(&remove.path).is_some_and(|add| add.deletion_vector != remove.deletion_vector);
+            let replaced =
+                self.files.get(&remove.path).is_some_and(|add| add.deletion_vector != remove.deletion_vector);
             if !replaced {
                 self.files.remove(&remove.path);
             }
@@ -156,11 +188,77 @@ impl Replay {
         if let Some(protocol) = action.protocol {
             self.protocol = Some(protocol);
         }
-        if let Some(txn) = action.txn {
-            self.txns.insert(txn.app_id, txn.version);
-        }
         if let Some(record) = action.commit_info.and_then(|info| info.weir) {
             self.own = Some((version, record));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::delta::{DeletionVector, Remove};
+    use super::*;
+
+    fn vector(cardinality: i64) -> DeletionVector {
+        DeletionVector {
+            storage_type: "u".into(),
+            path_or_inline_dv: "vBn[lx{q8@P<9BNH/isA".into(),
+            offset: Some(1),
+            size_in_bytes: 36,
+            cardinality,
+        }
+    }
+
+    fn entry(deletion_vector: Option<DeletionVector>) -> Add {
+        Add {
+            path: "a.parquet".into(),
+            partition_values: BTreeMap::new(),
+            size: 1,
+            modification_time: 0,
+            data_change: true,
+            stats: None,
+            tags: None,
+            deletion_vector,
+        }
+    }
+
+    fn removal(deletion_vector: Option<DeletionVector>) -> Remove {
+        Remove {
+            path: "a.parquet".into(),
+            deletion_timestamp: None,
+            data_change: true,
+            extended_file_metadata: None,
+            partition_values: None,
+            size: None,
+            deletion_vector,
+        }
+    }
+
+    fn add(deletion_vector: Option<DeletionVector>) -> Action {
+        Action { add: Some(entry(deletion_vector)), ..Action::default() }
+    }
+
+    fn remove(deletion_vector: Option<DeletionVector>) -> Action {
+        Action { remove: Some(removal(deletion_vector)), ..Action::default() }
+    }
+
+    #[test]
+    fn a_changed_vector_leaves_the_file_whichever_action_stands_first() {
+        for actions in [[remove(None), add(Some(vector(1)))], [add(Some(vector(1))), remove(None)]] {
+            let mut replay = Replay::default();
+            replay.apply(add(None), 0);
+            for action in actions {
+                replay.apply(action, 1);
+            }
+            assert_eq!(replay.files["a.parquet"].deletion_vector, Some(vector(1)));
+        }
+    }
+
+    #[test]
+    fn a_removed_file_is_gone_with_its_vector() {
+        let mut replay = Replay::default();
+        replay.apply(add(Some(vector(2))), 0);
+        replay.apply(remove(Some(vector(2))), 1);
+        assert!(replay.files.is_empty());
     }
 }

@@ -9,12 +9,14 @@
 //! [`index`], [`files`], [`stage`](self) and `commit`, the protocol; [`chunk`] for loads, [`scan`] and [`history`] for
 //! readers. A [`Table`] has one writer; readers need only the [`Warehouse`].
 
+mod addresses;
 mod change;
 mod checkpoint;
 mod chunk;
 mod commit;
 mod deletes;
 mod delta;
+mod durable;
 mod files;
 pub mod history;
 mod index;
@@ -22,9 +24,11 @@ mod location;
 mod log;
 mod open;
 mod orders;
+mod read;
 mod record;
 mod scan;
 mod stage;
+mod statistics;
 mod writer;
 
 #[cfg(test)]
@@ -48,6 +52,8 @@ use self::files::DataFile;
 use self::index::Index;
 use self::log::Log;
 use self::orders::OrderCache;
+use self::read::Folder;
+use crate::error::{Error, Kind};
 
 /// Why a table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +70,13 @@ pub enum TableError {
     #[error("damaged: {0}")]
     Damaged(String),
     /// A rule about durable state would be broken by the write, or is by what was read.
-    #[error("{table} at version {version}: {rule}; nothing was written. Re-seed it with `weir snapshot --table {table}`")]
+    #[error(
+        "{table} at version {version}: {rule}; nothing was written. Re-seed it with `weir snapshot --table {table}`"
+    )]
     Rule { table: TableId, version: i64, rule: String },
+    /// A service of a greater epoch has written the table.
+    #[error("{table} was written by an instance of a greater epoch ({epoch}, ours is {ours}), which has taken over")]
+    Fenced { table: TableId, epoch: u64, ours: u64 },
     #[error("the table was written by source `{theirs}`, not by `{ours}`; two sources cannot share a table")]
     OtherSource { ours: String, theirs: String },
     #[error("checkpoint of the log: {0}")]
@@ -88,9 +99,10 @@ impl TableError {
     }
 }
 
-impl From<TableError> for crate::error::Error {
+impl From<TableError> for Error {
     fn from(error: TableError) -> Self {
-        Self::failed(error.to_string()).because(error)
+        let kind = if matches!(error, TableError::Fenced { .. }) { Kind::Fenced } else { Kind::Failed };
+        Self::new(kind, error.to_string()).because(error)
     }
 }
 
@@ -107,7 +119,7 @@ pub struct Writer {
 #[derive(Debug)]
 pub struct Table {
     warehouse: Warehouse,
-    folder: Path,
+    path: Path,
     log: Log,
     writer: Writer,
     schema: Arc<TableSchema>,
@@ -146,7 +158,28 @@ impl Table {
 
     /// Where chunks of a load are written.
     pub fn files(&self) -> TableFiles {
-        TableFiles { warehouse: self.warehouse.clone(), folder: self.folder.clone() }
+        TableFiles { warehouse: self.warehouse.clone(), folder: self.path.clone() }
+    }
+
+    /// What is read of the table's own folder.
+    fn folder(&self) -> Folder {
+        Folder { warehouse: self.warehouse.clone(), path: self.path.clone() }
+    }
+
+    fn rule(&self, rule: &str) -> TableError {
+        TableError::Rule { table: self.schema.table.clone(), version: self.version, rule: rule.to_owned() }
+    }
+
+    /// Files, live rows and bytes of the table's present version.
+    pub fn figures(&self) -> (u64, u64, u64) {
+        let rows = self.files.values().map(DataFile::live_rows).sum();
+        let bytes = self.files.values().map(|file| file.add.size as u64).sum();
+        (self.files.len() as u64, rows, bytes)
+    }
+
+    /// Keys in the index and the bytes that they take, roughly.
+    pub fn index_figures(&self) -> (usize, usize) {
+        (self.index.len(), self.index.bytes())
     }
 
     pub fn locate(&self, key: KeyRef<'_>) -> Located {

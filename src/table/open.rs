@@ -3,23 +3,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
+use roaring::RoaringBitmap;
 use uuid::Uuid;
 use weir_model::{Order, RecordKeys, TableId, TableSchema, clock};
 
-use super::delta::{MetaData, Protocol};
+use super::commit::Settled;
+use super::delta::{Action, Add, MetaData, Protocol};
 use super::files::DataFile;
 use super::index::{Index, RowAddress};
 use super::log::{Log, Replay, serialise};
 use super::orders::OrderCache;
+use super::read::Folder;
 use super::record::{CommitRecord, TableState};
-use super::scan::{VectorReader, read_columns};
-use super::writer::{orders_of_entry, rows_of_entry};
+use super::statistics::rows_of;
+use super::writer::orders_of_entry;
 use super::{Table, TableError, Warehouse, Writer};
+use crate::limits::FILES_READ_TOGETHER;
 
 impl Table {
     /// Opens the table for writing; `None` if there is none.
     ///
-    /// Reads the key columns of every live file. Deletes of earlier incarnations are forgotten: the floor is the
+    /// Reads the key columns of every file. Deletes of earlier incarnations are forgotten: the floor is the
     /// greatest order committed.
     pub async fn open(warehouse: &Warehouse, id: &TableId, writer: Writer) -> Result<Option<Self>, TableError> {
         let log = Log::new(warehouse, id);
@@ -29,18 +34,21 @@ impl Table {
         if record.source != writer.source {
             return Err(TableError::OtherSource { ours: writer.source, theirs: record.source });
         }
-        if replay.protocol.as_ref() != Some(&Protocol::ours()) {
+        if record.state.epoch > writer.epoch {
+            return Err(TableError::Fenced { table: id.clone(), epoch: record.state.epoch, ours: writer.epoch });
+        }
+        if !replay.protocol.as_ref().is_some_and(Protocol::is_ours) {
             return Err(rule("its protocol was changed by someone else"));
         }
         let meta_data = replay.meta_data.clone().ok_or_else(|| rule("it has no metaData action"))?;
         let schema = record.state.schema.clone().ok_or_else(|| rule("its record does not say its columns"))?;
-        if meta_data.columns() != MetaData::of(&schema, String::new(), 0).columns() {
+        if !meta_data.has_columns_of(&schema) {
             return Err(rule("its columns were changed by someone else"));
         }
         let floor = record.state.greatest.iter().copied().max().unwrap_or(Order::MIN);
         let mut table = Self {
             warehouse: warehouse.clone(),
-            folder: warehouse.table_path(id),
+            path: warehouse.table_path(id),
             log,
             writer,
             schema: Arc::new(schema),
@@ -52,7 +60,7 @@ impl Table {
             index: Index::new(floor),
             order_cache: OrderCache::default(),
         };
-        table.rebuild(&replay).await?;
+        table.rebuild(replay).await?;
         Ok(Some(table))
     }
 
@@ -72,7 +80,7 @@ impl Table {
         let log = Log::new(warehouse, &schema.table);
         let table = Self {
             warehouse: warehouse.clone(),
-            folder: warehouse.table_path(&schema.table),
+            path: warehouse.table_path(&schema.table),
             log,
             writer,
             schema: Arc::new(schema.clone()),
@@ -92,11 +100,11 @@ impl Table {
         };
         let commit_id = record.commit_id.clone();
         let mut actions = table.frame("CREATE TABLE", record, at_ms);
-        actions.push(super::delta::Action { protocol: Some(Protocol::ours()), ..Default::default() });
-        actions.push(super::delta::Action { meta_data: Some(table.meta_data(schema)), ..Default::default() });
+        actions.push(Action { protocol: Some(Protocol::ours()), ..Action::default() });
+        actions.push(Action { meta_data: Some(table.meta_data(schema)), ..Action::default() });
         match table.settle(0, serialise(&actions), &commit_id).await? {
-            None => Ok(table),
-            Some(_) => Err(TableError::Rule {
+            Settled::Ours => Ok(table),
+            Settled::Theirs(_) | Settled::Unread => Err(TableError::Rule {
                 table: schema.table.clone(),
                 version: 0,
                 rule: "someone else has just created it".into(),
@@ -110,41 +118,70 @@ impl Table {
     }
 
     /// Fills files and index from what the log says is live.
-    async fn rebuild(&mut self, replay: &Replay) -> Result<(), TableError> {
-        let key_names: Vec<String> = self.schema.key_names().into_iter().map(str::to_owned).collect();
-        let key_names: Vec<&str> = key_names.iter().map(String::as_str).collect();
-        let warehouse = self.warehouse.clone();
-        let mut vectors = VectorReader::new(&warehouse, self.folder.clone());
-        for add in replay.files.values() {
-            let dead = vectors.dead_rows(add).await?;
-            let bytes = self.warehouse.get(&self.folder.clone().join(add.path.as_str())).await?;
-            let number = self.next_file;
-            self.next_file += 1;
-            let mut row = 0_u32;
-            for batch in read_columns(bytes, &key_names)? {
-                let keys = RecordKeys::of(&batch?, &key_names)?;
-                for i in 0..keys.len() {
-                    if !dead.contains(row)
-                        && let Some(other) = self.index.put(keys.get(i), RowAddress { file: number, row })
-                    {
-                        return Err(TableError::Damaged(format!(
-                            "{} has two live rows of one key: row {row} of {} and row {} of {}",
-                            self.schema.table,
-                            add.path,
-                            other.row,
-                            self.files.get(&other.file).map_or(add.path.as_str(), |file| file.add.path.as_str()),
-                        )));
-                    }
-                    row += 1;
-                }
-            }
-            if rows_of_entry(add).is_some_and(|rows| rows != u64::from(row)) {
-                return Err(TableError::Damaged(format!("{} does not hold the rows its entry says", add.path)));
-            }
-            let file =
-                DataFile { add: add.clone(), rows: row, dead, orders: orders_of_entry(add) };
-            self.files.insert(number, file);
+    async fn rebuild(&mut self, replay: Replay) -> Result<(), TableError> {
+        let key_names: Arc<[String]> = self.schema.key_names().into_iter().map(str::to_owned).collect();
+        let folder = self.folder();
+        let mut reads = futures::stream::iter(replay.files.into_values())
+            .map(|add| {
+                let (folder, key_names) = (folder.clone(), key_names.clone());
+                // A task of its own: keys are decoded beside the filling of the index.
+                let read = tokio::spawn(async move { LiveKeys::read(&folder, add, &key_names).await });
+                async move { read.await.map_err(|error| TableError::Disk(error.into()))? }
+            })
+            .buffered(FILES_READ_TOGETHER);
+        while let Some(read) = reads.try_next().await? {
+            self.take_in(read)?;
         }
         Ok(())
+    }
+
+    /// Takes a file and its live keys into the index.
+    fn take_in(&mut self, read: LiveKeys) -> Result<(), TableError> {
+        let LiveKeys { add, dead, keys } = read;
+        let number = self.next_file;
+        self.next_file += 1;
+        let mut row = 0_u32;
+        for batch in &keys {
+            for i in 0..batch.len() {
+                if !dead.contains(row)
+                    && let Some(other) = self.index.put(batch.get(i), RowAddress { file: number, row })
+                {
+                    let other_file = self.files.get(&other.file).map_or(&add.path, |file| &file.add.path);
+                    return Err(TableError::Damaged(format!(
+                        "{} has two live rows of one key: row {row} of {} and row {} of {other_file}",
+                        self.schema.table, add.path, other.row,
+                    )));
+                }
+                row += 1;
+            }
+        }
+        let entry = rows_of(add.stats.as_deref()).is_none_or(|rows| rows == u64::from(row));
+        if !entry || dead.max().is_some_and(|dead| dead >= row) {
+            return Err(TableError::Damaged(format!("{} does not hold the rows its entry says", add.path)));
+        }
+        let orders = orders_of_entry(&add);
+        self.files.insert(number, DataFile { add, rows: row, dead, orders });
+        Ok(())
+    }
+}
+
+/// What the index needs of a file.
+struct LiveKeys {
+    add: Add,
+    dead: RoaringBitmap,
+    /// Keys of all rows, the dead ones included, batch by batch.
+    keys: Vec<RecordKeys>,
+}
+
+impl LiveKeys {
+    async fn read(folder: &Folder, add: Add, key_names: &[String]) -> Result<Self, TableError> {
+        let dead = folder.dead_rows(&add).await?;
+        let names: Vec<&str> = key_names.iter().map(String::as_str).collect();
+        let mut batches = folder.columns(&add, &names).await?;
+        let mut keys = Vec::new();
+        while let Some(batch) = batches.try_next().await? {
+            keys.push(RecordKeys::of(&batch, &names)?);
+        }
+        Ok(Self { add, dead, keys })
     }
 }

@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use weir_model::Order;
-use weir_model::schema::{SEQ_COLUMN, TS_COLUMN};
 
 use super::index::RowAddress;
-use super::scan::{orders_of_batch, read_columns};
 use super::writer::FileOrders;
 use super::{Table, TableError};
-use crate::limits::ORDERS_CACHED_MAX;
+use crate::limits::ORDERS_KEPT_MAX;
 
 /// Orders of the rows of one file.
 #[derive(Debug, Clone)]
@@ -25,7 +23,7 @@ impl RowOrders {
     pub(super) fn get(&self, row: u32) -> Order {
         match self {
             Self::All(order) => *order,
-            Self::Each(orders) => orders.get(row as usize).copied().unwrap_or(Order::MIN),
+            Self::Each(orders) => orders[row as usize],
         }
     }
 }
@@ -39,7 +37,7 @@ pub(super) struct OrderCache {
 
 impl OrderCache {
     fn insert(&mut self, file: u32, orders: Arc<[Order]>) {
-        if self.rows + orders.len() > ORDERS_CACHED_MAX {
+        if self.rows + orders.len() > ORDERS_KEPT_MAX {
             self.clear();
         }
         self.rows += orders.len();
@@ -84,10 +82,9 @@ impl Table {
         if let Some(orders) = self.order_cache.files.get(&number) {
             return Ok(RowOrders::Each(orders.clone()));
         }
-        let bytes = self.warehouse.get(&self.folder.clone().join(file.add.path.as_str())).await?;
-        let mut orders = Vec::with_capacity(file.rows as usize);
-        for batch in read_columns(bytes, &[TS_COLUMN, SEQ_COLUMN])? {
-            orders.extend(orders_of_batch(&batch?));
+        let orders = self.folder().orders(&file.add).await?;
+        if orders.len() != file.rows as usize {
+            return Err(TableError::Damaged(format!("{} does not hold the rows its entry says", file.add.path)));
         }
         if let Some(file) = self.files.get_mut(&number)
             && file.orders == FileOrders::UNKNOWN

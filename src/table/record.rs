@@ -73,8 +73,7 @@ pub fn may_follow(before: &TableState, after: &TableState) -> Result<(), &'stati
     if after.order < before.order {
         return Err("the order state fell");
     }
-    let fell = after.greatest.iter().zip(&before.greatest).any(|(after, before)| after < before);
-    if fell || after.greatest.len() < before.greatest.len() {
+    if after.greatest.len() < before.greatest.len() || after.greatest.iter().zip(&before.greatest).any(|(a, b)| a < b) {
         return Err("a bucket's greatest order fell");
     }
     if !before.gtid_set.is_subset(&after.gtid_set) {

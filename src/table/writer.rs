@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
-use serde_json::json;
 use uuid::Uuid;
 use weir_model::schema::{SEQ_COLUMN, TS_COLUMN};
 use weir_model::{ColumnType, Order, TableSchema};
 
 use super::TableError;
 use super::delta::Add;
+use super::statistics::Statistics;
 
 /// What is known of the orders of a file's rows without reading them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,35 +46,39 @@ const LEAST_TAG: &str = "weir.least";
 const GREATEST_TAG: &str = "weir.greatest";
 const BUCKET_TAG: &str = "weir.bucket";
 
-/// Name for a new data file.
-pub fn data_file_name() -> String {
-    format!("part-{}.parquet", Uuid::new_v4())
-}
-
 /// Writes one data file in memory; bounded by the batches it is given.
 pub struct FileWriter {
     writer: ArrowWriter<Vec<u8>>,
-    rows: u64,
+    statistics: Statistics,
+}
+
+/// A data file that has not been put.
+#[derive(Debug)]
+pub struct EncodedFile {
+    pub name: String,
+    pub bytes: Bytes,
+    pub stats: String,
 }
 
 impl FileWriter {
-    /// A file with the columns of `arrow`, which are those of `schema` and our own.
-    pub fn new(schema: &TableSchema, arrow: SchemaRef) -> Result<Self, TableError> {
-        let writer = ArrowWriter::try_new(Vec::new(), arrow, Some(properties(schema)))?;
-        Ok(Self { writer, rows: 0 })
+    /// A file with the columns of `schema` and our own.
+    pub fn new(schema: &TableSchema) -> Result<Self, TableError> {
+        let writer = ArrowWriter::try_new(Vec::new(), schema.lake_arrow(), Some(properties(schema)))?;
+        Ok(Self { writer, statistics: Statistics::new(schema) })
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
-        self.rows += batch.num_rows() as u64;
+        self.statistics.add(batch);
         Ok(self.writer.write(batch)?)
     }
 
     pub fn rows(&self) -> u64 {
-        self.rows
+        self.statistics.rows()
     }
 
-    pub fn finish(self) -> Result<Bytes, TableError> {
-        Ok(self.writer.into_inner()?.into())
+    pub fn finish(self) -> Result<EncodedFile, TableError> {
+        let name = format!("part-{}.parquet", Uuid::new_v4());
+        Ok(EncodedFile { name, bytes: self.writer.into_inner()?.into(), stats: self.statistics.json() })
     }
 }
 
@@ -99,27 +102,21 @@ fn properties(schema: &TableSchema) -> WriterProperties {
     builder.build()
 }
 
-/// Statistics of a file in the log: the row count, which readers answer counts from. Bounds are not tight once rows
-/// are dead.
-pub fn statistics(rows: u64, tight: bool) -> String {
-    json!({"numRecords": rows, "tightBounds": tight}).to_string()
-}
-
 /// The log's entry of a new file.
-pub fn add_action(path: String, size: usize, rows: u64, orders: FileOrders, at_ms: i64) -> Add {
+pub fn add_action(name: String, size: usize, stats: String, orders: FileOrders, at_ms: i64) -> Add {
     let order = |order: Order| format!("{}/{}", order.ts_ms, order.seq);
     let tags = BTreeMap::from([
-        (BUCKET_TAG.to_owned(), "0".to_owned()),
-        (LEAST_TAG.to_owned(), order(orders.least)),
-        (GREATEST_TAG.to_owned(), order(orders.greatest)),
+        (BUCKET_TAG.to_owned(), Some("0".to_owned())),
+        (LEAST_TAG.to_owned(), Some(order(orders.least))),
+        (GREATEST_TAG.to_owned(), Some(order(orders.greatest))),
     ]);
     Add {
-        path,
+        path: name,
         partition_values: BTreeMap::new(),
         size: size as i64,
         modification_time: at_ms,
         data_change: true,
-        stats: Some(statistics(rows, true)),
+        stats: Some(stats),
         tags: Some(tags),
         deletion_vector: None,
     }
@@ -128,17 +125,11 @@ pub fn add_action(path: String, size: usize, rows: u64, orders: FileOrders, at_m
 /// What an entry's tags say of its orders; a foreign writer's file says nothing.
 pub fn orders_of_entry(add: &Add) -> FileOrders {
     let order = |tag: &str| {
-        let (ts_ms, seq) = add.tags.as_ref()?.get(tag)?.split_once('/')?;
+        let (ts_ms, seq) = add.tags.as_ref()?.get(tag)?.as_deref()?.split_once('/')?;
         Some(Order::new(ts_ms.parse().ok()?, seq.parse().ok()?))
     };
     match (order(LEAST_TAG), order(GREATEST_TAG)) {
         (Some(least), Some(greatest)) => FileOrders { least, greatest },
         _ => FileOrders::UNKNOWN,
     }
-}
-
-/// The rows that the statistics of an entry tell.
-pub fn rows_of_entry(add: &Add) -> Option<u64> {
-    let stats: serde_json::Value = serde_json::from_str(add.stats.as_deref()?).ok()?;
-    stats.get("numRecords")?.as_u64()
 }

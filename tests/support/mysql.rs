@@ -33,11 +33,9 @@ impl Mysql {
         Mysql { url, folder: Some(folder) }
     }
 
-    /// Stops the server and starts it again on the same data.
-    pub fn restart(&mut self, flags: &[&str]) {
-        let folder = self.folder.as_ref().expect("only a server of the test's own is restarted");
-        script(&["mysql-stop", path(folder.path())]);
-        self.url = start_in(folder.path(), flags);
+    /// The folder of its data.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.folder.as_ref().expect("a server of the test's own").path().join("data")
     }
 
     /// Runs statements, separated by semicolons, on one connection.
@@ -99,7 +97,8 @@ fn script(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("the script prints text")
 }
 
-fn block_on<F: Future + Send + 'static>(future: F) -> F::Output
+/// Runs a future to its end on a runtime of its own.
+pub fn block_on<F: Future + Send + 'static>(future: F) -> F::Output
 where
     F::Output: Send + 'static,
 {

@@ -20,7 +20,7 @@ const DDL: &str = include_str!("../../fixtures/binlog/ddl.sql");
 
 /// The stream and the files in `data_dir` (the server's own) hold the same events at the same positions, through
 /// rotations, compressed transactions, tagged GTIDs and changes of the checksum algorithm.
-pub async fn live_and_files_agree(url: &str, data_dir: &Path) {
+pub(crate) async fn live_and_files_agree(url: &str, data_dir: &Path) {
     let mut admin = connect(url).await;
     let mut live = LiveSource::connect(opts(url), &GtidSet::default(), random_server_id()).await.unwrap();
     write_everything(&mut admin).await;
@@ -40,7 +40,7 @@ pub async fn live_and_files_agree(url: &str, data_dir: &Path) {
 }
 
 /// A reader that has some transactions gets the others, each once, also if the set has tags or holes.
-pub async fn a_resumed_stream_sends_what_is_missing(url: &str) {
+pub(crate) async fn a_resumed_stream_sends_what_is_missing(url: &str) {
     let mut admin = connect(url).await;
     write_everything(&mut admin).await;
     let executed = executed(&mut admin).await;
@@ -57,7 +57,7 @@ pub async fn a_resumed_stream_sends_what_is_missing(url: &str) {
 }
 
 /// A stream that has nothing to send says soon, and again and again, that it has passed the end of the binlog.
-pub async fn an_idle_stream_passes_the_end_of_the_binlog(url: &str) {
+pub(crate) async fn an_idle_stream_passes_the_end_of_the_binlog(url: &str) {
     let mut admin = connect(url).await;
     write_everything(&mut admin).await;
     admin.query_drop("FLUSH BINARY LOGS").await.unwrap();
@@ -76,7 +76,7 @@ pub async fn an_idle_stream_passes_the_end_of_the_binlog(url: &str) {
 }
 
 /// Events larger than a packet arrive whole.
-pub async fn an_event_larger_than_a_packet_arrives_whole(url: &str) {
+pub(crate) async fn an_event_larger_than_a_packet_arrives_whole(url: &str) {
     let mut admin = connect(url).await;
     fresh_database(&mut admin).await;
     admin.query_drop("CREATE TABLE large (id INT PRIMARY KEY, body LONGBLOB)").await.unwrap();
@@ -95,7 +95,7 @@ pub async fn an_event_larger_than_a_packet_arrives_whole(url: &str) {
 }
 
 /// The caller learns whether to connect again, to stop, or that binlogs are gone.
-pub async fn refusals_say_what_to_do(url: &str) {
+pub(crate) async fn refusals_say_what_to_do(url: &str) {
     let mut admin = connect(url).await;
     write_everything(&mut admin).await;
     let executed = executed(&mut admin).await;
@@ -138,7 +138,7 @@ pub async fn refusals_say_what_to_do(url: &str) {
 }
 
 /// Passwords, with the server's cache cold and warm, in the clear and in TLS; and accounts that may not read the binlog.
-pub async fn every_kind_of_login_works(url: &str) {
+pub(crate) async fn every_kind_of_login_works(url: &str) {
     let mut admin = connect(url).await;
     let executed = executed(&mut admin).await;
     let server = |user: &str, password: &str| {
@@ -174,7 +174,7 @@ pub async fn every_kind_of_login_works(url: &str) {
 }
 
 /// A connection over which nothing comes any more, not even heartbeats, is given up.
-pub async fn a_silent_server_is_given_up(url: &str) {
+pub(crate) async fn a_silent_server_is_given_up(url: &str) {
     let mut admin = connect(url).await;
     let executed = executed(&mut admin).await;
     let (host, port) = (opts(url).ip_or_hostname().to_owned(), opts(url).tcp_port());

@@ -43,7 +43,8 @@ fn statement_format_is_refused_with_the_statement_that_mends_it() {
 #[test]
 fn a_statement_in_the_log_stops_the_stream_with_its_position() {
     let mysql = Mysql::start(&[]);
-    mysql.run("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, v INT); INSERT INTO shop.t VALUES (1, 1)");
+    mysql
+        .run("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, v INT); INSERT INTO shop.t VALUES (1, 1)");
     let weir = Weir::new(&mysql.url, &["shop.*"], "");
     weir.catch_up();
     mysql.run("SET SESSION binlog_format = 'STATEMENT'; UPDATE shop.t SET v = 2 WHERE id = 1");
@@ -72,10 +73,13 @@ fn an_unwritable_warehouse_is_told() {
 #[test]
 fn purged_binlogs_are_told_and_mended_by_archived_files_or_a_snapshot() {
     let mysql = Mysql::start(&[]);
-    mysql.run("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, v INT); INSERT INTO shop.t VALUES (1, 1)");
+    mysql
+        .run("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, v INT); INSERT INTO shop.t VALUES (1, 1)");
     let weir = Weir::new(&mysql.url, &["shop.*"], "");
     weir.catch_up();
-    mysql.run("INSERT INTO shop.t VALUES (2, 2); FLUSH BINARY LOGS; INSERT INTO shop.t VALUES (3, 3); FLUSH BINARY LOGS");
+    mysql.run(
+        "INSERT INTO shop.t VALUES (2, 2); FLUSH BINARY LOGS; INSERT INTO shop.t VALUES (3, 3); FLUSH BINARY LOGS",
+    );
     let file = mysql.value("SELECT SUBSTRING_INDEX(@@log_bin_basename, '/', -1)");
     let newest = mysql.value(
         "SELECT SUBSTRING_INDEX(file_name, '/', -1) FROM performance_schema.file_instances \

@@ -19,7 +19,7 @@ fn pause_ms(seed: u64, kill: u64) -> u64 {
 
 #[test]
 fn twenty_kills_lose_and_double_nothing() {
-    let mysql = Mysql::shared();
+    let mysql = &Mysql::start(&[]);
     let workload = Workload { mysql, database: "kills", seed: 99 };
     workload.create(20_000);
     let weir = Weir::new(&mysql.url, &["kills.*"], "");

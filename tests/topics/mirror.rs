@@ -9,7 +9,7 @@ const CHANGES: u32 = 100_000;
 
 #[test]
 fn a_random_workload_during_snapshot_and_stream_ends_equal_and_balanced() {
-    let mysql = Mysql::shared();
+    let mysql = &Mysql::start(&[]);
     let workload = Workload { mysql, database: "mirror", seed: 20_261_121 };
     workload.create(20_000);
     let weir = Weir::new(&mysql.url, &["mirror.*"], "");
@@ -56,7 +56,8 @@ fn the_stream_phase_does_not_read_the_tables_again() {
 #[test]
 fn a_run_with_nothing_to_do_ends_at_once_and_writes_no_version() {
     let mysql = Mysql::shared();
-    mysql.run("CREATE DATABASE idle; CREATE TABLE idle.t (id INT PRIMARY KEY, v INT); INSERT INTO idle.t VALUES (1, 1)");
+    mysql
+        .run("CREATE DATABASE idle; CREATE TABLE idle.t (id INT PRIMARY KEY, v INT); INSERT INTO idle.t VALUES (1, 1)");
     let weir = Weir::new(&mysql.url, &["idle.*"], "");
     weir.catch_up();
     let log = weir.warehouse().join("idle/t/_delta_log");

@@ -88,7 +88,7 @@ fn a_table_that_cannot_go_on_stops_alone_with_the_way_out() {
 
 #[test]
 fn a_re_seed_removes_what_the_source_no_longer_has() {
-    let mysql = Mysql::shared();
+    let mysql = &Mysql::start(&[]);
     mysql.run("CREATE DATABASE reseed; CREATE TABLE reseed.t (id INT PRIMARY KEY, v INT); INSERT INTO reseed.t VALUES (1, 1), (2, 2), (3, 3)");
     let weir = Weir::new(&mysql.url, &["reseed.*"], "");
     weir.catch_up();

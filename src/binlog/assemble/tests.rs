@@ -184,7 +184,7 @@ fn xa_is_refused_where_its_outcome_is_open() {
 #[test]
 fn heartbeats_and_rotations_are_positions_between_transactions() {
     let heartbeat = event(kind::HEARTBEAT, b"binlog.000009".to_vec());
-    assert_eq!(run(&[heartbeat.clone()]), Ok(vec!["position"]));
+    assert_eq!(run(std::slice::from_ref(&heartbeat)), Ok(vec!["position"]));
     assert_eq!(run(&[gtid(), query("BEGIN"), heartbeat, xid()]), Ok(vec!["begin", "commit"]));
 }
 

@@ -1,0 +1,145 @@
+//! `weir check`: preflight, a line a check, with the statement that mends it.
+
+use clap::Args;
+use serde::Serialize;
+use weir_mysql::{Check as SourceCheck, CheckInput, CheckStatus, CheckedTable, server};
+
+use super::output::{Output, table};
+use crate::capture::resume::resume;
+use crate::config::Config;
+use crate::error::{Error, Exit};
+use crate::state::CheckpointLog;
+use crate::table::Warehouse;
+use crate::trace::sqlite::SqliteTrace;
+
+/// Looks at the source, the warehouse and the trace; exits 1 if something must be mended first.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// One line of the preflight.
+#[derive(Debug, Serialize)]
+struct Line {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table: Option<String>,
+    status: CheckStatus,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mend: Option<String>,
+}
+
+impl Line {
+    fn of(name: &str, result: Result<String, String>, mend: &str) -> Self {
+        let (status, detail, mend) = match result {
+            Ok(detail) => (CheckStatus::Ok, detail, None),
+            Err(detail) => (CheckStatus::Fail, detail, Some(mend.to_owned())),
+        };
+        Self { name: name.to_owned(), table: None, status, detail, mend }
+    }
+}
+
+impl From<SourceCheck> for Line {
+    fn from(check: SourceCheck) -> Self {
+        let SourceCheck { name, table, status, detail, mend } = check;
+        Self { name, table: table.map(|table| table.to_string()), status, detail, mend }
+    }
+}
+
+impl Check {
+    pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
+        let mut lines = source(config).await?;
+        lines.extend(continuity(config).await);
+        lines.push(warehouse(config).await);
+        lines.push(trace(config));
+        self.output.print(&lines, |lines| render(lines))?;
+        let failed = lines.iter().any(|line| line.status == CheckStatus::Fail);
+        Ok(if failed { Exit::Failed } else { Exit::Done })
+    }
+}
+
+async fn source(config: &Config) -> Result<Vec<Line>, Error> {
+    let options = config.source_options()?;
+    let patterns = config.patterns()?;
+    let mut connection = match weir_mysql::connect(&options).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            let mend = "see that [source] url names a server that runs, and a user and password that it knows";
+            return Ok(vec![Line::of("connection", Err(error.to_string()), mend)]);
+        }
+    };
+    let connected = Line::of("connection", Ok(format!("connected to {}", options.server())), "");
+    match weir_mysql::gather(&mut connection, &patterns).await {
+        Ok(input) => {
+            let checks = weir_mysql::checks(&with_configured_keys(config, input));
+            Ok(std::iter::once(connected).chain(checks.into_iter().map(Line::from)).collect())
+        }
+        Err(error) => {
+            let mend = "see the grants that README.md lists for weir's user";
+            Ok(vec![connected, Line::of("catalogue", Err(error.to_string()), mend)])
+        }
+    }
+}
+
+/// The tables with the keys that the configuration gives them.
+fn with_configured_keys(config: &Config, mut input: CheckInput) -> CheckInput {
+    for table in &mut input.tables {
+        let CheckedTable::Described(description) = table else { continue };
+        let id = description.table().clone();
+        let Some(key) = config.table_settings(&id).key else { continue };
+        *table = match description.with_key(&key) {
+            Ok(keyed) => CheckedTable::Described(Box::new(keyed)),
+            Err(error) => CheckedTable::Unusable { table: id, why: error.to_string() },
+        };
+    }
+    input
+}
+
+/// Whether the source can go on from where the lake is; nothing to say before the first run.
+async fn continuity(config: &Config) -> Option<Line> {
+    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options).ok()?;
+    let state = warehouse.state_path(&config.source.name);
+    let checkpoint = CheckpointLog::new(warehouse.store().clone(), state).read().await.ok()??;
+    let mut connection = weir_mysql::connect(&config.source_options().ok()?).await.ok()?;
+    let executed = server::executed_gtids(&mut connection).await.ok()?;
+    let purged = server::purged_gtids(&mut connection).await.ok()?;
+    let result = resume(&checkpoint.gtid_set, &executed, &purged, checkpoint.last.as_ref());
+    let missing = executed.difference(&checkpoint.gtid_set).count();
+    let result = result.map(|_| format!("the binlogs hold the {missing} transactions that the lake lacks"));
+    Some(Line::of("continuity", result.map_err(|error| error.to_string()), "weir snapshot"))
+}
+
+async fn warehouse(config: &Config) -> Line {
+    let url = &config.warehouse.url;
+    let written = match Warehouse::open(url, &config.warehouse.options) {
+        Ok(warehouse) => warehouse.probe_writable().await,
+        Err(error) => Err(error),
+    };
+    let result = written.map(|()| format!("{url} can be written")).map_err(|error| error.to_string());
+    Line::of("warehouse", result, "make the folder of [warehouse] url writable for this user, or choose another")
+}
+
+fn trace(config: &Config) -> Line {
+    let file = config.trace_path();
+    let result = SqliteTrace::open(&file).map(|_| format!("{} can be written", file.display()));
+    let mend = "make the folder of [apply] state_dir writable for this user, or choose another";
+    Line::of("trace", result.map_err(|error| error.to_string()), mend)
+}
+
+fn render(lines: &[Line]) -> String {
+    let word = |status| match status {
+        CheckStatus::Ok => "ok",
+        CheckStatus::Warn => "warn",
+        CheckStatus::Fail => "FAIL",
+    };
+    let rows = lines.iter().map(|line| {
+        let name = match &line.table {
+            Some(table) => format!("{} {table}", line.name),
+            None => line.name.clone(),
+        };
+        vec![word(line.status).to_owned(), name, line.detail.clone(), line.mend.clone().unwrap_or_default()]
+    });
+    table(&["", "check", "found", "mend"], rows)
+}

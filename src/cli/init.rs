@@ -1,0 +1,120 @@
+//! `weir init`: a commented configuration to begin with.
+
+use std::path::Path;
+
+use clap::Args;
+use weir_mysql::{SourceOptions, TablePatterns, catalogue};
+
+use super::output::print;
+use crate::error::{Error, Exit};
+
+/// Writes a commented weir.toml; with `--url` it also looks at the server and lists its tables.
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// The source, as mysql://user@host:port. A password in it is used but not written.
+    #[arg(long)]
+    url: Option<String>,
+    /// Replace a file that is there.
+    #[arg(long)]
+    force: bool,
+}
+
+/// What the file says where `--url` is not given.
+const URL_EXAMPLE: &str = "mysql://weir@127.0.0.1:3306";
+
+impl Init {
+    pub(super) async fn run(self, file: &Path) -> Result<Exit, Error> {
+        if file.exists() && !self.force {
+            return Err(Error::config("the configuration exists already")
+                .at(file.display().to_string())
+                .way_out("give another --config FILE, or --force to replace it"));
+        }
+        let tables = match &self.url {
+            Some(url) => list_tables(url).await?,
+            None => Vec::new(),
+        };
+        let text = configuration(self.url.as_deref().map_or(URL_EXAMPLE.to_owned(), without_password), &tables);
+        std::fs::write(file, text).map_err(|error| {
+            Error::failed("the configuration cannot be written").at(file.display().to_string()).because(error)
+        })?;
+        for table in &tables {
+            print(table)?;
+        }
+        tracing::info!(file = %file.display(), tables = tables.len(), "written; `weir check` says what the source still needs");
+        Ok(Exit::Done)
+    }
+}
+
+async fn list_tables(url: &str) -> Result<Vec<String>, Error> {
+    let password = std::env::var("WEIR_SOURCE_PASSWORD").ok();
+    let mut connection = weir_mysql::connect(&SourceOptions::new(url).with_password(password)).await?;
+    let everything = TablePatterns::new(&["*.*".to_owned()]).map_err(|error| Error::config(error.to_string()))?;
+    let tables = catalogue::list_tables(&mut connection, &everything).await?;
+    Ok(tables.into_iter().map(|table| table.to_string()).collect())
+}
+
+/// `url` without what stands between the user's name and the host.
+fn without_password(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut parsed) => {
+            // A url that cannot have a password has none to remove.
+            let _ = parsed.set_password(None);
+            parsed.to_string()
+        }
+        Err(_) => URL_EXAMPLE.to_owned(),
+    }
+}
+
+fn configuration(url: String, tables: &[String]) -> String {
+    let mut databases: Vec<&str> = tables.iter().filter_map(|table| table.split('.').next()).collect();
+    databases.dedup();
+    let patterns: Vec<String> = match databases[..] {
+        [] => vec!["\"shop.*\"".to_owned()],
+        _ => databases.iter().map(|database| format!("\"{database}.*\"")).collect(),
+    };
+    format!(
+        r#"# weir mirrors the tables of one MySQL server into Delta tables. `weir check` looks at both ends.
+
+[source]
+name = "{name}"                     # names the folder of weir's own state in the warehouse
+url = "{url}"   # password: here, in WEIR_SOURCE_PASSWORD, or password_file = "…"
+tables = [{patterns}]               # database.table; * matches, a leading ! leaves out; tables made later are picked up
+# snapshot = "initial"              # never: stream only, without loading what is there
+# max_connections = 4               # connections that read chunks of a load
+
+[warehouse]
+url = "file:///var/lib/weir"        # a table is <url>/<database>/<table>
+
+[transport]
+kind = "direct"                     # within this process; the binlog is the durable log
+
+[trace]
+kind = "sqlite"                     # counts of what passed, in <state_dir>/trace.sqlite
+
+[apply]
+commit_interval_ms = 1000           # freshness against number of commits
+memory_max = "256MiB"               # changes under way, batches and write buffers together
+state_dir = "/var/lib/weir/state"   # local, can be rebuilt
+
+# [[table]]                         # where a table differs
+# name = "shop.orders"
+# key = ["id"]                      # default: primary key, else a unique key over NOT NULL columns
+# zero_dates = "null"               # error: stop the table instead
+"#,
+        name = databases.first().copied().unwrap_or("shop"),
+        patterns = patterns.join(", "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_never_reaches_the_file() {
+        let url = without_password("mysql://weir:secret@db:3306");
+        let text = configuration(url, &["shop.orders".into(), "shop.items".into()]);
+        assert!(!text.contains("secret"), "{text}");
+        assert!(text.contains("tables = [\"shop.*\"]"), "{text}");
+    }
+}

@@ -1,0 +1,32 @@
+//! `weir run`: the service.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::Config;
+use crate::error::{Error, Exit};
+use crate::service::{self, Reseed, RunOptions};
+
+/// Seeds tables that have no snapshot yet, streams and applies; SIGTERM finishes the commits in hand.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// End once every table holds all that the source had executed when the command started.
+    #[arg(long)]
+    until_caught_up: bool,
+    /// Read archived binlog files from here where the server has purged them.
+    #[arg(long, value_name = "DIR")]
+    binlog_dir: Option<PathBuf>,
+}
+
+impl Run {
+    pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
+        let options = RunOptions {
+            until_caught_up: self.until_caught_up,
+            binlog_dir: self.binlog_dir,
+            reseed: Reseed::None,
+        };
+        service::run(config, options).await?;
+        Ok(Exit::Done)
+    }
+}

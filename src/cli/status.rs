@@ -1,0 +1,134 @@
+//! `weir status`: where every table stands, with the service running or stopped.
+
+use clap::Args;
+use serde::Serialize;
+use weir_model::{GtidSet, TableId, clock};
+use weir_mysql::server;
+
+use super::output::{Output, table};
+use crate::config::Config;
+use crate::error::{Error, Exit};
+use crate::state::{Checkpoint, CheckpointLog, TableStanding};
+use crate::table::{Warehouse, history};
+
+/// Phase, position, lag and figures of every table.
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    source: String,
+    /// Whether a service has renewed the checkpoint a moment ago.
+    running: bool,
+    epoch: u64,
+    /// Everything in it is in every healthy table.
+    position: GtidSet,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<String>,
+    tables: Vec<TableStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct TableStatus {
+    table: TableId,
+    phase: &'static str,
+    position: GtidSet,
+    /// Transactions of the source that the table does not have; none if the source could not be asked.
+    lag_transactions: Option<u64>,
+    /// Milliseconds since the newest change that the table has, while it lags.
+    lag_ms: Option<i64>,
+    version: Option<i64>,
+    rows: Option<u64>,
+    files: Option<u64>,
+    bytes: Option<u64>,
+    last_error: Option<String>,
+}
+
+impl Status {
+    pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
+        let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
+        let state = warehouse.state_path(&config.source.name);
+        let checkpoint = CheckpointLog::new(warehouse.store().clone(), state).read().await?.unwrap_or_default();
+        let (executed, notice) = match executed(config).await {
+            Ok(executed) => (Some(executed), None),
+            Err(error) => (None, Some(format!("lag is not known: {error}"))),
+        };
+        let mut tables = Vec::new();
+        for (table, standing) in &checkpoint.tables {
+            tables.push(table_status(&warehouse, &checkpoint, table, standing, executed.as_ref()).await?);
+        }
+        let report = Report {
+            source: config.source.name.clone(),
+            running: checkpoint.is_live(clock::now_ms()),
+            epoch: checkpoint.epoch,
+            position: checkpoint.gtid_set,
+            notice,
+            tables,
+        };
+        self.output.print(&report, render)?;
+        Ok(Exit::Done)
+    }
+}
+
+async fn executed(config: &Config) -> Result<GtidSet, Error> {
+    let mut connection = weir_mysql::connect(&config.source_options()?).await?;
+    Ok(server::executed_gtids(&mut connection).await?)
+}
+
+async fn table_status(
+    warehouse: &Warehouse,
+    checkpoint: &Checkpoint,
+    table: &TableId,
+    standing: &TableStanding,
+    executed: Option<&GtidSet>,
+) -> Result<TableStatus, Error> {
+    let figures = history::figures(warehouse, table).await?;
+    let state = figures.as_ref().and_then(|figures| figures.state.as_ref());
+    let own = state.map(|state| state.gtid_set.clone()).unwrap_or_default();
+    let position = if standing.error.is_some() { own } else { own.union(&checkpoint.gtid_set) };
+    let lag_transactions = executed.map(|executed| executed.difference(&position).count());
+    let newest_ms = state.map_or(0, |state| state.order.0.ts_ms);
+    let lag_ms = lag_transactions.map(|lag| if lag == 0 { 0 } else { (clock::now_ms() - newest_ms).max(0) });
+    Ok(TableStatus {
+        table: table.clone(),
+        phase: standing.phase.name(),
+        position,
+        lag_transactions,
+        lag_ms,
+        version: figures.as_ref().map(|figures| figures.version),
+        rows: figures.as_ref().map(|figures| figures.rows),
+        files: figures.as_ref().map(|figures| figures.files),
+        bytes: figures.as_ref().map(|figures| figures.bytes),
+        last_error: standing.error.clone(),
+    })
+}
+
+fn render(report: &Report) -> String {
+    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let rows = report.tables.iter().map(|t| {
+        vec![
+            t.table.to_string(),
+            t.phase.to_owned(),
+            number(t.lag_transactions),
+            t.lag_ms.map_or_else(|| "-".to_owned(), |ms| ms.to_string()),
+            t.version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
+            number(t.rows),
+            number(t.files),
+            number(t.bytes),
+            t.last_error.clone().unwrap_or_default(),
+        ]
+    });
+    let header =
+        ["table", "phase", "lag (transactions)", "lag (ms)", "version", "rows", "files", "bytes", "last error"];
+    let running = if report.running { "running" } else { "not running" };
+    let mut text = format!("source {} · service {running} · epoch {}\n", report.source, report.epoch);
+    text.push_str(&table(&header, rows));
+    text.push_str(&format!("\nposition {}", report.position));
+    if let Some(notice) = &report.notice {
+        text.push_str(&format!("\n{notice}"));
+    }
+    text
+}

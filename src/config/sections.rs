@@ -1,0 +1,277 @@
+//! The keys of every section and their defaults.
+
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+use weir_model::{TableId, ZeroDates};
+
+use super::secret::{Options, Secret, SecretUrl};
+
+pub const MAX_CONNECTIONS_DEFAULT: usize = 4;
+pub const WAREHOUSE_DEFAULT: &str = "file:///var/lib/weir";
+/// For warehouses that are not on this machine's disk.
+pub const STATE_DIR_DEFAULT: &str = "/var/lib/weir/state";
+pub const BROKERS_DEFAULT: &str = "127.0.0.1:9092";
+pub const PARTITIONS_DEFAULT: u32 = 4;
+pub const TRACE_URL_DEFAULT: &str = "http://127.0.0.1:8123/weir";
+pub const COMMIT_INTERVAL_MS_DEFAULT: u64 = 1_000;
+pub const MEMORY_MAX_DEFAULT: ByteSize = ByteSize::mib(256);
+pub const INDEX_MEMORY_MAX_DEFAULT: ByteSize = ByteSize::gib(1);
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:9187";
+
+/// `[source]`: the database and how hard to press it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// One service per source; names topics and the state folder.
+    pub name: String,
+    /// `mysql://user@host:port`.
+    pub url: SecretUrl,
+    /// A file that holds nothing but the password.
+    pub password_file: Option<PathBuf>,
+    /// What the service logs in with, from the variable, the file or, if none, the url.
+    #[serde(skip)]
+    pub password: Option<Secret>,
+    /// `database.table` globs, `!` before those to leave out.
+    pub tables: Vec<String>,
+    pub snapshot: SnapshotMode,
+    pub snapshot_url: Option<SecretUrl>,
+    /// Connections that read chunks at once.
+    pub max_connections: usize,
+    /// 0 = no cap.
+    pub rows_per_second_max: u64,
+    /// 0 = never pause.
+    pub pause_above_threads_running: u64,
+    pub on_truncate: DdlPolicy,
+    pub on_drop: DdlPolicy,
+    /// What we call ourselves among the source's replicas; drawn at random for each connection if not set.
+    pub server_id: Option<u32>,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            url: SecretUrl::default(),
+            password_file: None,
+            password: None,
+            tables: Vec::new(),
+            snapshot: SnapshotMode::Initial,
+            snapshot_url: None,
+            max_connections: MAX_CONNECTIONS_DEFAULT,
+            rows_per_second_max: 0,
+            pause_above_threads_running: 0,
+            on_truncate: DdlPolicy::Follow,
+            on_drop: DdlPolicy::Keep,
+            server_id: None,
+        }
+    }
+}
+
+impl Source {
+    /// Whether TRUNCATE at the source empties the lake table. `stop` keeps the rows, too, as long as it can't stop.
+    pub fn follows_truncate(&self) -> bool {
+        self.on_truncate == DdlPolicy::Follow
+    }
+}
+
+/// Whether tables are loaded before they are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotMode {
+    #[default]
+    Initial,
+    Never,
+}
+
+/// What to do with the lake's rows when the source's vanish without row events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DdlPolicy {
+    Follow,
+    Keep,
+    Stop,
+}
+
+/// `[warehouse]`: where the tables lie, each at `<url>/<database>/<table>`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Warehouse {
+    /// A url, or a path on this machine's disk, which becomes one.
+    pub url: String,
+    /// Handed to the object store.
+    pub options: Options,
+}
+
+impl Default for Warehouse {
+    fn default() -> Self {
+        Self { url: WAREHOUSE_DEFAULT.into(), options: Options::default() }
+    }
+}
+
+impl Warehouse {
+    /// The folder, if it is on this machine's disk.
+    pub fn local_folder(&self) -> Option<PathBuf> {
+        let url = url::Url::parse(&self.url).ok().filter(|url| url.scheme() == "file")?;
+        url.to_file_path().ok()
+    }
+}
+
+/// `[transport]`: how batches travel from capture to the tables.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transport {
+    pub kind: TransportKind,
+    pub brokers: String,
+    /// Buckets of each table that is created; fixed from then on.
+    pub partitions: u32,
+    /// Handed to librdkafka.
+    pub options: Options,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self {
+            kind: TransportKind::Direct,
+            brokers: BROKERS_DEFAULT.into(),
+            partitions: PARTITIONS_DEFAULT,
+            options: Options::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    Direct,
+    Kafka,
+}
+
+/// `[trace]`: where the counts are kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trace {
+    pub kind: TraceKind,
+    /// `http(s)://user@host:port/database`.
+    pub url: SecretUrl,
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self { kind: TraceKind::Sqlite, url: SecretUrl::new(TRACE_URL_DEFAULT) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceKind {
+    Sqlite,
+    Clickhouse,
+}
+
+/// `[apply]`: freshness, memory and local disk.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Apply {
+    pub commit_interval_ms: u64,
+    /// Queues, batches and write buffers together.
+    pub memory_max: ByteSize,
+    /// Above it the key index lives on local disk.
+    pub index_memory_max: ByteSize,
+    /// Local state that can be rebuilt, and `trace.sqlite`; see [`super::Config::state_dir`] for the default.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Default for Apply {
+    fn default() -> Self {
+        Self {
+            commit_interval_ms: COMMIT_INTERVAL_MS_DEFAULT,
+            memory_max: MEMORY_MAX_DEFAULT,
+            index_memory_max: INDEX_MEMORY_MAX_DEFAULT,
+            state_dir: None,
+        }
+    }
+}
+
+impl Apply {
+    pub fn memory_bytes(&self) -> usize {
+        usize::try_from(self.memory_max.as_u64()).unwrap_or(usize::MAX)
+    }
+}
+
+/// `[http]`: metrics, health and status.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// `host:port`; port 0 lets the system choose.
+    pub listen: String,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: LISTEN_DEFAULT.into() }
+    }
+}
+
+/// `[[table]]`: where a table differs from the defaults.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TableRule {
+    pub name: Option<TableId>,
+    pub mode: TableMode,
+    pub storage: Storage,
+    pub deletes: Deletes,
+    /// Columns; by default the primary key, else a unique key over NOT NULL columns.
+    pub key: Option<Vec<String>>,
+    /// Columns, or `name = transform(column)`.
+    pub partition_by: Vec<String>,
+    pub buckets: Option<u32>,
+    pub zero_dates: ZeroDates,
+}
+
+/// What a row of the lake table stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableMode {
+    /// A row of the source.
+    #[default]
+    Upsert,
+    /// A change, with its operation.
+    Append,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Storage {
+    #[default]
+    MergeOnRead,
+    CopyOnWrite,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deletes {
+    #[default]
+    Hard,
+    Soft,
+}
+
+/// `[[backfill]]`: a load that is repeated.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backfill {
+    pub table: Option<TableId>,
+    /// Five fields: minute, hour, day of month, month, day of week.
+    pub cron: String,
+    pub from: Option<KeyBound>,
+    pub to: Option<KeyBound>,
+}
+
+/// An end of a key range.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "a whole number or a string")]
+pub enum KeyBound {
+    Number(i64),
+    Text(String),
+}

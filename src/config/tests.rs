@@ -1,0 +1,232 @@
+//! What is accepted, what is refused, and how an error reads.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytesize::ByteSize;
+use weir_model::{TableId, ZeroDates};
+
+use super::{Config, SnapshotMode};
+use crate::error::{Error, Kind};
+
+const MINIMAL: &str = "[source]\nname = \"shop\"\nurl = \"mysql://weir@db:3306\"\ntables = [\"shop.*\"]\n";
+
+/// The whole of what users can set, as it is documented.
+const EVERYTHING: &str = r#"
+[source]
+name = "shop"
+url = "mysql://weir@db:3306"
+tables = ["shop.*", "!shop.tmp_*"]
+snapshot = "never"
+snapshot_url = "mysql://weir@replica:3306"
+max_connections = 8
+rows_per_second_max = 1000
+pause_above_threads_running = 20
+on_truncate = "keep"
+on_drop = "follow"
+server_id = 4711
+
+[warehouse]
+url = "file:///var/lib/weir"
+options = {}
+
+[transport]
+kind = "direct"
+brokers = "127.0.0.1:9092"
+partitions = 4
+options = { "message.max.bytes" = 1000000, "security.protocol" = "ssl" }
+
+[trace]
+kind = "sqlite"
+url = "http://127.0.0.1:8123/weir"
+
+[apply]
+commit_interval_ms = 500
+memory_max = "64MiB"
+index_memory_max = "1GiB"
+state_dir = "/var/lib/weir/state"
+
+[http]
+listen = "127.0.0.1:0"
+
+[[table]]
+name = "shop.orders"
+mode = "upsert"
+storage = "merge-on-read"
+deletes = "hard"
+key = ["id"]
+partition_by = []
+buckets = 4
+zero_dates = "error"
+
+[[backfill]]
+table = "shop.orders"
+cron = "0 3 * * *"
+from = 5
+to = "9"
+"#;
+
+fn with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Error> {
+    let environment: BTreeMap<String, String> =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Config::parse("weir.toml", text, Path::new("/etc/weir"), &environment)
+}
+
+fn refusal(text: &str, environment: &[(&str, &str)]) -> String {
+    let error = with(text, environment).expect_err("the configuration is wrong");
+    assert_eq!(error.kind(), Kind::Config);
+    error.render()
+}
+
+#[test]
+fn a_minimal_file_gets_the_defaults() {
+    let config = with(MINIMAL, &[]).unwrap();
+    assert_eq!(config.apply.memory_max, ByteSize::mib(256));
+    assert_eq!(config.source.snapshot, SnapshotMode::Initial);
+    assert_eq!(config.state_dir(), Path::new("/var/lib/weir/_weir/shop/local"));
+    assert_eq!(config.warnings(), Vec::<String>::new());
+    assert!(config.source.follows_truncate());
+}
+
+#[test]
+fn every_documented_key_is_accepted_and_the_idle_ones_warn() {
+    let config = with(EVERYTHING, &[]).unwrap();
+    let settings = config.table_settings(&TableId::new("shop", "orders"));
+    assert_eq!((settings.key, settings.zero_dates), (Some(vec!["id".to_owned()]), ZeroDates::Error));
+    assert_eq!(config.transport.options["message.max.bytes"], "1000000");
+    assert_eq!(config.trace_path(), Path::new("/var/lib/weir/state/trace.sqlite"));
+    insta::assert_snapshot!(config.warnings().join("\n"), @r"
+    source.snapshot_url has no effect yet
+    source.rows_per_second_max has no effect yet
+    source.pause_above_threads_running has no effect yet
+    source.on_drop has no effect yet
+    http.listen has no effect yet
+    [[backfill]] has no effect yet
+    [[table]] buckets has no effect yet
+    ");
+}
+
+#[test]
+fn mistakes_name_the_key_the_line_and_what_is_allowed() {
+    for (addition, line, said) in [
+        ("[apply]\ncommit_interval = 5", 6, "apply.commit_interval: unknown field `commit_interval`, expected one of"),
+        ("[sink]\nx = 1", 5, "sink: unknown field `sink`, expected one of `source`, `warehouse`"),
+        ("[transport]\nkind = \"rabbit\"", 6, "transport.kind: unknown variant `rabbit`, expected `direct` or `kafka`"),
+        ("[apply]\n\ncommit_interval_ms = \"1s\"", 7, "apply.commit_interval_ms: a string where it should be u64"),
+        ("[apply]\ncommit_interval_ms = 0", 6, "apply.commit_interval_ms must be from 1 to 3600000, and is 0"),
+        ("[apply]\nmemory_max = \"1MiB\"", 6, "apply.memory_max must be at least 32.0 MiB, and is 1.0 MiB"),
+        ("[transport]\nkind = \"kafka\"", 6, "transport.kind = \"kafka\" comes with a later version"),
+        ("[trace]\nkind = \"clickhouse\"", 6, "trace.kind = \"clickhouse\" comes with a later version"),
+        ("[warehouse]\nurl = \"s3://bucket/lake\"", 6, "warehouse.url has the scheme `s3`"),
+        ("[[table]]\nname = \"shop.a\"\nmode = \"append\"", 7, "table[0].mode = \"append\" comes with a later version"),
+        ("[[table]]\nname = \"shop.a\"\nstorage = \"copy-on-write\"", 7, "table[0].storage"),
+        ("[[table]]\nname = \"shop.a\"\ndeletes = \"soft\"", 7, "table[0].deletes"),
+        ("[[table]]\nname = \"shop.a\"\npartition_by = [\"d\"]", 7, "table[0].partition_by comes with a later version"),
+        ("[[table]]\nname = \"shop.a\"\n[[table]]\nname = \"shop.a\"", 8, "table[1].name repeats shop.a"),
+        ("[[table]]\nname = \"shop.a\"\nkey = []", 7, "table[0].key must name at least one column"),
+        ("[[table]]\nname = \"orders\"", 6, "table[0].name: `orders` is not database.table"),
+        ("[[table]]\nname = \"shop.a\"\nzero_dates = \"skip\"", 7, "expected `null` or `error`"),
+        ("[[backfill]]\ntable = \"shop.a\"\ncron = \"daily\"", 7, "backfill[0].cron must have five fields"),
+        ("[http]\nlisten = \"9187\"", 6, "http.listen must be host:port"),
+        ("[http\nlisten = 1", 5, "not TOML"),
+    ] {
+        let text = refusal(&format!("{MINIMAL}{addition}\n"), &[]);
+        assert!(text.contains(said), "{addition}\n{text}");
+        assert!(text.contains(&format!("weir.toml, line {line}")), "{addition}\n{text}");
+    }
+}
+
+#[test]
+fn what_must_be_set_is_asked_for() {
+    for (text, said) in [
+        ("", "source.name must be set"),
+        ("[source]\nname = \"shop\"", "source.url must be set"),
+        ("[source]\nname = \"shop\"\nurl = \"mysql://weir@db\"", "source.tables must be set"),
+        ("[source]\nname = \"a.b\"\nurl = \"mysql://weir@db\"", "source.name must be set"),
+        ("[source]\nname = \"shop\"\nurl = \"postgres://weir@db\"", "source.url must be mysql://user@host:port"),
+        ("[source]\nname = \"shop\"\nurl = \"mysql://weir@db\"\ntables = [\"orders\"]", "source.tables: table pattern"),
+    ] {
+        let rendered = refusal(text, &[]);
+        assert!(rendered.contains(said), "{text}\n{rendered}");
+    }
+}
+
+#[test]
+fn variables_override_keys_of_every_type() {
+    let config = with(
+        MINIMAL,
+        &[
+            ("WEIR_SOURCE__URL", "mysql://other@db2:3307"),
+            ("WEIR_SOURCE__TABLES", "crm.*, !crm.tmp"),
+            ("WEIR_SOURCE__NAME", "7"),
+            ("WEIR_APPLY__COMMIT_INTERVAL_MS", "250"),
+            ("WEIR_APPLY__MEMORY_MAX", "128MiB"),
+            ("WEIR_WAREHOUSE__OPTIONS__AWS_REGION", "eu-1"),
+            ("WEIR_WAREHOUSE__URL", "lake"),
+            ("WEIR_TEST_MYSQL_URL", "not ours"),
+        ],
+    )
+    .unwrap();
+    assert_eq!((config.source.url.expose(), config.source.name.as_str()), ("mysql://other@db2:3307", "7"));
+    assert_eq!(config.source.tables, ["crm.*", "!crm.tmp"]);
+    assert_eq!((config.apply.commit_interval_ms, config.apply.memory_max), (250, ByteSize::mib(128)));
+    assert_eq!(config.warehouse.options["aws_region"], "eu-1");
+    assert_eq!(config.warehouse.url, "file:///etc/weir/lake");
+}
+
+#[test]
+fn variables_alone_are_enough() {
+    let environment =
+        [("WEIR_SOURCE__NAME", "shop"), ("WEIR_SOURCE__URL", "mysql://w@db"), ("WEIR_SOURCE__TABLES", "[\"shop.*\"]")];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weir.toml");
+    assert!(Config::load(&file, true, &environment).is_ok());
+    let error = Config::load(&file, false, &environment).unwrap_err().render();
+    assert!(error.contains("weir init"), "{error}");
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    for (variable, value, said) in [
+        ("WEIR_APPLY__COMMIT_INTERVAL_MS", "0", "must be from 1 to 3600000"),
+        ("WEIR_APPLY__COMMIT_INTERVAL_MS", "soon", "a string where it should be u64"),
+        ("WEIR_APPLY__SPEED", "1", "unknown field `speed`"),
+        ("WEIR_SNIK__URL", "x", "unknown field `snik`"),
+        ("WEIR_TRANSPORT__KIND", "kafka", "comes with a later version"),
+    ] {
+        let rendered = refusal(MINIMAL, &[(variable, value)]);
+        assert!(rendered.contains(said) && rendered.contains(&format!("variable {variable}")), "{rendered}");
+    }
+}
+
+#[test]
+fn the_password_comes_from_the_variable_the_file_or_the_url() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("password"), "from file\n").unwrap();
+    let text = format!("{MINIMAL}password_file = \"{}\"\n", folder.path().join("password").display());
+    let password = |text: &str, environment: &[(&str, &str)]| {
+        with(text, environment).unwrap().source.password.map(|password| password.expose().to_owned())
+    };
+    assert_eq!(password(&text, &[]).as_deref(), Some("from file"));
+    assert_eq!(password(&text, &[("WEIR_SOURCE_PASSWORD", "from variable")]).as_deref(), Some("from variable"));
+    assert_eq!(password(MINIMAL, &[]), None);
+    let both = text.replace("weir@db", "weir:secret@db");
+    let rendered = refusal(&both, &[]);
+    assert!(rendered.contains("source.password_file and the url both give a password"), "{rendered}");
+}
+
+#[test]
+fn no_password_is_ever_shown() {
+    let text = EVERYTHING.replace("weir@", "weir:hunter2@").replace("\"ssl\"", "\"hunter2\"");
+    let config = with(&text, &[("WEIR_SOURCE_PASSWORD", "hunter2")]).unwrap();
+    let shown = format!("{config:?} {} {:?}", config.source.url, config.source_options().unwrap());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    for wrong in ["[trace]\nurl = 5 hunter2", "[warehouse]\noptions = \"hunter2\"", "[apply]\nmemory_max = \"hunter2\""]
+    {
+        let rendered = refusal(&format!("{MINIMAL}{wrong}\n"), &[]);
+        assert!(!rendered.contains("hunter2"), "{rendered}");
+    }
+    let rendered = refusal(&text.replace("mysql://weir:", "mariadb://weir:"), &[]);
+    assert!(!rendered.contains("hunter2"), "{rendered}");
+}

@@ -1,0 +1,197 @@
+//! What contradicts, what a later version brings, and what has no effect yet.
+//!
+//! Settings that change what a table holds are refused as long as they are not served; others that are not served yet
+//! only warn.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use bytesize::ByteSize;
+
+use super::sections::{
+    DdlPolicy, Deletes, INDEX_MEMORY_MAX_DEFAULT, LISTEN_DEFAULT, Source, Storage, TableMode, TableRule, TraceKind,
+    TransportKind,
+};
+use super::{Config, Secret, environment};
+
+const COMMIT_INTERVAL_MS_MAX: u64 = 3_600_000;
+/// Below it a single batch would fill the queues.
+const MEMORY_MIN: ByteSize = ByteSize::mib(32);
+const CONNECTIONS_MAX: usize = 256;
+/// Topic names have 249 characters, which the table's name shares.
+const NAME_LENGTH_MAX: usize = 64;
+
+/// A key and what is wrong with it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) key: String,
+    pub(super) what: String,
+}
+
+type Checked = Result<(), Problem>;
+
+/// `Err` unless `holds`; `what` follows the key's name.
+fn require(holds: bool, key: &str, what: impl Into<String>) -> Checked {
+    if holds { Ok(()) } else { Err(Problem { key: key.to_owned(), what: format!("{key} {}", what.into()) }) }
+}
+
+fn later(is_served: bool, key: &str, value: &str, instead: &str) -> Checked {
+    require(is_served, key, format!("= \"{value}\" comes with a later version; this one knows \"{instead}\""))
+}
+
+impl Config {
+    /// Checks every key on its own and against the others.
+    pub(super) fn validate(&self) -> Checked {
+        validate_source(&self.source)?;
+        require(!self.warehouse.url.is_empty(), "warehouse.url", "must be a url or a path")?;
+        if let Some((scheme, _)) = self.warehouse.url.split_once("://") {
+            let what = format!("has the scheme `{scheme}`, which comes with a later version; this one knows file://");
+            require(scheme == "file", "warehouse.url", what)?;
+            let what = "must name an absolute folder, such as file:///var/lib/weir";
+            require(self.warehouse.local_folder().is_some(), "warehouse.url", what)?;
+        }
+        later(self.transport.kind == TransportKind::Direct, "transport.kind", "kafka", "direct")?;
+        later(self.trace.kind == TraceKind::Sqlite, "trace.kind", "clickhouse", "sqlite")?;
+        let interval_ms = self.apply.commit_interval_ms;
+        let what = format!("must be from 1 to {COMMIT_INTERVAL_MS_MAX}, and is {interval_ms}");
+        require((1..=COMMIT_INTERVAL_MS_MAX).contains(&interval_ms), "apply.commit_interval_ms", what)?;
+        let what = format!("must be at least {MEMORY_MIN}, and is {}", self.apply.memory_max);
+        require(self.apply.memory_max >= MEMORY_MIN, "apply.memory_max", what)?;
+        let what = "must be host:port, such as 127.0.0.1:9187";
+        require(is_listen_address(&self.http.listen), "http.listen", what)?;
+        self.validate_tables()?;
+        self.validate_backfills()
+    }
+
+    fn validate_tables(&self) -> Checked {
+        let mut names = BTreeSet::new();
+        for (i, rule) in self.tables.iter().enumerate() {
+            let key = |name: &str| format!("table[{i}].{name}");
+            let name = rule.name.as_ref();
+            require(name.is_some(), &key("name"), "must be set: database.table")?;
+            let what = format!("repeats {}", name.map_or_else(String::new, ToString::to_string));
+            require(names.insert(name), &key("name"), what)?;
+            validate_rule(rule, key)?;
+        }
+        Ok(())
+    }
+
+    fn validate_backfills(&self) -> Checked {
+        for (i, backfill) in self.backfills.iter().enumerate() {
+            let key = |name: &str| format!("backfill[{i}].{name}");
+            require(backfill.table.is_some(), &key("table"), "must be set: database.table")?;
+            let what = "must have five fields: minute, hour, day of month, month, day of week, such as \"0 3 * * *\"";
+            require(is_cron(&backfill.cron), &key("cron"), what)?;
+        }
+        Ok(())
+    }
+
+    /// What is set to something that has no effect in this version.
+    pub fn warnings(&self) -> Vec<String> {
+        let source = &self.source;
+        let mut idle = vec![
+            ("source.snapshot_url", source.snapshot_url.is_some()),
+            ("source.rows_per_second_max", source.rows_per_second_max != 0),
+            ("source.pause_above_threads_running", source.pause_above_threads_running != 0),
+            ("source.on_drop", source.on_drop != DdlPolicy::Keep),
+            ("apply.index_memory_max", self.apply.index_memory_max != INDEX_MEMORY_MAX_DEFAULT),
+            ("http.listen", self.http.listen != LISTEN_DEFAULT),
+            ("[[backfill]]", !self.backfills.is_empty()),
+        ];
+        idle.push(("[[table]] buckets", self.tables.iter().any(|rule| rule.buckets.is_some_and(|n| n != 1))));
+        let set = idle.into_iter().filter(|(_, is_set)| *is_set);
+        let mut warnings: Vec<String> = set.map(|(key, _)| format!("{key} has no effect yet")).collect();
+        if source.on_truncate == DdlPolicy::Stop {
+            warnings.push("source.on_truncate = \"stop\" acts as \"keep\" so far".into());
+        }
+        let patterns = self.patterns().ok();
+        for name in self.tables.iter().filter_map(|rule| rule.name.as_ref()) {
+            if patterns.as_ref().is_some_and(|patterns| !patterns.matches(name)) {
+                warnings.push(format!("[[table]] {name} has no effect: source.tables does not match it"));
+            }
+        }
+        warnings
+    }
+
+    /// Makes paths absolute and finds the password.
+    pub(super) fn resolve(&mut self, folder: &Path, environment: &BTreeMap<String, String>) -> Checked {
+        if !self.warehouse.url.contains("://") {
+            let path = std::path::absolute(folder.join(&self.warehouse.url)).ok();
+            let url = path.and_then(|path| url::Url::from_directory_path(path).ok());
+            let what = "must be a url or a path on this machine";
+            require(url.is_some(), "warehouse.url", what)?;
+            self.warehouse.url = url.map_or_else(String::new, |url| url.as_str().trim_end_matches('/').to_owned());
+        }
+        if let Some(state_dir) = &mut self.apply.state_dir {
+            *state_dir = folder.join(&*state_dir);
+        }
+        self.source.password = match (environment.get(environment::PASSWORD), &self.source.password_file) {
+            (Some(password), _) => Some(Secret::new(password)),
+            (None, Some(file)) => Some(password_of(&folder.join(file))?),
+            (None, None) => None,
+        };
+        Ok(())
+    }
+}
+
+fn validate_source(source: &Source) -> Checked {
+    let named =
+        !source.name.is_empty() && source.name.len() <= NAME_LENGTH_MAX && source.name.chars().all(is_name_character);
+    let what = format!("must be set: up to {NAME_LENGTH_MAX} letters, digits, _ and -");
+    require(named, "source.name", what)?;
+    require(!source.url.is_empty(), "source.url", "must be set: mysql://user@host:port")?;
+    require(is_mysql_url(source.url.expose()), "source.url", "must be mysql://user@host:port")?;
+    if let Some(url) = &source.snapshot_url {
+        require(is_mysql_url(url.expose()), "source.snapshot_url", "must be mysql://user@host:port")?;
+    }
+    let both = source.password_file.is_some() && source.url.has_password();
+    require(!both, "source.password_file", "and the url both give a password; keep one of them")?;
+    require(!source.tables.is_empty(), "source.tables", "must be set, such as [\"shop.*\"]")?;
+    let patterns = weir_mysql::TablePatterns::new(&source.tables);
+    patterns.map_err(|error| Problem { key: "source.tables".into(), what: format!("source.tables: {error}") })?;
+    let what = format!("must be from 1 to {CONNECTIONS_MAX}, and is {}", source.max_connections);
+    require((1..=CONNECTIONS_MAX).contains(&source.max_connections), "source.max_connections", what)?;
+    require(source.server_id != Some(0), "source.server_id", "must be from 1 to 4294967295")
+}
+
+fn validate_rule(rule: &TableRule, key: impl Fn(&str) -> String) -> Checked {
+    later(rule.mode == TableMode::Upsert, &key("mode"), "append", "upsert")?;
+    later(rule.storage == Storage::MergeOnRead, &key("storage"), "copy-on-write", "merge-on-read")?;
+    later(rule.deletes == Deletes::Hard, &key("deletes"), "soft", "hard")?;
+    require(rule.partition_by.is_empty(), &key("partition_by"), "comes with a later version; leave it out")?;
+    require(rule.buckets != Some(0), &key("buckets"), "must be at least 1")?;
+    if let Some(columns) = &rule.key {
+        let distinct: BTreeSet<String> = columns.iter().map(|column| column.to_ascii_lowercase()).collect();
+        let what = "must name at least one column, and none twice";
+        require(!columns.is_empty() && distinct.len() == columns.len(), &key("key"), what)?;
+    }
+    Ok(())
+}
+
+fn password_of(file: &Path) -> Result<Secret, Problem> {
+    let key = "source.password_file";
+    let text = std::fs::read_to_string(file).map_err(|error| Problem {
+        key: key.into(),
+        what: format!("{key} {} cannot be read: {error}", file.display()),
+    })?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+}
+
+fn is_name_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || character == '_' || character == '-'
+}
+
+fn is_mysql_url(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else { return false };
+    url.scheme() == "mysql" && url.host_str().is_some_and(|host| !host.is_empty()) && !url.username().is_empty()
+}
+
+fn is_listen_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn is_cron(text: &str) -> bool {
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    let may_stand = |character: char| character.is_ascii_alphanumeric() || "*/,-?#L".contains(character);
+    fields.len() == 5 && fields.iter().all(|field| field.chars().all(may_stand))
+}

@@ -1,0 +1,241 @@
+//! Lost answers, other writers and full disks: what the commit protocol makes of them.
+
+use std::fmt;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+use super::*;
+use crate::table::delta::{Action, CommitInfo};
+use crate::table::log::{commit_name, serialise};
+
+/// What befalls a put whose path ends as given.
+#[derive(Debug, Clone)]
+enum Fault {
+    /// Nothing is written, and the caller hears of an error.
+    Lost,
+    /// It is written, and the caller hears of an error.
+    AnswerLost,
+    /// Someone else writes these bytes there first.
+    Overtaken(Bytes),
+}
+
+/// A store in memory, with faults that are used up one by one, and a record of every put that was written.
+#[derive(Debug, Default)]
+struct FaultyStore {
+    inner: InMemory,
+    faults: Mutex<Vec<(String, Fault)>>,
+    written: Mutex<Vec<String>>,
+}
+
+impl FaultyStore {
+    fn next_fault(&self, path: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        let at = faults.iter().position(|(suffix, _)| path.ends_with(suffix.as_str()))?;
+        Some(faults.remove(at).1)
+    }
+
+    fn plan(&self, suffix: &str, fault: Fault) {
+        self.faults.lock().unwrap().push((suffix.to_owned(), fault));
+    }
+}
+
+fn broken() -> Error {
+    Error::Generic { store: "faulty", source: "the connection was reset".into() }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FaultyStore")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let fault = self.next_fault(location.as_ref());
+        match &fault {
+            Some(Fault::Lost) => return Err(broken()),
+            Some(Fault::Overtaken(theirs)) => {
+                self.inner.put(location, theirs.clone().into()).await?;
+            }
+            Some(Fault::AnswerLost) | None => {}
+        }
+        let result = self.inner.put_opts(location, payload, options).await?;
+        self.written.lock().unwrap().push(location.to_string());
+        if matches!(fault, Some(Fault::AnswerLost)) { Err(broken()) } else { Ok(result) }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+/// A table at version 1 with the rows 1, 2 and 3.
+async fn table_of_three() -> (Arc<FaultyStore>, Warehouse, Table) {
+    let store = Arc::new(FaultyStore::default());
+    let warehouse = Warehouse::in_store(store.clone());
+    let mut table = Table::create(&warehouse, &schema(), writer(5), TableState::default()).await.unwrap();
+    upsert(&mut table, &[(1, at(1), "a"), (2, at(2), "b"), (3, at(3), "c")]).await;
+    (store, warehouse, table)
+}
+
+fn three() -> Rows {
+    Rows::from([(1, row(at(1), "a")), (2, row(at(2), "b")), (3, row(at(3), "c"))])
+}
+
+fn three_updated() -> Rows {
+    Rows::from([(1, row(at(1), "a")), (2, row(at(4), "B")), (3, row(at(3), "c"))])
+}
+
+/// A version that changes no row, written by `source` in `epoch`.
+fn version_of(table: &Table, source: &str, epoch: u64) -> Bytes {
+    let record = CommitRecord {
+        source: source.into(),
+        commit_id: "theirs".into(),
+        state: TableState { epoch, ..table.state().clone() },
+        accounts: Vec::new(),
+    };
+    serialise(&table.frame("MERGE", record, 0))
+}
+
+fn foreign_version() -> Bytes {
+    let info = CommitInfo {
+        timestamp: 1,
+        operation: "OPTIMIZE".into(),
+        operation_parameters: None,
+        engine_info: None,
+        weir: None,
+    };
+    serialise(&[Action { commit_info: Some(info), ..Action::default() }])
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_in_the_table_once() {
+    let (store, warehouse, mut table) = table_of_three().await;
+    store.plan(&commit_name(2), Fault::AnswerLost);
+    let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+    committed(&mut table, change).await;
+    assert_eq!(table.version(), 2);
+    assert_eq!(scan(&warehouse, None).await, three_updated());
+    upsert(&mut table, &[(2, at(5), "BB")]).await;
+    assert_eq!(open(&warehouse, 5).await.figures(), table.figures());
+}
+
+#[tokio::test]
+async fn a_commit_that_did_not_arrive_is_put_again() {
+    let (store, warehouse, mut table) = table_of_three().await;
+    store.plan(&commit_name(2), Fault::Lost);
+    store.plan(&commit_name(2), Fault::Lost);
+    let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+    committed(&mut table, change).await;
+    assert_eq!(scan(&warehouse, None).await, three_updated());
+}
+
+#[tokio::test]
+async fn a_version_taken_by_someone_else_moves_the_table_and_leaves_nothing_of_ours() {
+    for theirs in [foreign_version(), version_of(&table_of_three().await.2, "shop", 4)] {
+        let (store, warehouse, mut table) = table_of_three().await;
+        store.plan(&commit_name(2), Fault::Overtaken(theirs));
+        let before = objects(&*store).await.len();
+        let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+        assert!(matches!(table.commit(change).await.unwrap(), CommitOutcome::Moved));
+        assert_eq!(objects(&*store).await.len(), before + 1);
+        assert_eq!(scan(&warehouse, None).await, three());
+
+        // Opened anew, the same change goes in behind it.
+        let mut table = open(&warehouse, 5).await;
+        upsert(&mut table, &[(2, at(4), "B")]).await;
+        assert_eq!((table.version(), scan(&warehouse, None).await), (3, three_updated()));
+    }
+}
+
+#[tokio::test]
+async fn a_greater_epoch_fences_the_writer_and_whoever_opens_with_a_lower_one() {
+    let (store, warehouse, mut table) = table_of_three().await;
+    store.plan(&commit_name(2), Fault::Overtaken(version_of(&table, "shop", 6)));
+    let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+    assert!(matches!(table.commit(change).await.unwrap(), CommitOutcome::Fenced { epoch: 6 }));
+    let opened = Table::open(&warehouse, &id(), writer(5)).await;
+    assert!(matches!(opened, Err(TableError::Fenced { epoch: 6, .. })));
+    assert!(Table::open(&warehouse, &id(), writer(7)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn data_that_cannot_be_written_leaves_the_table_as_it_was() {
+    for suffix in [".parquet", ".bin"] {
+        let (store, warehouse, mut table) = table_of_three().await;
+        store.plan(suffix, Fault::Lost);
+        let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+        assert!(table.commit(change).await.is_err());
+        assert_eq!(scan(&warehouse, None).await, three());
+        let mut table = open(&warehouse, 5).await;
+        upsert(&mut table, &[(2, at(4), "B")]).await;
+        assert_eq!(scan(&warehouse, None).await, three_updated());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers_ends_in_an_error_and_a_restart_finds_what_holds() {
+    let (store, warehouse, mut table) = table_of_three().await;
+    for _ in 0..=crate::limits::AMBIGUOUS_COMMIT_TRIES {
+        store.plan(&commit_name(2), Fault::Lost);
+    }
+    let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+    assert!(matches!(table.commit(change).await, Err(TableError::Store(_))));
+    assert_eq!(open(&warehouse, 5).await.state().commits, 2);
+    assert_eq!(scan(&warehouse, None).await, three());
+}
+
+#[tokio::test]
+async fn a_version_is_put_after_everything_it_names() {
+    let (store, _, mut table) = table_of_three().await;
+    store.written.lock().unwrap().clear();
+    upsert(&mut table, &[(2, at(4), "B")]).await;
+    let written = store.written.lock().unwrap().clone();
+    assert_eq!(written.len(), 3);
+    assert!(written[2].ends_with(&commit_name(2)), "{written:?}");
+}
+
+#[tokio::test]
+async fn a_second_live_row_of_a_key_is_found_when_the_table_is_opened() {
+    let (_, warehouse, table) = table_of_three().await;
+    // A foreign append of a file whose rows the table already has, as RESTORE would make it.
+    let add = table.files[&0].add.clone();
+    let copy = delta::Add { path: "copy.parquet".into(), ..add.clone() };
+    let bytes = warehouse.get(&table.path.clone().join(add.path)).await.unwrap();
+    warehouse.put(&table.path.clone().join("copy.parquet"), bytes).await.unwrap();
+    table.log.put(2, serialise(&[Action { add: Some(copy), ..Action::default() }])).await.unwrap();
+    let opened = Table::open(&warehouse, &id(), writer(5)).await;
+    assert!(matches!(opened, Err(TableError::Damaged(what)) if what.contains("shop.orders")));
+}
