@@ -87,7 +87,10 @@ const IDS: i64 = 12;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Stream { upserts: BTreeSet<i64>, deletes: BTreeSet<i64> },
+    Stream {
+        upserts: BTreeSet<i64>,
+        deletes: BTreeSet<i64>,
+    },
     BeginSeed,
     /// A chunk's order is handed out; it has these rows, which the stream need not have told.
     ReadChunk(BTreeSet<i64>),
