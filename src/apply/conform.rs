@@ -12,11 +12,7 @@ use super::reduce::{ChangeAt, order};
 
 /// The changes at `picks`, in that order, as rows of the lake table: its columns by name, NULL where a batch has none,
 /// then the order.
-pub fn lake_rows(
-    batches: &[ChangeBatch],
-    picks: &[ChangeAt],
-    lake: &TableSchema,
-) -> Result<RecordBatch, ArrowError> {
+pub fn lake_rows(batches: &[ChangeBatch], picks: &[ChangeAt], lake: &TableSchema) -> Result<RecordBatch, ArrowError> {
     let schema: SchemaRef = lake.lake_arrow();
     let indices: Vec<(usize, usize)> = picks.iter().map(|at| (at.batch as usize, at.row as usize)).collect();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());

@@ -26,7 +26,8 @@ use self::conform::lake_rows;
 use self::plan::{Known, StreamPlan};
 use self::reduce::reduce;
 use crate::table::{
-    CommitOutcome, Located, PartialTransaction, RowAddress, SeedProgress, StagedChunk, Table, TableChange, TableError, TableState,
+    CommitOutcome, Located, PartialTransaction, RowAddress, SeedProgress, StagedChunk, Table, TableChange, TableError,
+    TableState,
 };
 use crate::trace::{StageCount, Tally};
 use crate::transport::{Boundary, Changes, Delivery, Item, Marker, PublishNumber, Subscription};
@@ -116,15 +117,7 @@ impl<S: Subscription> Worker<S> {
         reports: mpsc::UnboundedSender<Report>,
         pace: Pace,
     ) -> Self {
-        Self {
-            table,
-            subscription,
-            desk,
-            reports,
-            pace,
-            pending: Pending::default(),
-            last_commit: None,
-        }
+        Self { table, subscription, desk, reports, pace, pending: Pending::default(), last_commit: None }
     }
 
     /// Runs until the subscription ends; what it has received by then is committed.
@@ -214,9 +207,12 @@ impl<S: Subscription> Worker<S> {
             .collect::<Result<_, _>>()
             .map_err(|error| WorkerError::Rows(error.to_string()))?;
         let StreamPlan { upserts, deletes, tally } = self.plan(&pending.batches, &keys).await?;
-        let rows = lake_rows(&pending.batches, &upserts, &lake).map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let row_keys = RecordKeys::of(&rows, &lake.key_names()).map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let mut state = state_at(self.table.state(), &boundary, (!pending.batches.is_empty()).then_some(pending.partial_rows));
+        let rows =
+            lake_rows(&pending.batches, &upserts, &lake).map_err(|error| WorkerError::Rows(error.to_string()))?;
+        let row_keys =
+            RecordKeys::of(&rows, &lake.key_names()).map_err(|error| WorkerError::Rows(error.to_string()))?;
+        let mut state =
+            state_at(self.table.state(), &boundary, (!pending.batches.is_empty()).then_some(pending.partial_rows));
         // Not each batch's last: copies may come behind what is newer.
         if let Some(newest) = pending.batches.iter().flat_map(|batch| &batch.orders).max() {
             raise_orders(&mut state, *newest);

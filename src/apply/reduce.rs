@@ -7,7 +7,6 @@ use foldhash::fast::RandomState;
 use weir_model::key::KeyRef;
 use weir_model::{ChangeBatch, Op, Order, RecordKeys};
 
-
 use crate::trace::{Hop, Tally};
 
 /// A change by where it lies in the batches.

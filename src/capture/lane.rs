@@ -87,8 +87,9 @@ impl Lane {
         self.start.gtid_set.contains(gtid)
     }
 
-    pub fn key(&self) -> &[String] {
-        &self.start.key
+    /// Transactions that the table held when its capture began.
+    pub fn held(&self) -> &GtidSet {
+        &self.start.gtid_set
     }
 
     pub fn generation(&self) -> u64 {
@@ -163,6 +164,7 @@ impl Lane {
     }
 
     fn seal_builder(&mut self) {
+        let partial_rows = self.rows_in_transaction();
         let Some(plan) = &mut self.plan else { return };
         if plan.builder.is_empty() {
             return;
@@ -170,7 +172,6 @@ impl Lane {
         let batch = plan.builder.finish();
         let mut sent = std::mem::take(&mut self.sent);
         count_published(&mut sent, &batch);
-        let partial_rows = self.transaction.as_ref().map_or(0, |t| t.rows);
         self.sealed.push(Changes { batch, sent, partial_rows });
     }
 
@@ -198,9 +199,12 @@ impl Lane {
         }
     }
 
-    /// Row changes of the open transaction so far.
+    /// Row changes of the open transaction that the table has or has been sent: while a part that it holds is read
+    /// again, that part and not the place in it.
     pub fn rows_in_transaction(&self) -> u64 {
-        self.transaction.as_ref().map_or(0, |t| t.rows)
+        let Some(open) = &self.transaction else { return 0 };
+        let held = self.start.partial.as_ref().filter(|partial| partial.gtid == open.gtid);
+        open.rows.max(held.map_or(0, |partial| partial.rows_done))
     }
 }
 

@@ -27,8 +27,8 @@ use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, T
 use self::resume::is_same_transaction;
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
-use crate::table::PartialTransaction;
 use crate::state::LastTransaction;
+use crate::table::PartialTransaction;
 use crate::transport::{Boundary, Item, Marker, Publish, PublishNumber, Publisher};
 
 /// Why capture ended.
@@ -75,7 +75,8 @@ struct Open {
     event_ms: i64,
     /// Every table already has it: it is only read for its end.
     skip: bool,
-    statement: Option<(String, String)>,
+    /// Statements in it, with their default databases.
+    statements: Vec<(String, String)>,
     has_rows: bool,
 }
 
@@ -225,7 +226,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             tracing::warn!(gtid = %head.gtid, position = %at, "original commit timestamp lies in the future; the server's own time is used");
         }
         let skip = self.position.gtid_set.contains(&head.gtid);
-        self.open = Some(Open { event_ms: time.ms, head, skip, statement: None, has_rows: false });
+        self.open = Some(Open { event_ms: time.ms, head, skip, statements: Vec::new(), has_rows: false });
         Ok(())
     }
 
@@ -239,7 +240,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         let event_ms = open.event_ms;
         let table = TableId::new(&image.map.database, &image.map.table);
         if !self.lanes.contains_key(&table) {
-            self.meet(&table, at).await?;
+            self.meet(&table).await?;
         }
         let Some(Some(lane)) = self.lanes.get_mut(&table) else { return Ok(()) };
         if lane.holds(&gtid) {
@@ -260,14 +261,14 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     }
 
     /// A table that has no lane: register it if it is one of ours.
-    async fn meet(&mut self, table: &TableId, at: &LogPosition) -> Result<(), CaptureError> {
+    async fn meet(&mut self, table: &TableId) -> Result<(), CaptureError> {
         if !(self.settings.filter)(table) {
             self.lanes.insert(table.clone(), None);
             return Ok(());
         }
         let registration = retry_registrar(|| self.registrar.register(table, &self.position.gtid_set))
             .await
-            .map_err(|error| stop(at, &error))?;
+            .map_err(|error| lost(&error))?;
         match registration {
             Registration::Lane(start) => {
                 self.add_lane(table.clone(), *start);
@@ -283,19 +284,24 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
 
     fn note_statement(&mut self, database: String, sql: String, at: &LogPosition) -> Result<(), CaptureError> {
         let Some(open) = &mut self.open else { return Err(stop(at, &"a statement outside a transaction")) };
-        open.statement = Some((database, sql));
+        if !open.skip {
+            open.statements.push((database, sql));
+        }
         Ok(())
     }
 
     async fn commit(&mut self, end: LogPosition) -> Result<(), CaptureError> {
-        let Some(open) = self.open.take() else { return Err(stop(&end, &"a commit outside a transaction")) };
+        let Some(open) = &mut self.open else { return Err(stop(&end, &"a commit outside a transaction")) };
         if open.skip {
+            self.open = None;
             self.position.log = end;
             return self.release_chunks().await;
         }
-        if let Some((database, sql)) = &open.statement {
-            self.statement(database, sql, &open, &end).await?;
+        // While its statements take effect the transaction is still open: what is sent now is a part of it.
+        for (database, sql) in std::mem::take(&mut open.statements) {
+            self.statement(&database, &sql, &end).await?;
         }
+        let Some(open) = self.open.take() else { return Err(stop(&end, &"a commit outside a transaction")) };
         for lane in self.lanes.values_mut().flatten() {
             lane.end_transaction();
         }
@@ -309,8 +315,9 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         });
         self.position.partial = None;
         self.position.log = end;
-        self.pending_since.get_or_insert_with(Instant::now);
-        if self.pending_bytes >= BATCH_BYTES_MAX {
+        let since = *self.pending_since.get_or_insert_with(Instant::now);
+        // Under load there is always another event, so the timer alone would never come to its turn.
+        if self.pending_bytes >= BATCH_BYTES_MAX || since.elapsed() >= BATCH_DELAY_MAX {
             self.publish().await?;
         }
         self.release_chunks().await
@@ -327,7 +334,8 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             }
             Request::OpenChunk { table, reply } => {
                 let order0 = self.lane_order(&table);
-                let below = self.position.gtid_set.clone();
+                let held = self.lane(&table).map(Lane::held).cloned().unwrap_or_default();
+                let below = self.position.gtid_set.union(&held);
                 let generation = self.lane(&table).map_or(0, |lane| lane.generation());
                 let _ = reply.send(order0.map(|order0| ChunkOpening { order0, below, generation }));
             }
@@ -341,11 +349,6 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             }
             Request::Stop { table } => {
                 self.lanes.insert(table, None);
-            }
-            Request::Add { table } => {
-                self.lanes.remove(&table);
-                let at = self.position.log.clone();
-                self.meet(&table, &at).await?;
             }
         }
         Ok(())
@@ -399,7 +402,11 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         self.number.0 += 1;
         let boundary = Arc::new(self.position.clone());
         let tables: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
-        self.tell(Told::Published { number: self.number, boundary: boundary.clone(), tables: tables.into_iter().collect() });
+        self.tell(Told::Published {
+            number: self.number,
+            boundary: boundary.clone(),
+            tables: tables.into_iter().collect(),
+        });
         self.publisher
             .publish(Publish { number: self.number, boundary, items })
             .await
@@ -437,11 +444,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
 
 /// Tells the tables that hold back a part of a transaction in `complete` that it is whole, unless they are sent changes
 /// anyway, which say so themselves.
-fn end_transactions(
-    unfinished: &mut BTreeMap<TableId, Gtid>,
-    complete: &GtidSet,
-    items: &mut Vec<(TableId, Item)>,
-) {
+fn end_transactions(unfinished: &mut BTreeMap<TableId, Gtid>, complete: &GtidSet, items: &mut Vec<(TableId, Item)>) {
     let sent: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
     unfinished.retain(|table, gtid| {
         let ended = complete.contains(gtid);
@@ -454,6 +457,11 @@ fn end_transactions(
 
 fn stop(at: &LogPosition, what: &impl std::fmt::Display) -> CaptureError {
     CaptureError::Stop { at: at.clone(), what: what.to_string() }
+}
+
+/// The registrar could not ask the source: as good as a lost connection, after which everything unsent is read again.
+fn lost(error: &request::RegisterError) -> CaptureError {
+    CaptureError::Source(SourceError::Retryable { why: error.to_string() })
 }
 
 async fn sleep_until(at: Option<Instant>) {

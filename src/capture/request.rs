@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use weir_model::{GtidSet, LogPosition, Order, TableId, TableSchema};
+use weir_model::{Gtid, GtidSet, LogPosition, Order, TableId, TableSchema};
 
 use crate::transport::{Boundary, ChunkId, PublishNumber};
 
@@ -45,8 +45,6 @@ pub enum Request {
     EndSeed { table: TableId },
     /// The table has stopped; its changes are dropped from here on.
     Stop { table: TableId },
-    /// The table is captured from here on, if it is not already, and is seeded.
-    Add { table: TableId },
 }
 
 /// Told by capture, in the order in which it happened.
@@ -80,8 +78,10 @@ pub trait Registrar: Send + Sync {
         start: &GtidSet,
     ) -> impl std::future::Future<Output = Result<Registration, RegisterError>> + Send;
 
-    /// The table's columns in the source at this moment, and whether rows got values without row events when a column
-    /// was added since `known`. `None` if the table is gone.
+    /// Waits until the source shows what transaction `gtid` did.
+    fn wait_until_executed(&self, gtid: &Gtid) -> impl std::future::Future<Output = Result<(), RegisterError>> + Send;
+
+    /// The table's columns in the source at this moment; `None` if the table is gone.
     fn describe(
         &self,
         table: &TableId,

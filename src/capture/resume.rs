@@ -71,7 +71,10 @@ pub fn is_same_transaction(
     if last.original_commit_us != head.original_commit_us {
         return rewritten("its commit time");
     }
-    if last.server_uuid == server_uuid && last.checksum.is_some() && head.checksum.is_some() && last.checksum != head.checksum
+    if last.server_uuid == server_uuid
+        && last.checksum.is_some()
+        && head.checksum.is_some()
+        && last.checksum != head.checksum
     {
         return rewritten("its checksum");
     }

@@ -6,7 +6,7 @@
 use weir_model::TableId;
 
 use super::request::{Registrar, Told};
-use super::{Capture, CaptureError, Open, retry_registrar, stop};
+use super::{Capture, CaptureError, lost, retry_registrar, stop};
 use crate::binlog::ddl::{StatementKind, classify};
 use crate::transport::{Marker, Publisher};
 use weir_model::LogPosition;
@@ -54,44 +54,51 @@ fn effects(kind: StatementKind) -> Vec<Effect> {
 }
 
 impl<P: Publisher, R: Registrar> Capture<P, R> {
-    /// Applies the statement that the transaction `open`, which ends at `at`, consists of.
-    pub(super) async fn statement(
-        &mut self,
-        database: &str,
-        sql: &str,
-        open: &Open,
-        at: &LogPosition,
-    ) -> Result<(), CaptureError> {
+    /// Applies a statement of the open transaction, which ends at `at`.
+    pub(super) async fn statement(&mut self, database: &str, sql: &str, at: &LogPosition) -> Result<(), CaptureError> {
         let kind = classify(database, sql);
-        if matches!(kind, StatementKind::Unreadable) {
-            tracing::warn!(position = %at, "a statement that cannot be read; every table's columns are looked at again");
-            self.look_at_all(at).await?;
+        if kind == StatementKind::Unreadable {
+            tracing::warn!(position = %at, "a statement that cannot be read; every table is looked at and loaded again");
+            self.wait_until_visible().await?;
+            return self.reload_all().await;
         }
-        for effect in effects(kind) {
-            self.take_effect(effect, open, at).await?;
+        let effects: Vec<Effect> = effects(kind).into_iter().filter(|effect| self.concerns_us(effect)).collect();
+        if !effects.is_empty() {
+            self.wait_until_visible().await?;
+        }
+        for effect in effects {
+            self.take_effect(effect, at).await?;
         }
         Ok(())
     }
 
-    async fn take_effect(&mut self, effect: Effect, open: &Open, at: &LogPosition) -> Result<(), CaptureError> {
+    fn concerns_us(&self, effect: &Effect) -> bool {
+        match effect {
+            Effect::Dml => true,
+            Effect::Appeared(table) | Effect::LostRows(table) | Effect::Emptied(table) => self.ours(table),
+            Effect::Altered { table, .. } => self.ours(table),
+        }
+    }
+
+    async fn take_effect(&mut self, effect: Effect, at: &LogPosition) -> Result<(), CaptureError> {
         match effect {
             Effect::Dml => Err(stop(
                 at,
                 &"a statement-format change of rows: which rows it changed cannot be known. \
                   SET PERSIST binlog_format = ROW, then seed anew with `weir snapshot`",
             )),
-            Effect::Appeared(table) if self.ours(&table) => {
+            Effect::Appeared(table) => {
                 if self.lane(&table).is_some() {
-                    self.look_at(&table, at).await?;
+                    self.look_at(&table).await?;
                     self.reload(&table, "a table took its name");
                     Ok(())
                 } else {
                     self.lanes.remove(&table);
-                    self.meet(&table, at).await
+                    self.meet(&table).await
                 }
             }
             Effect::Altered { table, with_values } if self.lane(&table).is_some() => {
-                self.look_at(&table, at).await?;
+                self.look_at(&table).await?;
                 if with_values {
                     self.reload(&table, "a column was added whose existing rows hold values");
                 } else if let Some(Some(lane)) = self.lanes.get_mut(&table) {
@@ -104,6 +111,11 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 Ok(())
             }
             Effect::Emptied(table) if self.lane(&table).is_some() && self.settings.follow_truncate => {
+                let Some(open) = &self.open else { return Ok(()) };
+                // A table that is ahead of a stream read again has been emptied and filled since.
+                if self.lane(&table).is_some_and(|lane| lane.holds(&open.head.gtid)) {
+                    return Ok(());
+                }
                 self.event_ms = self.event_ms.max(open.event_ms);
                 let Some(at) = self.lane_order(&table) else { return Ok(()) };
                 if let Some(Some(lane)) = self.lanes.get_mut(&table) {
@@ -111,8 +123,15 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 }
                 self.send_markers(vec![(table, Marker::Clear { at })]).await
             }
-            Effect::Appeared(_) | Effect::Altered { .. } | Effect::LostRows(_) | Effect::Emptied(_) => Ok(()),
+            // A table that has stopped, or one whose TRUNCATE is not followed.
+            Effect::Altered { .. } | Effect::LostRows(_) | Effect::Emptied(_) => Ok(()),
         }
+    }
+
+    /// An event reaches us before the catalogue shows what it did: wait until the source has executed it.
+    async fn wait_until_visible(&self) -> Result<(), CaptureError> {
+        let Some(open) = &self.open else { return Ok(()) };
+        retry_registrar(|| self.registrar.wait_until_executed(&open.head.gtid)).await.map_err(|error| lost(&error))
     }
 
     fn ours(&self, table: &TableId) -> bool {
@@ -129,20 +148,20 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
 
     /// Sends the columns that the table has in the source at this moment. They may be newer than the statement: then
     /// columns appear a little early and are NULL.
-    async fn look_at(&mut self, table: &TableId, at: &LogPosition) -> Result<(), CaptureError> {
-        let schema =
-            retry_registrar(|| self.registrar.describe(table)).await.map_err(|error| stop(at, &error))?;
+    async fn look_at(&mut self, table: &TableId) -> Result<(), CaptureError> {
+        let schema = retry_registrar(|| self.registrar.describe(table)).await.map_err(|error| lost(&error))?;
         match schema {
             Some(schema) => self.send_markers(vec![(table.clone(), Marker::Schema(schema))]).await,
             None => Ok(()),
         }
     }
 
-    async fn look_at_all(&mut self, at: &LogPosition) -> Result<(), CaptureError> {
+    async fn reload_all(&mut self) -> Result<(), CaptureError> {
         let tables: Vec<TableId> =
             self.lanes.iter().filter(|(_, lane)| lane.is_some()).map(|(table, _)| table.clone()).collect();
         for table in tables {
-            self.look_at(&table, at).await?;
+            self.look_at(&table).await?;
+            self.reload(&table, "a statement that cannot be read");
         }
         Ok(())
     }

@@ -1,25 +1,23 @@
-//! `weir reconcile`: what passed each hop, and whether it adds up.
+//! `weir reconcile`: the report of what passed every hop.
 
 use clap::{Args, ValueEnum};
 use weir_model::{TableId, Window, clock};
-use weir_mysql::server;
 
-use super::output::print;
+use super::output::{print, table};
 use super::snapshot::table_id;
 use crate::config::Config;
 use crate::error::{Error, Exit};
-use crate::reconcile::gather::{Question, report};
-use crate::reconcile::{Verdict, render};
+use crate::reconcile::{Question, Report, Verdict, gather, render, report};
 use crate::table::Warehouse;
 use crate::trace::sqlite::SqliteTrace;
 
-/// Compares the accounts of every hop. Exits 0 if nothing is lost (balanced, or in flight), 3 if something is.
+/// Compares what the source sent with what every hop counted; exits 3 if something was lost.
 #[derive(Debug, Args)]
 pub(super) struct Reconcile {
-    /// A table to report on, as database.table; may be given again. Default: every table.
+    /// A table to look at, as database.table; may be given again. Default: every table.
     #[arg(long = "table", value_name = "TABLE", value_parser = table_id)]
     tables: Vec<TableId>,
-    /// Only windows of event time from here on: RFC 3339, or back from now as 90m, 2h, 7d.
+    /// Count only what happened since then: 2026-11-21T02:00:00Z, 2026-11-21, or 90m, 2h, 7d ago.
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Window>,
     /// How to print.
@@ -39,48 +37,58 @@ impl Reconcile {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
         let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
         let trace = SqliteTrace::open(&config.trace_path())?;
-        let executed = match executed(config).await {
-            Ok(executed) => Some(executed),
-            Err(error) => {
-                tracing::warn!(%error, "the source cannot be asked how far it is");
-                None
-            }
+        let question = Question {
+            source: &config.source.name,
+            options: config.source_options()?,
+            patterns: config.patterns()?,
+            warehouse: &warehouse,
+            tables: self.tables,
+            since: self.since,
         };
-        let question = Question { tables: self.tables, since: self.since };
-        let report = report(&config.source.name, &warehouse, &trace, executed, &question).await?;
-        print(&match self.format {
-            Format::Table => render::text(&report),
-            Format::Markdown => render::markdown(&report),
-            Format::Html => render::html(&report),
-            Format::Json => {
-                serde_json::to_string_pretty(&report).map_err(|error| Error::failed(error.to_string()))?
-            }
-        })?;
+        let report = report(gather(&question, &trace).await?);
+        match self.format {
+            Format::Table => print(&for_terminal(&report))?,
+            Format::Json => print(&serde_json::to_string_pretty(&report).map_err(|e| Error::failed(e.to_string()))?)?,
+            Format::Markdown => print(render::markdown(&report).trim_end())?,
+            Format::Html => print(render::html(&report).trim_end())?,
+        }
+        // What is in flight is no difference: it exits 0, and the verdict says so.
         Ok(if report.verdict == Verdict::Different { Exit::Different } else { Exit::Done })
     }
 }
 
-async fn executed(config: &Config) -> Result<weir_model::GtidSet, Error> {
-    let mut connection = weir_mysql::connect(&config.source_options()?).await?;
-    Ok(server::executed_gtids(&mut connection).await?)
+fn for_terminal(report: &Report) -> String {
+    let mut text = format!("source {} at {}: {}\n", report.source, report.at, report.verdict.name());
+    text.push_str(&table(&render::COLUMNS, report.tables.iter().map(render::cells)));
+    text.push_str(&format!("\nposition {}", report.position));
+    for remark in render::remarks(report) {
+        text.push_str(&format!("\n{remark}"));
+    }
+    text
 }
 
-/// The window that holds a moment given as RFC 3339, or as a time back from now.
+/// The window that holds a moment: a timestamp, a day (UTC), or so long ago.
 fn since(text: &str) -> Result<Window, String> {
-    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
-        return Ok(Window::of(moment.as_millisecond()));
+    let error =
+        || format!("`{text}` is no time; write 2026-11-21T02:00:00Z, 2026-11-21, or 90m, 2h, 7d for so long ago");
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(Window::of(at.as_millisecond()));
     }
-    let expected = || format!("`{text}` is neither a moment such as 2026-11-21T03:00:00Z nor a time back such as 2h");
-    let (number, unit) = text.split_at(text.len().saturating_sub(1));
-    let number: i64 = number.parse().map_err(|_| expected())?;
-    let unit_ms = match unit {
+    if let Ok(day) = text.parse::<jiff::civil::Date>() {
+        let midnight = day.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| error())?;
+        return Ok(Window::of(midnight.timestamp().as_millisecond()));
+    }
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_ms = match &text[digits.len()..] {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => return Err(expected()),
+        _ => return Err(error()),
     };
-    Ok(Window::of(clock::now_ms() - number.saturating_mul(unit_ms)))
+    let ago_ms =
+        digits.parse::<i64>().ok().filter(|n| *n >= 0).and_then(|n| n.checked_mul(unit_ms)).ok_or_else(error)?;
+    Ok(Window::of(clock::now_ms().saturating_sub(ago_ms)))
 }
 
 #[cfg(test)]
@@ -88,10 +96,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn since_takes_moments_and_spans() {
-        assert_eq!(since("1970-01-01T00:02:30Z"), Ok(Window(120_000)));
-        assert!(since("2h").unwrap() < since("1h").unwrap());
-        assert!(since("yesterday").is_err());
-        assert!(since("").is_err());
+    fn a_time_is_a_timestamp_a_day_or_so_long_ago() {
+        assert_eq!(since("2026-11-21T02:00:30Z"), Ok(Window(1_795_226_400_000)));
+        assert_eq!(since("2026-11-21"), Ok(Window(1_795_219_200_000)));
+        let hour_ago = clock::now_ms() - 3_600_000;
+        assert!((since("1h").unwrap().0 - hour_ago).abs() <= Window::LENGTH_MS);
+        assert_eq!(since("60m").unwrap(), since("3600s").unwrap());
+        for wrong in ["", "yesterday", "h", "-2h", "2w", "9999999999999999999d"] {
+            assert!(since(wrong).is_err(), "{wrong}");
+        }
     }
 }

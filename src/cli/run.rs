@@ -21,11 +21,8 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
-        let options = RunOptions {
-            until_caught_up: self.until_caught_up,
-            binlog_dir: self.binlog_dir,
-            reseed: Reseed::None,
-        };
+        let options =
+            RunOptions { until_caught_up: self.until_caught_up, binlog_dir: self.binlog_dir, reseed: Reseed::None };
         service::run(config, options).await?;
         Ok(Exit::Done)
     }

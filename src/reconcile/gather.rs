@@ -1,108 +1,229 @@
-//! Collects what the report is made from, with the service running or stopped.
+//! Collects the facts of a report, with the service running or stopped.
 
-use std::time::Instant;
+use std::collections::BTreeSet;
 
+use tokio::time::Instant;
 use weir_model::{GtidSet, TableId, Window, clock};
+use weir_mysql::{MysqlError, SourceOptions, TablePatterns, catalogue, server};
 
-use super::judge::{Standing, judge};
-use super::{Report, Verdict, rfc3339};
+use super::report::{Facts, Reach, TableFacts};
 use crate::error::Error;
 use crate::limits::{RECONCILE_POLL, RECONCILE_WAIT_MAX};
-use crate::state::{Checkpoint, CheckpointLog, Phase, TableStanding};
-use crate::table::{Warehouse, history};
+use crate::state::{Checkpoint, CheckpointLog, Phase};
+use crate::table::{TableState, Warehouse, history};
 use crate::trace::TraceSink;
 
 /// What is asked.
-#[derive(Debug, Clone, Default)]
-pub struct Question {
-    /// Only these tables; every table if empty.
+pub struct Question<'a> {
+    pub source: &'a str,
+    pub options: SourceOptions,
+    pub patterns: TablePatterns,
+    pub warehouse: &'a Warehouse,
+    /// Only these tables; all if empty.
     pub tables: Vec<TableId>,
     /// Only windows from here on.
     pub since: Option<Window>,
 }
 
-/// Brings the trace up to the tables' own commits and judges every table.
+/// Reads what the source has executed, waits a moment for a running service to have it in, ships to `sink` the commits
+/// that it lacks, and sums.
 ///
-/// `executed` is what the source had executed when the question was asked, if it could be asked; a running service is
-/// given a moment to get there.
-pub async fn report<T: TraceSink>(
-    source: &str,
-    warehouse: &Warehouse,
-    trace: &T,
-    executed: Option<GtidSet>,
-    question: &Question,
-) -> Result<Report, Error> {
-    let checkpoint = settled_checkpoint(source, warehouse, executed.as_ref()).await?;
-    let mut tables = Vec::new();
-    for (table, standing) in &checkpoint.tables {
-        if !question.tables.is_empty() && !question.tables.contains(table) {
-            continue;
+/// A source that cannot be asked is no error: the accounts are compared, and nothing is called balanced.
+///
+/// # Errors
+/// When the warehouse or the trace cannot be reached, no service has ever run, or a table asked for is not there.
+pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<Facts, Error> {
+    let (executed, listed) = match look_at_source(question).await {
+        Ok((executed, listed)) => (Some(executed), listed),
+        Err(error) => {
+            tracing::warn!(%error, "the source cannot be asked what it has executed");
+            (None, Vec::new())
         }
-        let standing = standing_of(source, warehouse, trace, &checkpoint, table, standing, executed.as_ref()).await?;
-        let counts = trace.totals(source, table, question.since).await?;
-        tables.push(judge(table.clone(), &counts, &standing));
-    }
-    if let Some(table) = question.tables.iter().find(|table| !checkpoint.tables.contains_key(table)) {
-        return Err(Error::failed(format!("{table} is not among the tables of source {source}"))
-            .way_out("`weir status` lists them; a table appears there once the service has met it"));
-    }
-    Ok(Report {
-        source: source.to_owned(),
-        at: rfc3339(clock::now_ms() / 1_000 * 1_000),
-        position: checkpoint.gtid_set.to_string(),
-        verdict: tables.iter().map(|table| table.verdict).max().unwrap_or(Verdict::Balanced),
-        tables,
-    })
-}
-
-/// The newest checkpoint; while a service runs, one that covers `executed` if it comes in time.
-async fn settled_checkpoint(
-    source: &str,
-    warehouse: &Warehouse,
-    executed: Option<&GtidSet>,
-) -> Result<Checkpoint, Error> {
-    let asked = Instant::now();
-    loop {
-        let state = warehouse.state_path(source);
-        let read = CheckpointLog::new(warehouse.store().clone(), state).read().await?;
-        let checkpoint = read.ok_or_else(|| {
-            Error::failed(format!("source {source} has no checkpoint in this warehouse"))
-                .way_out("run `weir run --until-caught-up` first")
-        })?;
-        let settled = executed.is_none_or(|executed| executed.is_subset(&checkpoint.gtid_set));
-        if settled || !checkpoint.is_live(clock::now_ms()) || asked.elapsed() > RECONCILE_WAIT_MAX {
-            return Ok(checkpoint);
-        }
-        tokio::time::sleep(RECONCILE_POLL).await;
-    }
-}
-
-async fn standing_of<T: TraceSink>(
-    source: &str,
-    warehouse: &Warehouse,
-    trace: &T,
-    checkpoint: &Checkpoint,
-    table: &TableId,
-    standing: &TableStanding,
-    executed: Option<&GtidSet>,
-) -> Result<Standing, Error> {
-    let after = trace.shipped_version(source, table).await?;
-    let mut own_set = GtidSet::default();
-    for commit in history::commits_since(warehouse, table, after).await? {
-        if let Some(record) = commit.record {
-            trace.ship(source, table, commit.version, commit.at_ms, &record.accounts).await?;
-            own_set = record.state.gtid_set;
-        }
-    }
-    // A stopped table gets nothing from the checkpoint's progress.
-    let position = match standing.phase {
-        Phase::Stopped => own_set,
-        Phase::Filling { .. } | Phase::Streaming => own_set.union(&checkpoint.gtid_set),
     };
-    Ok(Standing {
-        phase: standing.phase,
-        error: standing.error.clone(),
-        missing_transactions: executed.map(|executed| executed.difference(&position).count()),
-        trace_behind: false,
-    })
+    let state = question.warehouse.state_path(question.source);
+    let mut checkpoints = CheckpointLog::new(question.warehouse.store().clone(), state);
+    let checkpoint = checkpoints.read().await?.ok_or_else(|| {
+        Error::failed(format!("no service of source {} has run into this warehouse", question.source))
+            .at(question.warehouse.url().as_str())
+            .way_out("`weir run --until-caught-up` fills it")
+    })?;
+    let tables = tables_asked_for(question, listed, &checkpoint)?;
+    let places = wait_for(question, &mut checkpoints, checkpoint, &tables, executed.as_ref()).await?;
+    let mut facts = Facts {
+        source: question.source.to_owned(),
+        at_ms: clock::now_ms(),
+        position: common_position(&places),
+        tables: Vec::new(),
+    };
+    for Place { table, reach, .. } in places {
+        ship_missing(question, sink, &table).await?;
+        let counts = sink.totals(question.source, &table, question.since).await?;
+        facts.tables.push(TableFacts { table, reach, counts });
+    }
+    Ok(facts)
+}
+
+/// What the source has executed, and its tables.
+async fn look_at_source(question: &Question<'_>) -> Result<(GtidSet, Vec<TableId>), MysqlError> {
+    let mut connection = weir_mysql::connect(&question.options).await?;
+    let executed = server::executed_gtids(&mut connection).await?;
+    let listed = catalogue::list_tables(&mut connection, &question.patterns).await?;
+    Ok((executed, listed))
+}
+
+/// Tables of the source and tables that the service knows, as far as the patterns mean them; or those asked for.
+fn tables_asked_for(
+    question: &Question<'_>,
+    listed: Vec<TableId>,
+    checkpoint: &Checkpoint,
+) -> Result<BTreeSet<TableId>, Error> {
+    let known: BTreeSet<TableId> = checkpoint.tables.keys().cloned().chain(listed).collect();
+    if let Some(table) = question.tables.iter().find(|table| !known.contains(table)) {
+        return Err(Error::failed(format!("{table} is not among the tables of source {}", question.source))
+            .way_out("`weir status` lists them"));
+    }
+    if !question.tables.is_empty() {
+        return Ok(question.tables.iter().cloned().collect());
+    }
+    Ok(known.into_iter().filter(|table| question.patterns.matches(table)).collect())
+}
+
+/// Where a table is.
+struct Place {
+    table: TableId,
+    reach: Reach,
+    position: GtidSet,
+}
+
+/// Looks at every table, and again at those that are behind as long as a service may bring them on.
+async fn wait_for(
+    question: &Question<'_>,
+    checkpoints: &mut CheckpointLog,
+    mut checkpoint: Checkpoint,
+    tables: &BTreeSet<TableId>,
+    executed: Option<&GtidSet>,
+) -> Result<Vec<Place>, Error> {
+    let deadline = Instant::now() + RECONCILE_WAIT_MAX;
+    let mut places: Vec<Place> = Vec::new();
+    let mut pending = tables.clone();
+    loop {
+        for table in &pending {
+            let figures = history::figures(question.warehouse, table).await?;
+            let state = figures.and_then(|figures| figures.state);
+            places.push(place(table, &checkpoint, state.as_ref(), executed));
+        }
+        pending = places.iter().filter(|place| may_come(&place.reach)).map(|place| place.table.clone()).collect();
+        let gives_up = !checkpoint.is_live(clock::now_ms()) || Instant::now() >= deadline;
+        if pending.is_empty() || gives_up {
+            places.sort_by(|a, b| a.table.cmp(&b.table));
+            return Ok(places);
+        }
+        places.retain(|place| !pending.contains(&place.table));
+        tokio::time::sleep(RECONCILE_POLL).await;
+        checkpoint = checkpoints.read().await?.unwrap_or_default();
+    }
+}
+
+/// Whether waiting may help.
+fn may_come(reach: &Reach) -> bool {
+    match reach {
+        Reach::Behind(_) | Reach::Partial | Reach::Filling | Reach::NotSeeded => true,
+        Reach::All | Reach::Unknown | Reach::Stopped(_) => false,
+    }
+}
+
+/// A table holds what its own commits say and what the checkpoint says: an idle table makes no commits.
+fn place(table: &TableId, checkpoint: &Checkpoint, state: Option<&TableState>, executed: Option<&GtidSet>) -> Place {
+    let own = state.map(|state| state.gtid_set.clone()).unwrap_or_default();
+    let at = |reach, position| Place { table: table.clone(), reach, position };
+    let Some(standing) = checkpoint.tables.get(table) else { return at(Reach::NotSeeded, own) };
+    match standing.phase {
+        Phase::Stopped => at(Reach::Stopped(standing.error.clone().unwrap_or_default()), own),
+        Phase::Filling { .. } => at(Reach::Filling, own),
+        Phase::Streaming => {
+            let position = own.union(&checkpoint.gtid_set);
+            let missing = executed.map(|executed| executed.difference(&position).count());
+            let is_partial = state.is_some_and(|state| state.partial.is_some());
+            match (missing, is_partial) {
+                (None, _) => at(Reach::Unknown, position),
+                (Some(0), false) => at(Reach::All, position),
+                (Some(0), true) => at(Reach::Partial, position),
+                (Some(missing), _) => at(Reach::Behind(missing), position),
+            }
+        }
+    }
+}
+
+/// What every table that follows the stream holds.
+fn common_position(places: &[Place]) -> GtidSet {
+    let following =
+        |place: &&Place| matches!(place.reach, Reach::All | Reach::Unknown | Reach::Behind(_) | Reach::Partial);
+    let positions = places.iter().filter(following).map(|place| place.position.clone());
+    positions.reduce(|common, other| common.difference(&common.difference(&other))).unwrap_or_default()
+}
+
+/// Ships the commits of `table` that the trace lacks, in order. A table that is older than the trace's mark was made
+/// anew, and what the trace has is another table's.
+async fn ship_missing<T: TraceSink>(question: &Question<'_>, sink: &T, table: &TableId) -> Result<(), Error> {
+    let mut after = sink.shipped_version(question.source, table).await?;
+    let newest = history::figures(question.warehouse, table).await?.map(|figures| figures.version);
+    if let (Some(shipped), Some(newest)) = (after, newest)
+        && newest < shipped
+    {
+        tracing::warn!(%table, shipped, newest, "the table was made anew; its trace begins again");
+        sink.forget(question.source, table).await?;
+        after = None;
+    }
+    for commit in history::commits_since(question.warehouse, table, after).await? {
+        let accounts = commit.record.map(|record| record.accounts).unwrap_or_default();
+        sink.ship(question.source, table, commit.version, commit.at_ms, &accounts).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::TableStanding;
+
+    const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn set(intervals: &str) -> GtidSet {
+        format!("{UUID}:{intervals}").parse().unwrap()
+    }
+
+    fn checkpoint(phase: Phase, to: &str) -> Checkpoint {
+        let error = (phase == Phase::Stopped).then(|| "no key".to_owned());
+        let standing = TableStanding { phase, start_set: GtidSet::default(), error };
+        let tables = [(TableId::new("shop", "a"), standing)].into();
+        Checkpoint { gtid_set: set(to), tables, ..Checkpoint::default() }
+    }
+
+    fn reach(checkpoint: &Checkpoint, own: &str, executed: &str) -> Reach {
+        let state = TableState { gtid_set: set(own), ..TableState::default() };
+        place(&TableId::new("shop", "a"), checkpoint, Some(&state), Some(&set(executed))).reach
+    }
+
+    #[test]
+    fn a_table_reaches_as_far_as_its_commits_and_the_checkpoint_together() {
+        let streaming = checkpoint(Phase::Streaming, "1-5");
+        assert_eq!(reach(&streaming, "1-2", "1-5"), Reach::All);
+        assert_eq!(reach(&streaming, "1-9", "1-9"), Reach::All);
+        assert_eq!(reach(&streaming, "1-6", "1-9"), Reach::Behind(3));
+    }
+
+    #[test]
+    fn only_a_streaming_table_can_have_everything() {
+        assert_eq!(reach(&checkpoint(Phase::Filling { restart: false }, "1-5"), "1-5", "1-5"), Reach::Filling);
+        assert_eq!(reach(&checkpoint(Phase::Stopped, "1-5"), "1-5", "1-5"), Reach::Stopped("no key".into()));
+        assert_eq!(reach(&Checkpoint::default(), "1-5", "1-5"), Reach::NotSeeded);
+    }
+
+    #[test]
+    fn the_common_position_is_what_all_of_them_hold() {
+        let at = |intervals: &str, reach| Place { table: TableId::new("shop", "a"), reach, position: set(intervals) };
+        let places = [at("1-7", Reach::All), at("1-4:6-9", Reach::Behind(1)), at("1", Reach::Filling)];
+        assert_eq!(common_position(&places), set("1-4:6-7"));
+        assert!(common_position(&[]).is_empty());
+    }
 }

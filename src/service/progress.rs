@@ -51,11 +51,6 @@ impl Progress {
         self.sent.back().map(|(_, boundary)| boundary).or(self.safe.as_ref())
     }
 
-    /// Whether every publish has been committed by every table it went to.
-    pub fn is_settled(&self) -> bool {
-        self.sent.is_empty()
-    }
-
     fn advance(&mut self) {
         let first_missing = self.outstanding.values().filter_map(|numbers| numbers.front()).min().copied();
         while let Some((number, boundary)) = self.sent.front() {
@@ -89,7 +84,6 @@ mod tests {
         assert_eq!(progress.safe(), None);
         progress.committed(&a, PublishNumber(1));
         assert_eq!(progress.safe(), Some(&boundary(3)));
-        assert!(progress.is_settled());
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use weir_model::GtidSet;
 use weir_mysql::{MysqlError, SourceOptions, server};
 
-use crate::binlog::{FileSource, LiveSource, Source, SourceError, SourceEvent, list_binlog_dir};
+use crate::binlog::{FileSource, LiveSource, Source, SourceError, SourceEvent, list_binlog_dir, previous_gtids};
 use crate::capture::request::{Registrar, Request};
 use crate::capture::resume::{Discontinuity, resume};
 use crate::capture::{Capture, CaptureError, Ended};
@@ -68,9 +69,12 @@ impl Reading {
         match resume(&position.gtid_set, &executed, &purged, position.last.as_ref()) {
             Ok(resume) => {
                 if position.last.is_some() && resume.verify.is_none() {
-                    tracing::warn!("the last applied transaction has been purged; that it is still the same one cannot be seen");
+                    tracing::warn!(
+                        "the last applied transaction has been purged; that it is still the same one cannot be seen"
+                    );
                 }
-                let live = LiveSource::connect(self.source.opts().map_err(lost)?, &resume.exclude, self.server_id).await?;
+                let live =
+                    LiveSource::connect(self.source.opts().map_err(lost)?, &resume.exclude, self.server_id).await?;
                 capture.reconnected(&server_uuid, resume.verify);
                 *delay = RECONNECT_DELAY;
                 run_ahead(live, capture, requests, stop).await
@@ -78,7 +82,13 @@ impl Reading {
             Err(Discontinuity::Purged { .. }) if self.binlog_dir.is_some() => {
                 let dir = self.binlog_dir.as_deref().expect("just matched");
                 tracing::info!(dir = %dir.display(), "the server has purged what is needed; reading archived files");
-                let files = FileSource::open(list_binlog_dir(dir)?)?;
+                let files = files_to_read(list_binlog_dir(dir)?, &position.gtid_set).await?;
+                let Some(files) = files else {
+                    tracing::error!("the oldest archived file begins after what is needed");
+                    let missing = purged.difference(&position.gtid_set);
+                    return Err(discontinuous(capture, &Discontinuity::Purged { missing }));
+                };
+                let files = FileSource::open(files)?;
                 capture.reconnected(&server_uuid, None);
                 let before = capture.published().gtid_set.clone();
                 let ended = run_ahead(files, capture, requests, stop).await?;
@@ -98,6 +108,17 @@ impl Reading {
 
 fn discontinuous<P: Publisher, R: Registrar>(capture: &Capture<P, R>, error: &Discontinuity) -> CaptureError {
     CaptureError::Stop { at: capture.published().log.clone(), what: error.to_string() }
+}
+
+/// The files from the last one that begins within what we have; `None` if even the first begins later, since whatever
+/// lies between would be skipped.
+async fn files_to_read(files: Vec<PathBuf>, ours: &GtidSet) -> Result<Option<Vec<PathBuf>>, SourceError> {
+    for (first, file) in files.iter().enumerate().rev() {
+        if previous_gtids(file).await?.is_subset(ours) {
+            return Ok(Some(files[first..].to_vec()));
+        }
+    }
+    Ok(None)
 }
 
 /// Reads in a task of its own, so that the network and decoding overlap.

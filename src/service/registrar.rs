@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use weir_model::schema::{Evolution, evolution};
-use weir_model::{GtidSet, TableId, TableSchema};
-use weir_mysql::{KeySource, MysqlError, SourceOptions, TableDescription, catalogue};
+use weir_model::{Gtid, GtidSet, TableId, TableSchema};
+use weir_mysql::{KeySource, MysqlError, SourceOptions, TableDescription, catalogue, server};
 
 use crate::apply::chunks::ChunkDesk;
-use crate::apply::{Pace, Report, Worker};
+use crate::apply::{Pace, Report, Worker, WorkerError};
 use crate::capture::lane::LaneStart;
 use crate::capture::request::{RegisterError, Registrar, Registration};
 use crate::config::TableSettings;
-use crate::table::{CommitOutcome, SeedProgress, Table, TableChange, TableError, TableFiles, TableState, Warehouse, Writer};
+use crate::limits::EXECUTED_WAIT_MAX;
+use crate::table::{
+    CommitOutcome, SeedProgress, Table, TableChange, TableError, TableFiles, TableState, Warehouse, Writer,
+};
 use crate::transport::direct::Direct;
 
 /// What a load needs to know of a table that has been opened.
@@ -100,8 +103,11 @@ async fn reset_if_unlike(lake: &mut Table, source: &TableSchema) -> Result<(), S
 
 impl Registrar for TableRegistrar {
     async fn register(&self, table: &TableId, start: &GtidSet) -> Result<Registration, RegisterError> {
-        let Some(description) = self.description(table).await.map_err(|error| RegisterError(error.to_string()))? else {
-            return Ok(Registration::Gone);
+        let description = match self.description(table).await {
+            Ok(Some(description)) => description,
+            Ok(None) => return Ok(Registration::Gone),
+            Err(error) if error.is_retryable() => return Err(RegisterError(error.to_string())),
+            Err(error) => return Ok(Registration::Refused(error.to_string())),
         };
         let description = match self.admit(description) {
             Ok(description) => description,
@@ -136,8 +142,26 @@ impl Registrar for TableRegistrar {
             self.reports.clone(),
             self.pace.clone(),
         );
-        self.workers.lock().expect("no code panics while holding it").spawn(worker.run());
+        let (reports, id) = (self.reports.clone(), table.clone());
+        self.workers.lock().expect("no code panics while holding it").spawn(async move {
+            // A bug in one table's worker stops that table, as any other error of it does.
+            if tokio::spawn(worker.run()).await.is_err() {
+                let error = WorkerError::Rows("its worker panicked; the log above says where".into());
+                let _ = reports.send(Report::Stopped { table: id, error });
+            }
+        });
         Ok(Registration::Lane(Box::new(lane)))
+    }
+
+    async fn wait_until_executed(&self, gtid: &Gtid) -> Result<(), RegisterError> {
+        let failed = |error: MysqlError| RegisterError(error.to_string());
+        let mut connection = weir_mysql::connect(&self.source).await.map_err(failed)?;
+        let mut wanted = GtidSet::default();
+        wanted.insert(gtid);
+        match server::wait_for_executed(&mut connection, &wanted, EXECUTED_WAIT_MAX).await.map_err(failed)? {
+            true => Ok(()),
+            false => Err(RegisterError(format!("the source does not show {gtid}, which it has sent"))),
+        }
     }
 
     async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {

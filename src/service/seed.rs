@@ -17,7 +17,9 @@ use weir_mysql::{MysqlError, SourceOptions, TableDescription, catalogue, server}
 
 use crate::apply::chunks::{ChunkDesk, ChunkOutcome, WaitingChunk};
 use crate::capture::request::{ChunkOpening, ReadChunk, Request};
-use crate::limits::{CHUNKS_WAITING_MAX, CHUNK_BATCH_BYTES, CHUNK_BYTES, CHUNK_RETRY_DELAY, CHUNK_ROWS, EXECUTED_WAIT_MAX};
+use crate::limits::{
+    CHUNK_BATCH_BYTES, CHUNK_BYTES, CHUNK_RETRY_DELAY, CHUNK_ROWS, CHUNKS_WAITING_MAX, EXECUTED_WAIT_MAX,
+};
 use crate::state::{StateError, StateSeries};
 use crate::table::{ChunkWriter, SeedProgress, StagedChunk, TableError, TableFiles};
 use crate::transport::ChunkId;
@@ -49,6 +51,20 @@ pub enum SeedError {
     NotCaptured,
 }
 
+/// The table was altered or dropped between being described and being read: unknown column, no such table.
+const SHAPE_CHANGED: [u16; 2] = [1054, 1146];
+
+impl SeedError {
+    /// Whether trying again may help: the next attempt describes the table anew.
+    fn is_passing(&self) -> bool {
+        let error = match self {
+            Self::Mysql(error) | Self::Loader(snapshot_loader::LoadError::Mysql(error)) => error,
+            _ => return false,
+        };
+        error.is_retryable() || error.code().is_some_and(|code| SHAPE_CHANGED.contains(&code))
+    }
+}
+
 /// What all loads share.
 #[derive(Clone)]
 pub struct Loader {
@@ -70,6 +86,8 @@ pub struct Load {
     pub files: TableFiles,
     /// Where its plans are kept.
     pub plans: StateSeries,
+    /// Number of the plan that it follows, for its supervisor; 0 before there is one.
+    pub plan_under_way: Arc<AtomicU64>,
     /// Progress to go on from; none to begin anew.
     pub resume: Option<SeedProgress>,
 }
@@ -77,7 +95,16 @@ pub struct Load {
 impl Loader {
     /// Loads the whole table; returns once every chunk is in a commit and the end has been asked for.
     pub async fn load(&self, load: Load) -> Result<(), SeedError> {
-        let (number, plan, done) = self.plan(&load).await?;
+        let (number, plan, done) = loop {
+            match self.plan(&load).await {
+                Ok(planned) => break planned,
+                Err(error) if error.is_passing() => {
+                    tracing::warn!(table = %load.table, %error, "the load is planned again");
+                    tokio::time::sleep(CHUNK_RETRY_DELAY).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
         let chunks_left = plan.chunks.len() - done.len();
         let rows_left = plan.rows_estimated * chunks_left as u64 / plan.chunks.len().max(1) as u64;
         let progress = self.progress.table(&load.table, rows_left, chunks_left as u64);
@@ -109,8 +136,10 @@ impl Loader {
             && let Some(bytes) = load.plans.read(progress.plan).await?
             && let Ok(plan) = serde_json::from_slice::<SeedPlan>(&bytes)
         {
+            load.plan_under_way.store(progress.plan, Ordering::Release);
             return Ok((progress.plan, plan, progress.done.iter().copied().collect()));
         }
+        let _permit = self.connections.acquire().await.map_err(|_| SeedError::NotCaptured)?;
         let mut connection = weir_mysql::connect(&self.source).await?;
         let description = self.describe(&mut connection, load).await?;
         let target = PlanTarget { rows: CHUNK_ROWS, bytes: CHUNK_BYTES };
@@ -118,17 +147,14 @@ impl Loader {
         let plan = SeedPlan { table: load.table.clone(), rows_estimated: description.approx_rows, chunks };
         let bytes = serde_json::to_vec(&plan).expect("a plan is plain data");
         let number = load.plans.append(bytes.into()).await?;
+        load.plan_under_way.store(number, Ordering::Release);
         let (reply, answer) = oneshot::channel();
         self.ask(Request::BeginSeed { table: load.table.clone(), plan: number, reply }).await?;
         answer.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
         Ok((number, plan, BTreeSet::new()))
     }
 
-    async fn describe(
-        &self,
-        connection: &mut mysql_async::Conn,
-        load: &Load,
-    ) -> Result<TableDescription, SeedError> {
+    async fn describe(&self, connection: &mut mysql_async::Conn, load: &Load) -> Result<TableDescription, SeedError> {
         let description = catalogue::describe(connection, &load.table).await?.ok_or(SeedError::Gone)?;
         match &load.key {
             Some(key) => description.with_key(key).map_err(|_| SeedError::Gone),
@@ -149,10 +175,7 @@ impl Loader {
             match self.attempt(load, plan, ordinal, range, progress).await {
                 Ok(Some(rows)) => return Ok(rows),
                 Ok(None) => tracing::info!(table = %load.table, chunk = ordinal, "chunk is read again"),
-                Err(SeedError::Mysql(error)) if error.is_retryable() => {
-                    tracing::warn!(table = %load.table, chunk = ordinal, %error, "chunk is read again");
-                }
-                Err(SeedError::Loader(error)) if error.is_retryable() => {
+                Err(error) if error.is_passing() => {
                     tracing::warn!(table = %load.table, chunk = ordinal, %error, "chunk is read again");
                 }
                 Err(error) => return Err(error),

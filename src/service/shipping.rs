@@ -84,8 +84,12 @@ pub async fn catch_up<T: TraceSink>(
         let after = sink.shipped_version(source, table).await?;
         for commit in table::history::commits_since(warehouse, table, after).await? {
             if let Some(record) = commit.record {
-                let shipment =
-                    Shipment { table: table.clone(), version: commit.version, at_ms: commit.at_ms, accounts: record.accounts };
+                let shipment = Shipment {
+                    table: table.clone(),
+                    version: commit.version,
+                    at_ms: commit.at_ms,
+                    accounts: record.accounts,
+                };
                 ship(sink, source, &shipment).await?;
                 shipped += 1;
             }

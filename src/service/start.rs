@@ -27,7 +27,7 @@ use crate::capture::{Capture, CaptureError, Settings};
 use crate::config::{Config, SnapshotMode};
 use crate::error::Error;
 use crate::limits::{REQUESTS_MAX, TABLES_OPENED_TOGETHER};
-use crate::state::{Checkpoint, CheckpointLog, Phase, StateSeries};
+use crate::state::{Checkpoint, CheckpointLog, Phase, StateSeries, TableStanding, Written};
 use crate::table::{Warehouse, Writer};
 use crate::trace::sqlite::SqliteTrace;
 use crate::transport::Boundary;
@@ -77,11 +77,20 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
     let patterns = config.patterns()?;
     // A table that stopped and is gone, or is not ours any more, has nothing left to mend.
     checkpoint.tables.retain(|table, standing| {
-        patterns.matches(table) && (standing.phase != Phase::Stopped || facts.tables.contains(table))
+        patterns.matches(table) && (standing.phase == Phase::Streaming || facts.tables.contains(table))
     });
+    // Before anything of them is touched: a load that was asked for is made up for, whenever we are killed.
+    let asked = asked_tables(&facts, &options.reseed);
+    for table in &asked {
+        let standing =
+            TableStanding { phase: Phase::Filling { restart: true }, start_set: facts.executed.clone(), error: None };
+        checkpoint.tables.insert(table.clone(), standing);
+    }
+    write(&mut checkpoints, &checkpoint).await?;
 
     let trace = Arc::new(SqliteTrace::open(&config.trace_path())?);
-    let listed: Vec<TableId> = checkpoint.tables.keys().cloned().collect();
+    let listed: BTreeSet<&TableId> = checkpoint.tables.keys().chain(&facts.tables).collect();
+    let listed: Vec<TableId> = listed.into_iter().cloned().collect();
     catch_up(&*trace, &config.source.name, &warehouse, &listed).await?;
 
     let transport = Direct::new(config.apply.memory_bytes());
@@ -108,8 +117,8 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         },
         workers: Mutex::new(JoinSet::new()),
         opened: Mutex::new(HashMap::new()),
-        start_sets: start_sets(&checkpoint, &facts, &options.reseed),
-        reset: asked_tables(&facts, &options.reseed),
+        start_sets: start_sets(&checkpoint),
+        reset: asked,
     });
 
     let mut capture = Capture::new(
@@ -147,7 +156,6 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         seeds: config.source.snapshot == SnapshotMode::Initial,
         progress: Progress::default(),
         loads: BTreeMap::new(),
-        running_plans: BTreeMap::new(),
         load_failures,
         load_failed,
         dirty: true,
@@ -161,6 +169,17 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
             Registration::Refused(error) => supervisor.stop_table(&table, error),
         }
     }
+    if config.source.snapshot == SnapshotMode::Never {
+        // What has stopped stays so: without a load it would go on with a gap.
+        let stopped = |table: &TableId| {
+            supervisor.checkpoint.tables.get(table).is_some_and(|standing| standing.phase == Phase::Stopped)
+        };
+        lanes.retain(|(table, _)| !stopped(table) || registrar.reset.contains(table));
+    }
+    let unknown = lanes.iter().map(|(_, lane)| lane.gtid_set.difference(&facts.executed)).find(|set| !set.is_empty());
+    if let Some(unknown) = unknown {
+        return Err(Error::failed(Discontinuity::Unknown { unknown }.to_string()));
+    }
     let captured: BTreeSet<TableId> = lanes.iter().map(|(table, _)| table.clone()).collect();
     for (table, lane) in lanes {
         capture.add_lane(table, *lane);
@@ -172,8 +191,11 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
 
     let stop_capture = CancellationToken::new();
     let capture_stopped = stop_capture.clone();
-    let reading =
-        Reading { source, server_id: config.source.server_id.unwrap_or_else(crate::binlog::random_server_id), binlog_dir: options.binlog_dir.clone() };
+    let reading = Reading {
+        source,
+        server_id: config.source.server_id.unwrap_or_else(crate::binlog::random_server_id),
+        binlog_dir: options.binlog_dir.clone(),
+    };
     let capture = tokio::spawn(async move { reading.drive(capture, requests_inbox, capture_stopped).await });
     Ok(Incarnation { supervisor, capture, stop_capture, transport, registrar })
 }
@@ -210,15 +232,14 @@ async fn look_at_source(config: &Config, source: &SourceOptions) -> Result<Sourc
 fn position(checkpoint: &mut Checkpoint, facts: &SourceFacts, options: &RunOptions) -> Result<Boundary, Error> {
     if checkpoint.is_new() {
         checkpoint.gtid_set = facts.executed.clone();
+    } else if options.reseed == Reseed::All {
+        // Whatever stopped the stream lies behind it then.
+        checkpoint.restart_at(facts.executed.clone());
     }
     let fits = resume(&checkpoint.gtid_set, &facts.executed, &facts.purged, checkpoint.last.as_ref());
     match fits {
         Ok(_) => {}
         Err(Discontinuity::Purged { .. }) if options.binlog_dir.is_some() => {}
-        Err(error) if options.reseed == Reseed::All => {
-            tracing::warn!(%error, "every table is seeded anew from here");
-            checkpoint.restart_at(facts.executed.clone());
-        }
         Err(error) => return Err(Error::failed(error.to_string())),
     }
     Ok(Boundary {
@@ -240,11 +261,16 @@ fn asked_tables(facts: &SourceFacts, reseed: &Reseed) -> BTreeSet<TableId> {
 
 /// Transaction sets of the tables that are loaded from the beginning: theirs are not what they last committed. One that
 /// is loaded on demand begins at the present, so that it need not understand what came before.
-fn start_sets(checkpoint: &Checkpoint, facts: &SourceFacts, reseed: &Reseed) -> BTreeMap<TableId, GtidSet> {
-    let begun = checkpoint.tables.iter().filter(|(_, standing)| standing.phase == Phase::Filling { restart: true });
-    let begun = begun.map(|(table, standing)| (table.clone(), standing.start_set.clone()));
-    let asked = asked_tables(facts, reseed).into_iter().map(|table| (table, facts.executed.clone()));
-    begun.chain(asked).collect()
+fn start_sets(checkpoint: &Checkpoint) -> BTreeMap<TableId, GtidSet> {
+    let begins = checkpoint.tables.iter().filter(|(_, standing)| standing.phase == Phase::Filling { restart: true });
+    begins.map(|(table, standing)| (table.clone(), standing.start_set.clone())).collect()
+}
+
+async fn write(checkpoints: &mut CheckpointLog, checkpoint: &Checkpoint) -> Result<(), Error> {
+    match checkpoints.write(checkpoint).await? {
+        Written::Done => Ok(()),
+        Written::Fenced { epoch } => Err(Error::fenced(format!("another instance took over (epoch {epoch})"))),
+    }
 }
 
 async fn register_all(
@@ -271,7 +297,7 @@ fn begin_as_it_stands(supervisor: &mut Supervisor, registrar: &TableRegistrar, t
     let half_filled = registrar.is_filling(table);
     match phase {
         _ if asked => supervisor.begin_load(table, true),
-        _ if !supervisor.seeds => supervisor.note_streaming(table),
+        None if !supervisor.seeds => supervisor.note_streaming(table),
         Some(Phase::Streaming) if half_filled => supervisor.begin_load(table, false),
         Some(Phase::Streaming) => {}
         Some(Phase::Filling { restart }) => supervisor.begin_load(table, restart || !half_filled),
@@ -291,6 +317,7 @@ fn load_maker(config: &Config, registrar: &Arc<TableRegistrar>, warehouse: &Ware
             zero_dates: settings.zero_dates,
             files: opened.files,
             plans: StateSeries::new(warehouse.store().clone(), plans),
+            plan_under_way: Arc::default(),
             resume: if restart { None } else { opened.seed },
         })
     })

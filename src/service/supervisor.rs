@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -66,19 +67,21 @@ pub struct Supervisor {
     pub seeds: bool,
     pub progress: Progress,
     pub loads: BTreeMap<TableId, LoadUnderWay>,
-    /// Plans of the loads that have begun, to tell the end of one from the end of an older one.
-    pub running_plans: BTreeMap<TableId, u64>,
     pub load_failures: mpsc::UnboundedReceiver<(TableId, SeedError)>,
     pub load_failed: mpsc::UnboundedSender<(TableId, SeedError)>,
     pub dirty: bool,
 }
 
 /// A load's task; dropped, it ends.
-pub struct LoadUnderWay(JoinHandle<()>);
+pub struct LoadUnderWay {
+    task: JoinHandle<()>,
+    /// Number of its plan, once it has one; 0 before.
+    plan: Arc<AtomicU64>,
+}
 
 impl Drop for LoadUnderWay {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -104,7 +107,7 @@ impl Supervisor {
                         return Ok(finished);
                     }
                 }
-                Some((table, error)) = self.load_failures.recv() => self.on_load_failed(table, &error).await,
+                Some((table, error)) = self.load_failures.recv() => self.on_load_failed(table, &error),
                 ended = &mut *capture => {
                     ended.unwrap_or(Err(CaptureError::Closed))?;
                     return Ok(Finished::Asked);
@@ -123,10 +126,10 @@ impl Supervisor {
         while let Ok(report) = self.reports.try_recv() {
             self.on_report(report).await?;
         }
-        self.shipper.finish().await.map_err(|error| Failure::Trace(error.to_string()))?;
         self.checkpoint.running = false;
         self.dirty = true;
-        self.write_checkpoint().await
+        self.write_checkpoint().await?;
+        self.shipper.finish().await.map_err(|error| Failure::Trace(error.to_string()))
     }
 
     fn on_told(&mut self, told: Told) {
@@ -144,9 +147,18 @@ impl Supervisor {
                 self.dirty = true;
             }
             Told::NeedsSeed { table, reason } => {
+                let known = self.checkpoint.tables.contains_key(&table);
                 if self.seeds {
                     tracing::info!(%table, reason, "loading the table");
                     self.begin_load(&table, true);
+                } else if known {
+                    self.ask_to_stop(&table);
+                    self.stop_table(
+                        &table,
+                        format!(
+                            "{reason}, and [source] snapshot = \"never\"; load it with `weir snapshot --table {table}`"
+                        ),
+                    );
                 } else {
                     self.stand(&table, Phase::Streaming, None);
                 }
@@ -165,13 +177,13 @@ impl Supervisor {
                 self.shipper.send(Shipment { table, version, at_ms: clock::now_ms(), accounts });
             }
             Report::SeedBegun { table, plan } => {
-                self.running_plans.insert(table.clone(), plan);
-                self.stand(&table, Phase::Filling { restart: false }, None);
+                if self.is_under_way(&table, plan) {
+                    self.stand(&table, Phase::Filling { restart: false }, None);
+                }
             }
             Report::SeedEnded { table, plan } => {
-                if self.running_plans.get(&table) == Some(&plan) {
+                if self.is_under_way(&table, plan) {
                     tracing::info!(%table, "loaded");
-                    self.running_plans.remove(&table);
                     self.loads.remove(&table);
                     self.stand(&table, Phase::Streaming, None);
                 }
@@ -184,38 +196,42 @@ impl Supervisor {
                 return Ok(Some(Finished::Restart));
             }
             Report::Stopped { table, error } => {
-                let _ = self.requests.send(Request::Stop { table: table.clone() }).await;
+                self.ask_to_stop(&table);
                 self.stop_table(&table, error.to_string());
             }
         }
         Ok(None)
     }
 
-    async fn on_load_failed(&mut self, table: TableId, error: &SeedError) {
+    fn on_load_failed(&mut self, table: TableId, error: &SeedError) {
         match error {
             // Whoever stopped the table has said why.
             SeedError::NotCaptured => {}
-            SeedError::Gone => {
-                tracing::info!(%table, "the table is gone from the source; what the lake holds of it is kept");
-                self.stand(&table, Phase::Streaming, None);
-            }
             error => {
-                let _ = self.requests.send(Request::Stop { table: table.clone() }).await;
+                self.ask_to_stop(&table);
                 self.stop_table(&table, format!("while it was loaded: {error}"));
             }
         }
     }
 
+    /// Whether `plan` is that of the table's load, and not of one that another has taken the place of.
+    fn is_under_way(&self, table: &TableId, plan: u64) -> bool {
+        self.loads.get(table).is_some_and(|load| load.plan.load(Ordering::Acquire) == plan)
+    }
+
+    /// Tells capture in a task of its own: it may be waiting for a source that is away.
+    fn ask_to_stop(&self, table: &TableId) {
+        let (requests, table) = (self.requests.clone(), table.clone());
+        tokio::spawn(async move { requests.send(Request::Stop { table }).await });
+    }
+
     /// Starts the load of `table`, instead of one under way; from the beginning if `restart`.
     pub fn begin_load(&mut self, table: &TableId, restart: bool) {
         self.loads.remove(table);
-        self.running_plans.remove(table);
         let Some(load) = (self.load_of)(table, restart) else { return };
+        let plan = load.plan_under_way.clone();
         match &load.resume {
-            Some(progress) => {
-                self.running_plans.insert(table.clone(), progress.plan);
-                self.stand(table, Phase::Filling { restart: false }, None);
-            }
+            Some(_) => self.stand(table, Phase::Filling { restart: false }, None),
             None => self.stand(table, Phase::Filling { restart: true }, None),
         }
         let (loader, failed, table_id) = (self.loader.clone(), self.load_failed.clone(), table.clone());
@@ -224,7 +240,7 @@ impl Supervisor {
                 let _ = failed.send((table_id, error));
             }
         });
-        self.loads.insert(table.clone(), LoadUnderWay(task));
+        self.loads.insert(table.clone(), LoadUnderWay { task, plan });
     }
 
     /// `table` streams without a load.
@@ -235,19 +251,20 @@ impl Supervisor {
     pub fn stop_table(&mut self, table: &TableId, error: String) {
         tracing::error!(%table, %error, "table stopped; the others go on");
         self.loads.remove(table);
-        self.running_plans.remove(table);
         self.progress.stopped(table);
         self.stand(table, Phase::Stopped, Some(error));
     }
 
     fn stand(&mut self, table: &TableId, phase: Phase, error: Option<String>) {
         let position = self.progress.newest().map_or(&self.checkpoint.gtid_set, |boundary| &boundary.gtid_set);
-        let standing = self
-            .checkpoint
-            .tables
-            .entry(table.clone())
-            .or_insert_with(|| TableStanding { phase, start_set: position.clone(), error: None });
-        if phase == (Phase::Filling { restart: true }) {
+        let standing = self.checkpoint.tables.entry(table.clone()).or_insert_with(|| TableStanding {
+            phase,
+            start_set: position.clone(),
+            error: None,
+        });
+        let begins = phase == (Phase::Filling { restart: true });
+        // One that has not begun keeps the set that it was to begin at.
+        if begins && standing.phase != phase {
             standing.start_set = position.clone();
         }
         standing.phase = phase;
@@ -273,12 +290,8 @@ impl Supervisor {
 
     fn is_caught_up(&self) -> bool {
         let Some(target) = &self.target else { return false };
-        let reached = self
-            .progress
-            .safe()
-            .map_or(&self.checkpoint.gtid_set, |boundary| &boundary.gtid_set);
+        let reached = self.progress.safe().map_or(&self.checkpoint.gtid_set, |boundary| &boundary.gtid_set);
         target.is_subset(reached)
-            && self.progress.is_settled()
             && !self.checkpoint.tables.values().any(|standing| matches!(standing.phase, Phase::Filling { .. }))
     }
 

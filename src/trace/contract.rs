@@ -16,9 +16,7 @@ pub(crate) fn accounts(window_ms: i64, count: u64) -> Vec<StageCount> {
             tally.event(hop, Op::Create, Window(window_ms), EventId(u128::MAX - u128::from(n)));
         }
     }
-    let mut counts = tally.counts();
-    counts.sort_by_key(|count| (count.window, count.op, count.hop.name()));
-    counts
+    tally.counts()
 }
 
 /// `sink` is empty.

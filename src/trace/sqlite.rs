@@ -1,8 +1,9 @@
 //! The embedded trace: one SQLite file, shared by the service and by commands that run beside it.
 //!
-//! Every count of every commit is a row of `weir_trace`; `weir_trace_windows` holds their sums, so that a report costs
-//! windows and not commits, and `weir_trace_marks` the greatest version shipped. One transaction writes all three.
+//! Every count of every commit is a row of `weir_trace`; `weir_trace_marks` holds the greatest version shipped. One
+//! transaction writes both. Sums are made when they are asked for, so that what a report says is what the rows say.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -22,11 +23,7 @@ const TABLES: &str = "
         at_ms INTEGER NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL,
         PRIMARY KEY (source, table_name, version, window_ms, op, hop)
     ) WITHOUT ROWID;
-    CREATE TABLE weir_trace_windows (
-        source TEXT NOT NULL, table_name TEXT NOT NULL, window_ms INTEGER NOT NULL, op TEXT NOT NULL, hop TEXT NOT NULL,
-        count INTEGER NOT NULL, digest TEXT NOT NULL,
-        PRIMARY KEY (source, table_name, window_ms, op, hop)
-    ) WITHOUT ROWID;
+    CREATE INDEX weir_trace_windows ON weir_trace (source, table_name, window_ms);
     CREATE TABLE weir_trace_marks (
         source TEXT NOT NULL, table_name TEXT NOT NULL, version INTEGER NOT NULL,
         PRIMARY KEY (source, table_name)
@@ -88,9 +85,7 @@ impl TraceSink for SqliteTrace {
         self.on_connection(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for count in &accounts {
-                if insert(&transaction, &source, &table, version, at_ms, count)? {
-                    roll_up(&transaction, &source, &table, count)?;
-                }
+                insert(&transaction, &source, &table, version, at_ms, count)?;
             }
             transaction.execute(
                 "INSERT INTO weir_trace_marks VALUES (?1, ?2, ?3)
@@ -120,11 +115,11 @@ impl TraceSink for SqliteTrace {
         let (source, table) = (source.to_owned(), table.to_string());
         self.on_connection(move |connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT window_ms, op, hop, count, digest FROM weir_trace_windows
-                 WHERE source = ?1 AND table_name = ?2 AND window_ms >= ?3 ORDER BY window_ms, op, hop",
+                "SELECT window_ms, op, hop, count, digest FROM weir_trace
+                 WHERE source = ?1 AND table_name = ?2 AND window_ms >= ?3",
             )?;
             let since = since.map_or(i64::MIN, |window| window.0);
-            statement.query_map(params![source, table, since], stage_count)?.collect()
+            sums(statement.query_map(params![source, table, since], stage_count)?)
         })
         .await
     }
@@ -133,7 +128,7 @@ impl TraceSink for SqliteTrace {
         let (source, table) = (source.to_owned(), table.to_string());
         self.on_connection(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for name in ["weir_trace", "weir_trace_windows", "weir_trace_marks"] {
+            for name in ["weir_trace", "weir_trace_marks"] {
                 let sql = format!("DELETE FROM {name} WHERE source = ?1 AND table_name = ?2");
                 transaction.execute(&sql, params![source, table])?;
             }
@@ -160,7 +155,7 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
     Ok(format)
 }
 
-/// Whether the count was not there yet.
+/// A count that is there already stays as it is.
 fn insert(
     transaction: &Transaction<'_>,
     source: &str,
@@ -168,13 +163,13 @@ fn insert(
     version: i64,
     at_ms: i64,
     count: &StageCount,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<()> {
     let mut statement = transaction.prepare_cached(
         "INSERT INTO weir_trace (source, table_name, version, window_ms, op, hop, at_ms, count, digest)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
     )?;
     let (op, hop, digest) = (count.op.to_string(), count.hop.name(), count.digest.to_string());
-    let rows = statement.execute(params![
+    statement.execute(params![
         source,
         table,
         version,
@@ -186,23 +181,22 @@ fn insert(
         count.count as i64,
         digest
     ])?;
-    Ok(rows == 1)
+    Ok(())
 }
 
-/// Adds the count to its window's sum. Digests are sums mod 2^128, which SQL cannot add.
-fn roll_up(transaction: &Transaction<'_>, source: &str, table: &str, count: &StageCount) -> rusqlite::Result<()> {
-    let (op, hop) = (count.op.to_string(), count.hop.name());
-    let mut select = transaction.prepare_cached(
-        "SELECT window_ms, op, hop, count, digest FROM weir_trace_windows
-         WHERE source = ?1 AND table_name = ?2 AND window_ms = ?3 AND op = ?4 AND hop = ?5",
-    )?;
-    let sum = select.query_row(params![source, table, count.window.0, op, hop], stage_count).optional()?;
-    let total = sum.map_or(count.count, |sum| sum.count + count.count);
-    let digest = sum.map_or(count.digest, |sum| sum.digest + count.digest);
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO weir_trace_windows VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-        .execute(params![source, table, count.window.0, op, hop, total as i64, digest.to_string()])?;
-    Ok(())
+/// One entry a window, operation and hop. Digests are sums mod 2^128, which SQL cannot add.
+fn sums(counts: impl Iterator<Item = rusqlite::Result<StageCount>>) -> rusqlite::Result<Vec<StageCount>> {
+    let mut sums: BTreeMap<(Window, Op, Hop), StageCount> = BTreeMap::new();
+    for count in counts {
+        let count = count?;
+        sums.entry((count.window, count.op, count.hop))
+            .and_modify(|sum| {
+                sum.count += count.count;
+                sum.digest += count.digest;
+            })
+            .or_insert(count);
+    }
+    Ok(sums.into_values().collect())
 }
 
 /// `window_ms, op, hop, count, digest`.
@@ -260,20 +254,6 @@ mod tests {
         command.await.unwrap();
         let totals = open(&folder).totals("shop", &contract::table(), None).await.unwrap();
         assert!(totals.iter().all(|sum| sum.count == 40), "{totals:?}");
-    }
-
-    #[tokio::test]
-    async fn sums_agree_with_the_single_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        let trace = open(&folder);
-        for version in 1..=5 {
-            trace.ship("shop", &contract::table(), version, 0, &contract::accounts(60_000 * version, 2)).await.unwrap();
-        }
-        let connection = trace.connection.lock().unwrap();
-        let single: i64 = connection.query_row("SELECT sum(count) FROM weir_trace", [], |row| row.get(0)).unwrap();
-        let rolled: i64 =
-            connection.query_row("SELECT sum(count) FROM weir_trace_windows", [], |row| row.get(0)).unwrap();
-        assert_eq!(single, rolled);
     }
 
     #[test]

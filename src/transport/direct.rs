@@ -28,7 +28,12 @@ impl Direct {
     pub fn new(memory_bytes: usize) -> Self {
         let permits = u32::try_from((memory_bytes / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(1 << 30)))
             .expect("clamped to 2^30");
-        Self { inboxes: Arc::default(), memory: Arc::new(Semaphore::new(permits as usize)), permits, pressure: Arc::new(watch::Sender::new(false)) }
+        Self {
+            inboxes: Arc::default(),
+            memory: Arc::new(Semaphore::new(permits as usize)),
+            permits,
+            pressure: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// The receiving end for `table`; a later one for the same table replaces it.

@@ -41,7 +41,12 @@ fn action(alter: &mut AlterTable, mut action: Statement<'_>) -> Option<()> {
 }
 
 fn rename(alter: &mut AlterTable, mut action: Statement<'_>) -> Option<()> {
-    if action.eat("COLUMN") || action.eat("INDEX") || action.eat("KEY") {
+    if action.eat("COLUMN") {
+        // The lake gets the new name as a column of its own, whose rows must be filled.
+        alter.changes_columns = true;
+        return Some(());
+    }
+    if action.eat("INDEX") || action.eat("KEY") {
         return Some(());
     }
     let _ = action.eat("TO") || action.eat("AS") || action.eat_symbol('=');
