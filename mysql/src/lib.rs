@@ -23,6 +23,8 @@ pub use connect::{SourceOptions, connect, prepare_session};
 pub use error::MysqlError;
 pub use grants::Grants;
 pub use index::IndexFacts;
+/// A connection, so that callers need not name the driver.
+pub use mysql_async::Conn;
 pub use patterns::{PatternError, TablePatterns};
 pub use server::{
     Flavour, ServerFacts, Version, binlog_end, executed_gtids, now_ms, purged_gtids, server_facts, threads_running,

@@ -57,8 +57,12 @@ pub fn markdown(report: &Report) -> String {
     for table in &report.tables {
         text.push_str(&row(&cells(table).iter().map(|cell| escape(cell)).collect::<Vec<_>>()));
     }
-    for (i, remark) in remarks(report).iter().enumerate() {
-        let _ = writeln!(text, "{}- {}", if i == 0 { "\n" } else { "" }, escape(remark));
+    let remarks = remarks(report);
+    if !remarks.is_empty() {
+        text.push('\n');
+    }
+    for remark in remarks {
+        let _ = writeln!(text, "- {}", escape(&remark));
     }
     text
 }

@@ -154,7 +154,7 @@ impl Loader {
         Ok((number, plan, BTreeSet::new()))
     }
 
-    async fn describe(&self, connection: &mut mysql_async::Conn, load: &Load) -> Result<TableDescription, SeedError> {
+    async fn describe(&self, connection: &mut weir_mysql::Conn, load: &Load) -> Result<TableDescription, SeedError> {
         let description = catalogue::describe(connection, &load.table).await?.ok_or(SeedError::Gone)?;
         match &load.key {
             Some(key) => description.with_key(key).map_err(|_| SeedError::Gone),
@@ -223,7 +223,7 @@ impl Loader {
     async fn read(
         &self,
         load: &Load,
-        connection: &mut mysql_async::Conn,
+        connection: &mut weir_mysql::Conn,
         range: &ChunkRange,
         opening: &ChunkOpening,
     ) -> Result<Option<StagedChunk>, SeedError> {

@@ -167,13 +167,13 @@ fn expired(numbers: &[(u64, i64)], now_ms: i64) -> Vec<u64> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use object_store::local::LocalFileSystem;
 
     use super::*;
 
     /// A series in a folder that goes away with the guard.
-    pub(crate) fn local_series() -> (tempfile::TempDir, StateSeries) {
+    fn local_series() -> (tempfile::TempDir, StateSeries) {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
         (folder, StateSeries::new(store, Path::from("_weir/shop/checkpoint")))

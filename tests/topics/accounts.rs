@@ -30,7 +30,7 @@ fn a_hop_whose_counts_are_lost_is_named_with_its_window_and_operation() {
     assert_eq!(report["verdict"], "balanced");
     let hops = &report["tables"][0]["hops"];
     assert_eq!((&hops["captured"], &hops["upserted"], &hops["deleted"]), (&5.into(), &2.into(), &1.into()), "{hops:#}");
-    assert!(trace(&weir, "DELETE FROM weir_trace_windows WHERE hop = 'consumed' AND op = 'u'") > 0);
+    assert!(trace(&weir, "DELETE FROM weir_trace WHERE hop = 'consumed' AND op = 'u'") > 0);
     let report = weir.expect(3, &["reconcile", "--format", "json"]).json();
     assert_eq!(report["verdict"], "different");
     let unbalanced = report["tables"][0]["unbalanced"].as_array().unwrap();

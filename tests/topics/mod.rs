@@ -8,3 +8,4 @@ mod kills;
 mod mirror;
 mod oracle;
 mod tables;
+mod usage;

@@ -1,3 +1,5 @@
+//! Every rule of the preflight, on facts made by hand.
+
 use weir_model::{Column, ColumnType, TableSchema};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Character sets against CRCs recorded from a server, and round trips.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

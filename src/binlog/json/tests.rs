@@ -1,3 +1,5 @@
+//! JSON documents made by hand and by chance, and what they read as.
+
 use proptest::prelude::*;
 
 use super::*;

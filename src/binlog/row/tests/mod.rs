@@ -1,3 +1,5 @@
+//! Row images made by hand and by chance: what they decode to, and what is refused.
+
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
