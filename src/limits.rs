@@ -53,8 +53,6 @@ pub const SHIP_INTERVAL: Duration = Duration::from_secs(1);
 pub const CHUNKS_WAITING_MAX: usize = 12;
 /// Deletes that a table being loaded remembers; older ones make a chunk read again.
 pub const DELETES_REMEMBERED_MAX: usize = 2_000_000;
-/// Orders of rows that a table being loaded keeps in memory; 16 bytes each.
-pub const ORDERS_CACHED_MAX: usize = 2_000_000;
 /// A commit whose answer was lost is put again so often before the table stops.
 pub const AMBIGUOUS_COMMIT_TRIES: u32 = 5;
 /// However old they are, this many of the newest numbers of a state series stay.

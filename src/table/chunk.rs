@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_select::concat::concat_batches;
+use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use weir_model::{Order, RecordKeys, TableSchema, Window};
 
 use super::TableError;
 use super::location::Warehouse;
+use super::read::Folder;
 use super::writer::{EncodedFile, FileWriter};
 
 /// Where data files of one table go; cheap to clone, independent of the table's writer.
@@ -36,6 +38,7 @@ impl TableFiles {
 /// A chunk that lies in the table's folder and is in no commit.
 #[derive(Debug)]
 pub struct StagedChunk {
+    files: TableFiles,
     pub(super) name: String,
     pub(super) size: usize,
     pub(super) stats: String,
@@ -69,6 +72,31 @@ impl StagedChunk {
 
     pub fn order0(&self) -> Order {
         self.order0
+    }
+
+    /// The chunk with its columns' names as `lake` spells them: MySQL does not tell `Name` from `name`, and readers of
+    /// the lake do. Its file is written again if it must be.
+    pub(super) async fn conform(self, lake: &TableSchema) -> Result<Self, TableError> {
+        let mut schema = self.schema.as_ref().clone();
+        for column in &mut schema.columns {
+            if let Some(i) = lake.column_index(&column.name) {
+                column.name.clone_from(&lake.columns[i].name);
+            }
+        }
+        if schema == *self.schema {
+            return Ok(self);
+        }
+        let mut writer = FileWriter::new(&schema)?;
+        let folder = Folder { warehouse: self.files.warehouse.clone(), path: self.files.folder.clone() };
+        let mut rows = folder.rows(&self.name, self.size as u64).await?;
+        while let Some(batch) = rows.try_next().await? {
+            writer.write(&RecordBatch::try_new(schema.lake_arrow(), batch.columns().to_vec())?)?;
+        }
+        let EncodedFile { name, bytes, stats } = writer.finish()?;
+        let size = bytes.len();
+        self.files.put(&name, bytes).await?;
+        self.files.discard(&self.name).await;
+        Ok(Self { name, size, stats, schema: Arc::new(schema), ..self })
     }
 }
 
@@ -115,6 +143,7 @@ impl ChunkWriter {
         let EncodedFile { name, bytes, stats } = self.writer.finish()?;
         let size = bytes.len();
         self.files.put(&name, bytes).await?;
-        Ok(Some(StagedChunk { name, size, stats, schema: self.schema, keys, order0: self.order0, window: self.window }))
+        let Self { files, schema, order0, window, .. } = self;
+        Ok(Some(StagedChunk { files, name, size, stats, schema, keys, order0, window }))
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
-use futures::TryFutureExt;
 use futures::future::try_join_all;
 use roaring::RoaringBitmap;
 use uuid::Uuid;
@@ -59,6 +58,15 @@ struct Staged {
     at_ms: i64,
 }
 
+/// What became of a version that was put.
+pub(super) enum Settled {
+    Ours,
+    /// Someone else's; none has our bytes.
+    Theirs(CommitOutcome),
+    /// Ours, at a place in the log that has been cleaned away: readers begin above it.
+    Unread,
+}
+
 impl Table {
     /// Makes `change` the table's next version.
     ///
@@ -74,13 +82,14 @@ impl Table {
         let commit_id = Uuid::new_v4().to_string();
         let version = self.version + 1;
         match self.settle(version, self.actions(&staged, commit_id.clone()), &commit_id).await? {
-            None => {
+            Settled::Ours => {
                 let accounts = staged.accounts.clone();
                 self.publish(staged, version);
                 self.checkpoint_if_due();
                 Ok(CommitOutcome::Committed { version, accounts })
             }
-            Some(outcome) => {
+            Settled::Unread => Ok(CommitOutcome::Moved),
+            Settled::Theirs(outcome) => {
                 // It is certain that no version names them.
                 for (name, _) in &staged.objects {
                     files.discard(name).await;
@@ -126,7 +135,7 @@ impl Table {
             self.stage_death_of(key.as_ref(), &mut deaths);
         }
         if let Some(chunk) = staged {
-            new_files.extend(self.stage_chunk_file(chunk, &mut deaths, &mut accounts, at_ms).await?);
+            new_files.extend(self.stage_chunk_file(chunk, &schema, &mut deaths, &mut accounts, at_ms).await?);
         }
         let (vectors, vector_file) = self.stage_vectors(&mut deaths, &mut new_files);
         objects.extend(vector_file);
@@ -151,10 +160,12 @@ impl Table {
     async fn stage_chunk_file(
         &mut self,
         chunk: StagedChunk,
+        schema: &TableSchema,
         deaths: &mut Deaths,
         accounts: &mut Tally,
         at_ms: i64,
     ) -> Result<Option<NewFile>, TableError> {
+        let chunk = chunk.conform(schema).await?;
         let dead = self.stage_chunk(&chunk, deaths, accounts).await?;
         if dead.len() == chunk.rows() {
             self.files().discard(&chunk.name).await;
@@ -163,7 +174,7 @@ impl Table {
         let rows = chunk.keys.len() as u32;
         let orders = FileOrders { least: chunk.order0, greatest: chunk.order0 };
         let add = add_action(chunk.name, chunk.size, chunk.stats, orders, at_ms);
-        let file = DataFile { add, rows, dead, orders, row_orders: None };
+        let file = DataFile { add, rows, dead, orders };
         Ok(Some(NewFile { file, keys: chunk.keys }))
     }
 
@@ -241,16 +252,11 @@ impl Table {
         serialise(&actions)
     }
 
-    /// Puts the same bytes until it is certain whose version it is; `None` if ours.
-    async fn settle(&self, version: i64, bytes: Bytes, commit_id: &str) -> Result<Option<CommitOutcome>, TableError> {
+    /// Puts the same bytes until it is certain whose version it is.
+    pub(super) async fn settle(&self, version: i64, bytes: Bytes, commit_id: &str) -> Result<Settled, TableError> {
         let mut tries = 0;
         loop {
-            let put = self.log.put(version, bytes.clone());
-            let settled = put.and_then(async |put| match put {
-                Put::Done => Ok(None),
-                Put::Taken => self.whose(version, commit_id).await,
-            });
-            match settled.await {
+            match self.put_once(version, bytes.clone(), commit_id).await {
                 Err(error @ TableError::Store(_)) if tries < AMBIGUOUS_COMMIT_TRIES => {
                     tries += 1;
                     tracing::warn!(table = %self.schema.table, version, %error, "a commit whose outcome is not known is put again");
@@ -261,7 +267,19 @@ impl Table {
         }
     }
 
-    /// Who has written `version`.
+    async fn put_once(&self, version: i64, bytes: Bytes, commit_id: &str) -> Result<Settled, TableError> {
+        if let Put::Taken = self.log.put(version, bytes).await?
+            && let Some(outcome) = self.whose(version, commit_id).await?
+        {
+            return Ok(Settled::Theirs(outcome));
+        }
+        // Logs are cleaned upwards: a process that was paused for long may find its version free because others have
+        // been there and it is gone again.
+        let unread = version > 0 && !self.log.has(version - 1).await?;
+        Ok(if unread { Settled::Unread } else { Settled::Ours })
+    }
+
+    /// Who has written `version`; `None` if we have.
     async fn whose(&self, version: i64, commit_id: &str) -> Result<Option<CommitOutcome>, TableError> {
         let theirs = self.log.commit_info(version).await?.and_then(|info| info.weir);
         Ok(match theirs {
@@ -282,6 +300,7 @@ impl Table {
         }
         for number in &deaths.files {
             self.files.remove(number);
+            self.order_cache.forget(*number);
         }
         for NewVector { number, add, dead } in vectors {
             let file = self.files.get_mut(&number).expect("a file that gets a vector stays");
@@ -304,13 +323,16 @@ impl Table {
         if let Some(order) = clear {
             self.index.raise_floor(order);
         }
+        if !remember {
+            // Outside a load every change is newer than every row.
+            self.order_cache.clear();
+        }
         if !remember && let Some(greatest) = state.greatest.iter().copied().max() {
             self.index.raise_floor(greatest);
         }
         self.schema = schema;
         self.state = state;
         self.version = version;
-        self.forget_orders();
     }
 
     /// A checkpoint in the background: neither the stream waits for it, nor does its failure matter to the table.
@@ -329,15 +351,11 @@ impl Table {
 
 /// A data file of rows in the lake table's columns.
 fn encode_rows(schema: &TableSchema, batch: &RecordBatch, at_ms: i64) -> Result<(DataFile, EncodedFile), TableError> {
-    let row_orders = orders_of_batch(batch);
-    let orders = FileOrders {
-        least: row_orders.iter().copied().min().unwrap_or(Order::MIN),
-        greatest: row_orders.iter().copied().max().unwrap_or(Order::MIN),
-    };
+    let orders = FileOrders::of(&orders_of_batch(batch));
     let mut writer = FileWriter::new(schema)?;
     writer.write(batch)?;
     let encoded = writer.finish()?;
     let add = add_action(encoded.name.clone(), encoded.bytes.len(), encoded.stats.clone(), orders, at_ms);
     let rows = batch.num_rows() as u32;
-    Ok((DataFile { add, rows, dead: RoaringBitmap::new(), orders, row_orders: None }, encoded))
+    Ok((DataFile { add, rows, dead: RoaringBitmap::new(), orders }, encoded))
 }

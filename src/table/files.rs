@@ -1,7 +1,6 @@
 //! The data files of a table as its writer holds them.
 
 use roaring::RoaringBitmap;
-use weir_model::Order;
 
 use super::delta::{Add, DeletionVector, Remove};
 use super::statistics::with_dead_rows;
@@ -14,8 +13,6 @@ pub struct DataFile {
     pub rows: u32,
     pub dead: RoaringBitmap,
     pub orders: FileOrders,
-    /// Order of every row, once it has been read.
-    pub row_orders: Option<Vec<Order>>,
 }
 
 impl DataFile {

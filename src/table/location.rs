@@ -107,7 +107,7 @@ impl Warehouse {
         Ok(tables)
     }
 
-    async fn exists(&self, path: &Path) -> Result<bool, TableError> {
+    pub(super) async fn exists(&self, path: &Path) -> Result<bool, TableError> {
         match self.store.head(path).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),

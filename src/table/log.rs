@@ -144,6 +144,11 @@ impl Log {
         Ok(self.read(version).await?.into_iter().find_map(|action| action.commit_info))
     }
 
+    /// Whether `version` is there as a commit.
+    pub async fn has(&self, version: i64) -> Result<bool, TableError> {
+        self.warehouse.exists(&self.folder.clone().join(commit_name(version))).await
+    }
+
     /// Puts `bytes` as `version` unless it is taken.
     pub async fn put(&self, version: i64, bytes: Bytes) -> Result<Put, TableError> {
         self.warehouse.put_if_absent(&self.folder.clone().join(commit_name(version)), bytes).await

@@ -23,6 +23,7 @@ mod index;
 mod location;
 mod log;
 mod open;
+mod orders;
 mod read;
 mod record;
 mod scan;
@@ -50,6 +51,7 @@ pub use self::scan::Scan;
 use self::files::DataFile;
 use self::index::Index;
 use self::log::Log;
+use self::orders::OrderCache;
 use self::read::Folder;
 use crate::error::{Error, Kind};
 
@@ -129,6 +131,7 @@ pub struct Table {
     files: BTreeMap<u32, DataFile>,
     next_file: u32,
     index: Index,
+    order_cache: OrderCache,
 }
 
 impl Table {

@@ -8,11 +8,12 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 use weir_model::{Order, RecordKeys, TableId, TableSchema, clock};
 
+use super::commit::Settled;
 use super::delta::{Action, Add, MetaData, Protocol};
 use super::files::DataFile;
 use super::index::{Index, RowAddress};
-use super::location::Put;
 use super::log::{Log, Replay, serialise};
+use super::orders::OrderCache;
 use super::read::Folder;
 use super::record::{CommitRecord, TableState};
 use super::statistics::rows_of;
@@ -57,6 +58,7 @@ impl Table {
             files: BTreeMap::new(),
             next_file: 0,
             index: Index::new(floor),
+            order_cache: OrderCache::default(),
         };
         table.rebuild(replay).await?;
         Ok(Some(table))
@@ -88,6 +90,7 @@ impl Table {
             files: BTreeMap::new(),
             next_file: 0,
             index: Index::new(Order::MIN),
+            order_cache: OrderCache::default(),
         };
         let record = CommitRecord {
             source: table.writer.source.clone(),
@@ -95,12 +98,13 @@ impl Table {
             state,
             accounts: Vec::new(),
         };
+        let commit_id = record.commit_id.clone();
         let mut actions = table.frame("CREATE TABLE", record, at_ms);
         actions.push(Action { protocol: Some(Protocol::ours()), ..Action::default() });
         actions.push(Action { meta_data: Some(table.meta_data(schema)), ..Action::default() });
-        match table.log.put(0, serialise(&actions)).await? {
-            Put::Done => Ok(table),
-            Put::Taken => Err(TableError::Rule {
+        match table.settle(0, serialise(&actions), &commit_id).await? {
+            Settled::Ours => Ok(table),
+            Settled::Theirs(_) | Settled::Unread => Err(TableError::Rule {
                 table: schema.table.clone(),
                 version: 0,
                 rule: "someone else has just created it".into(),
@@ -156,7 +160,7 @@ impl Table {
             return Err(TableError::Damaged(format!("{} does not hold the rows its entry says", add.path)));
         }
         let orders = orders_of_entry(&add);
-        self.files.insert(number, DataFile { add, rows: row, dead, orders, row_orders: None });
+        self.files.insert(number, DataFile { add, rows: row, dead, orders });
         Ok(())
     }
 }

@@ -51,18 +51,26 @@ impl Folder {
         add: &Add,
         names: &[&str],
     ) -> Result<impl Stream<Item = Result<RecordBatch, TableError>> + Send + Unpin + use<>, TableError> {
-        let file = RangedFile {
-            store: self.warehouse.store().clone(),
-            path: self.child(&add.path),
-            size: add.size as u64,
-            whole: None,
-        };
-        let builder = ParquetRecordBatchStreamBuilder::new(file).await?;
+        let builder = ParquetRecordBatchStreamBuilder::new(self.file(&add.path, add.size as u64)).await?;
         let fields = builder.schema().fields().iter().enumerate();
         let present: Vec<usize> =
             fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(i, _)| i).collect();
         let mask = ProjectionMask::roots(builder.parquet_schema(), present);
         Ok(builder.with_projection(mask).with_batch_size(READ_ROWS).build()?.map_err(TableError::from))
+    }
+
+    /// All columns of a data file of `size` bytes, batch by batch.
+    pub(super) async fn rows(
+        &self,
+        path: &str,
+        size: u64,
+    ) -> Result<impl Stream<Item = Result<RecordBatch, TableError>> + Send + Unpin + use<>, TableError> {
+        let builder = ParquetRecordBatchStreamBuilder::new(self.file(path, size)).await?;
+        Ok(builder.with_batch_size(READ_ROWS).build()?.map_err(TableError::from))
+    }
+
+    fn file(&self, path: &str, size: u64) -> RangedFile {
+        RangedFile { store: self.warehouse.store().clone(), path: self.child(path), size, whole: None }
     }
 
     /// Order of each row of a data file.

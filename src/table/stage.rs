@@ -1,6 +1,6 @@
 //! What a commit will do, worked out before anything is written: which rows die, which files come and go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use roaring::RoaringBitmap;
 use weir_model::Order;
@@ -9,7 +9,6 @@ use weir_model::key::KeyRef;
 use super::chunk::StagedChunk;
 use super::index::{Located, RowAddress};
 use super::{Table, TableError};
-use crate::limits::ORDERS_KEPT_MAX;
 use crate::trace::{Hop, Tally};
 
 /// Rows of existing files that die, and files that go as a whole.
@@ -32,47 +31,6 @@ impl Deaths {
 }
 
 impl Table {
-    /// Orders of the rows at `addresses`; each file's are read at most once.
-    pub async fn orders_of(&mut self, addresses: &[RowAddress]) -> Result<Vec<Order>, TableError> {
-        let wanted: BTreeSet<u32> = addresses.iter().map(|address| address.file).collect();
-        for file in wanted {
-            self.load_orders(file).await?;
-        }
-        Ok(addresses.iter().map(|address| self.known_order(*address)).collect())
-    }
-
-    /// Reads the order columns of a file, unless every row's order is known.
-    async fn load_orders(&mut self, number: u32) -> Result<(), TableError> {
-        let Some(file) = self.files.get(&number) else { return Ok(()) };
-        if file.orders.uniform().is_some() || file.row_orders.is_some() {
-            return Ok(());
-        }
-        let orders = self.folder().orders(&file.add).await?;
-        if orders.len() != file.rows as usize {
-            return Err(TableError::Damaged(format!("{} does not hold the rows its entry says", file.add.path)));
-        }
-        if let Some(file) = self.files.get_mut(&number) {
-            file.row_orders = Some(orders);
-        }
-        Ok(())
-    }
-
-    /// The order of a row whose file's orders have been loaded.
-    fn known_order(&self, address: RowAddress) -> Order {
-        let orders = self.files.get(&address.file).and_then(|file| {
-            file.orders.uniform().or_else(|| file.row_orders.as_ref()?.get(address.row as usize).copied())
-        });
-        orders.expect("a row's orders are loaded before they are asked for")
-    }
-
-    /// Keeps what has been read of orders from growing without bound; not while a commit is worked out.
-    pub(super) fn forget_orders(&mut self) {
-        let kept: usize = self.files.values().filter_map(|file| Some(file.row_orders.as_ref()?.len())).sum();
-        if kept > ORDERS_KEPT_MAX {
-            self.files.values_mut().for_each(|file| file.row_orders = None);
-        }
-    }
-
     /// Of each key of the chunk the greater order stays: the chunk's row, or what the table has. Returns the chunk's
     /// rows that lose.
     pub(super) async fn stage_chunk(
@@ -81,31 +39,33 @@ impl Table {
         deaths: &mut Deaths,
         tally: &mut Tally,
     ) -> Result<RoaringBitmap, TableError> {
+        if !self.may_merge(chunk.order0) {
+            return Err(self.rule("a chunk is not above the floor, so deletes that it loses to may be forgotten"));
+        }
         let by_key = chunk.keys.sorted_rows();
         if by_key.windows(2).any(|pair| chunk.keys.get(pair[0] as usize) == chunk.keys.get(pair[1] as usize)) {
             return Err(self.rule("a chunk has two rows of one key"));
         }
-        let doubtful: BTreeSet<u32> = (0..chunk.keys.len())
-            .filter_map(|row| self.index.live(chunk.keys.get(row)))
-            .map(|address| address.file)
-            .filter(|file| self.files.get(file).is_some_and(|file| file.orders.greatest >= chunk.order0))
-            .collect();
-        for file in doubtful {
-            self.load_orders(file).await?;
-        }
+        let could_win = |address: &RowAddress| self.file_greatest(*address) >= chunk.order0;
+        let live = (0..chunk.keys.len()).filter_map(|row| self.index.live(chunk.keys.get(row)));
+        let doubtful: Vec<RowAddress> = live.filter(could_win).collect();
+        let orders = self.orders_of(&doubtful).await?;
+        let orders: HashMap<RowAddress, Order> = doubtful.into_iter().zip(orders).collect();
         let (mut dead, mut duplicate) = (RoaringBitmap::new(), 0);
         for row in 0..chunk.keys.len() {
             let against = match self.index.locate(chunk.keys.get(row)) {
                 Located::Absent => continue,
+                // Gone before the chunk was opened, and there when it was read: rows come without events when another
+                // table takes this one's name.
+                Located::Deleted(order) if order < chunk.order0 => continue,
                 Located::Deleted(order) => order,
-                Located::Live(address) => {
-                    let order = self.row_order_or_below(address, chunk.order0);
-                    if order < chunk.order0 {
+                Located::Live(address) => match orders.get(&address) {
+                    Some(order) if *order >= chunk.order0 => *order,
+                    _ => {
                         deaths.row(address);
                         continue;
                     }
-                    order
-                }
+                },
             };
             dead.insert(row as u32);
             duplicate += u64::from(against == chunk.order0);
@@ -118,42 +78,24 @@ impl Table {
         Ok(dead)
     }
 
-    /// A row's order, or something below `order` if its whole file is.
-    fn row_order_or_below(&self, address: RowAddress, order: Order) -> Order {
-        match self.files.get(&address.file) {
-            Some(file) if file.orders.greatest < order => Order::MIN,
-            _ => self.known_order(address),
-        }
-    }
-
     /// Every live row below `order` dies. Returns how many.
     pub(super) async fn stage_remove_below(&mut self, order: Order, deaths: &mut Deaths) -> Result<u64, TableError> {
-        let mixed: Vec<u32> = self
-            .files
-            .iter()
-            .filter(|(_, file)| file.orders.least < order && file.orders.greatest >= order)
-            .map(|(number, _)| *number)
-            .collect();
-        for number in mixed {
-            self.load_orders(number).await?;
-        }
+        let numbers: Vec<u32> =
+            self.files.iter().filter(|(_, file)| file.orders.least < order).map(|(number, _)| *number).collect();
         let mut removed = 0;
-        for (number, file) in &self.files {
-            if file.orders.least >= order {
+        for number in numbers {
+            if self.files[&number].orders.greatest < order {
+                removed += self.files[&number].live_rows();
+                deaths.files.insert(number);
                 continue;
             }
-            if file.orders.greatest < order {
-                removed += file.live_rows();
-                deaths.files.insert(*number);
-                continue;
-            }
-            let below = (0..file.rows)
-                .filter(|row| !file.dead.contains(*row))
-                .filter(|row| self.known_order(RowAddress { file: *number, row: *row }) < order);
-            let below: RoaringBitmap = below.collect();
+            let orders = self.file_orders(number).await?;
+            let file = &self.files[&number];
+            let below: RoaringBitmap =
+                (0..file.rows).filter(|row| !file.dead.contains(*row) && orders.get(*row) < order).collect();
             removed += below.len();
             if !below.is_empty() {
-                deaths.rows.insert(*number, below);
+                deaths.rows.insert(number, below);
             }
         }
         Ok(removed)

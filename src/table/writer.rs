@@ -28,6 +28,14 @@ impl FileOrders {
     /// A file of which nothing is known: each row must be looked at.
     pub const UNKNOWN: Self = Self { least: Order::MIN, greatest: Order { ts_ms: i64::MAX, seq: i64::MAX } };
 
+    /// Those of a file whose rows have `orders`.
+    pub fn of(orders: &[Order]) -> Self {
+        Self {
+            least: orders.iter().copied().min().unwrap_or(Order::MIN),
+            greatest: orders.iter().copied().max().unwrap_or(Order::MIN),
+        }
+    }
+
     /// The order of every row, if all have the same.
     pub fn uniform(self) -> Option<Order> {
         (self.least == self.greatest).then_some(self.least)

@@ -15,13 +15,15 @@ use super::*;
 use crate::table::delta::{Action, CommitInfo};
 use crate::table::log::{commit_name, serialise};
 
-/// What befalls a put whose path ends as given.
+/// What befalls a put, or a get, whose path ends as given.
 #[derive(Debug, Clone)]
 enum Fault {
     /// Nothing is written, and the caller hears of an error.
     Lost,
     /// It is written, and the caller hears of an error.
     AnswerLost,
+    /// It cannot be read.
+    Unreadable,
     /// Someone else writes these bytes there first.
     Overtaken(Bytes),
 }
@@ -35,9 +37,11 @@ struct FaultyStore {
 }
 
 impl FaultyStore {
-    fn next_fault(&self, path: &str) -> Option<Fault> {
+    fn next_fault(&self, path: &str, of_reading: bool) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
-        let at = faults.iter().position(|(suffix, _)| path.ends_with(suffix.as_str()))?;
+        let at = faults.iter().position(|(suffix, fault)| {
+            path.ends_with(suffix.as_str()) && matches!(fault, Fault::Unreadable) == of_reading
+        })?;
         Some(faults.remove(at).1)
     }
 
@@ -59,13 +63,13 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let fault = self.next_fault(location.as_ref());
+        let fault = self.next_fault(location.as_ref(), false);
         match &fault {
             Some(Fault::Lost) => return Err(broken()),
             Some(Fault::Overtaken(theirs)) => {
                 self.inner.put(location, theirs.clone().into()).await?;
             }
-            Some(Fault::AnswerLost) | None => {}
+            Some(Fault::AnswerLost | Fault::Unreadable) | None => {}
         }
         let result = self.inner.put_opts(location, payload, options).await?;
         self.written.lock().unwrap().push(location.to_string());
@@ -81,6 +85,9 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if !options.head && self.next_fault(location.as_ref(), true).is_some() {
+            return Err(broken());
+        }
         self.inner.get_opts(location, options).await
     }
 
@@ -150,6 +157,36 @@ async fn a_commit_whose_answer_is_lost_is_in_the_table_once() {
     assert_eq!(scan(&warehouse, None).await, three_updated());
     upsert(&mut table, &[(2, at(5), "BB")]).await;
     assert_eq!(open(&warehouse, 5).await.figures(), table.figures());
+}
+
+#[tokio::test]
+async fn a_version_whose_writer_cannot_be_read_at_once_is_asked_for_again() {
+    let (store, warehouse, mut table) = table_of_three().await;
+    store.plan(&commit_name(2), Fault::AnswerLost);
+    store.plan(&commit_name(2), Fault::Unreadable);
+    upsert(&mut table, &[(2, at(4), "B")]).await;
+    assert_eq!((table.version(), scan(&warehouse, None).await), (2, three_updated()));
+}
+
+#[tokio::test]
+async fn a_table_whose_creation_was_not_answered_is_created_once() {
+    let store = Arc::new(FaultyStore::default());
+    let warehouse = Warehouse::in_store(store.clone());
+    store.plan(&commit_name(0), Fault::AnswerLost);
+    let mut table = Table::create(&warehouse, &schema(), writer(5), TableState::default()).await.unwrap();
+    upsert(&mut table, &[(1, at(1), "a")]).await;
+    assert_eq!(open(&warehouse, 5).await.version(), 1);
+}
+
+#[tokio::test]
+async fn a_commit_behind_a_version_that_was_cleaned_away_does_not_count() {
+    let (store, _, mut table) = table_of_three().await;
+    store.delete(&table.path.clone().join("_delta_log").join(commit_name(1))).await.unwrap();
+    let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+    assert!(matches!(table.commit(change).await.unwrap(), CommitOutcome::Moved));
+    // Should someone read it after all, nothing that it names is missing.
+    let names = objects(&*store).await;
+    assert_eq!(names.iter().filter(|name| name.ends_with(".parquet")).count(), 2);
 }
 
 #[tokio::test]

@@ -1,8 +1,11 @@
 //! The table engine as a whole, against an object store in memory.
 
+mod checkpoints;
+mod damage;
 mod faults;
 mod lifecycle;
 mod model;
+mod orders;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
