@@ -35,6 +35,8 @@ pub const CHUNK_BATCH_BYTES: usize = 8 << 20;
 pub const CHUNK_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// A chunk waits this long for its server to have executed everything below its order, then begins anew.
 pub const EXECUTED_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Bytes of row images read ahead of capture; a single larger one is let through alone.
+pub const EVENTS_AHEAD_BYTES_MAX: usize = 16 << 20;
 /// Events read ahead of capture.
 pub const EVENTS_AHEAD_MAX: usize = 256;
 /// Requests that wait for capture to come to the end of a transaction.

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weir_model::{Gtid, GtidSet, LogPosition, TableId, clock};
@@ -51,6 +51,13 @@ pub enum Ended {
     Asked,
     /// The source has no more events (archived files).
     EndOfSource,
+}
+
+/// An event that was read ahead, and the memory held for it until it has been taken in.
+#[derive(Debug)]
+pub struct ReadAhead {
+    pub event: SourceEvent,
+    pub hold: Option<OwnedSemaphorePermit>,
 }
 
 /// Decides which tables are captured.
@@ -177,7 +184,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     /// Requests are answered only between two transactions, so that an order handed out lies between them too.
     pub async fn run(
         &mut self,
-        events: &mut mpsc::Receiver<Result<SourceEvent, SourceError>>,
+        events: &mut mpsc::Receiver<Result<ReadAhead, SourceError>>,
         requests: &mut mpsc::Receiver<Request>,
         stop: &CancellationToken,
     ) -> Result<Ended, CaptureError> {
@@ -189,7 +196,11 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 () = stop.cancelled() => return Ok(Ended::Asked),
                 Some(request) = requests.recv(), if between => self.answer(request).await?,
                 event = events.recv() => match event {
-                    Some(event) => self.on_event(event?).await?,
+                    Some(read) => {
+                        let ReadAhead { event, hold } = read?;
+                        self.on_event(event).await?;
+                        drop(hold);
+                    }
                     None => {
                         self.publish().await?;
                         return Ok(Ended::EndOfSource);

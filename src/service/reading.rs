@@ -1,18 +1,21 @@
 //! Keeps capture supplied with events: connects, reads ahead, and connects again when the source is lost.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use weir_model::GtidSet;
 use weir_mysql::{MysqlError, SourceOptions, server};
 
-use crate::binlog::{FileSource, LiveSource, Source, SourceError, SourceEvent, list_binlog_dir, previous_gtids};
+use crate::binlog::{
+    EventBody, FileSource, LiveSource, Source, SourceError, SourceEvent, list_binlog_dir, previous_gtids,
+};
 use crate::capture::request::{Registrar, Request};
 use crate::capture::resume::{Discontinuity, resume};
-use crate::capture::{Capture, CaptureError, Ended};
-use crate::limits::{EVENTS_AHEAD_MAX, RECONNECT_DELAY, RECONNECT_DELAY_MAX};
+use crate::capture::{Capture, CaptureError, Ended, ReadAhead};
+use crate::limits::{EVENTS_AHEAD_BYTES_MAX, EVENTS_AHEAD_MAX, RECONNECT_DELAY, RECONNECT_DELAY_MAX};
 use crate::transport::Publisher;
 
 /// Where events come from.
@@ -128,16 +131,17 @@ async fn run_ahead<S: Source + Send + 'static, P: Publisher, R: Registrar>(
     requests: &mut mpsc::Receiver<Request>,
     stop: &CancellationToken,
 ) -> Result<Ended, CaptureError> {
-    let (sender, mut events) = mpsc::channel::<Result<SourceEvent, SourceError>>(EVENTS_AHEAD_MAX);
+    let (sender, mut events) = mpsc::channel::<Result<ReadAhead, SourceError>>(EVENTS_AHEAD_MAX);
+    let memory = Arc::new(Semaphore::new(EVENTS_AHEAD_BYTES_MAX));
     let reader = tokio::spawn(async move {
         loop {
-            let event = match source.next().await {
-                Ok(Some(event)) => Ok(event),
+            let read = match source.next().await {
+                Ok(Some(event)) => Ok(ReadAhead { hold: hold(&memory, &event).await, event }),
                 Ok(None) => return,
                 Err(error) => Err(error),
             };
-            let failed = event.is_err();
-            if sender.send(event).await.is_err() || failed {
+            let failed = read.is_err();
+            if sender.send(read).await.is_err() || failed {
                 return;
             }
         }
@@ -145,6 +149,13 @@ async fn run_ahead<S: Source + Send + 'static, P: Publisher, R: Registrar>(
     let ended = capture.run(&mut events, requests, stop).await;
     reader.abort();
     ended
+}
+
+/// Memory for an event's row images; waits until there is some.
+async fn hold(memory: &Arc<Semaphore>, event: &SourceEvent) -> Option<OwnedSemaphorePermit> {
+    let EventBody::Rows(image) = &event.body else { return None };
+    let bytes = image.rows.len().min(EVENTS_AHEAD_BYTES_MAX);
+    memory.clone().acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).await.ok()
 }
 
 /// A source that cannot be asked is lost, unless it says that we may not.
