@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use weir_model::TableId;
 
 use super::{Closed, Delivery, Item, Publish, Publisher, Subscription};
@@ -62,21 +62,34 @@ impl Direct {
         self.inboxes.lock().expect("no code panics while holding the inboxes")
     }
 
-    async fn hold(&self, item: &Item) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Closed> {
-        let Item::Changes(changes) = item else { return Ok(None) };
-        let wanted = u32::try_from(changes.batch.bytes() / PERMIT_BYTES + 1).unwrap_or(u32::MAX).min(self.permits);
+    /// Memory for all of a publish at once: a table that has received a part of one cannot commit, so it must never
+    /// hold what the rest waits for. A publish larger than the whole memory is let through alone.
+    async fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Closed> {
+        let wanted = permits_for(bytes).min(self.permits);
         if let Ok(hold) = self.memory.clone().try_acquire_many_owned(wanted) {
-            return Ok(Some(hold));
+            return Ok(hold);
         }
         self.pressure.send_replace(true);
         let hold = self.memory.clone().acquire_many_owned(wanted).await;
         self.pressure.send_replace(false);
-        hold.map(Some).map_err(|_| Closed)
+        hold.map_err(|_| Closed)
+    }
+}
+
+fn permits_for(bytes: usize) -> u32 {
+    u32::try_from(bytes / PERMIT_BYTES + usize::from(bytes > 0)).unwrap_or(u32::MAX)
+}
+
+fn bytes_of(item: &Item) -> usize {
+    match item {
+        Item::Changes(changes) => changes.batch.bytes(),
+        Item::TransactionEnd | Item::Marker(_) => 0,
     }
 }
 
 impl Publisher for Direct {
     async fn publish(&mut self, publish: Publish) -> Result<(), Closed> {
+        let mut hold = self.hold(publish.items.iter().map(|(_, item)| bytes_of(item)).sum()).await?;
         let mut left: HashMap<TableId, usize> = HashMap::new();
         for (table, _) in &publish.items {
             *left.entry(table.clone()).or_default() += 1;
@@ -85,7 +98,8 @@ impl Publisher for Direct {
             let left = left.get_mut(&table).expect("counted above");
             *left -= 1;
             let last = *left == 0;
-            let hold = self.hold(&item).await?;
+            let share = (permits_for(bytes_of(&item)) as usize).min(hold.num_permits());
+            let hold = hold.split(share);
             let Some(inbox) = self.lock().get(&table).cloned() else { continue };
             let delivery = Delivery { number: publish.number, boundary: publish.boundary.clone(), item, last, hold };
             // A table that stopped has dropped its inbox; the others go on.
@@ -104,5 +118,68 @@ pub struct DirectSubscription {
 impl Subscription for DirectSubscription {
     async fn next(&mut self) -> Option<Delivery> {
         self.inbox.recv().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use weir_model::{ChangeBuilder, Column, ColumnType, Half, Op, Order, TableSchema, Window, ZeroDates};
+
+    use super::*;
+    use crate::trace::Tally;
+    use crate::transport::{Boundary, Changes, PublishNumber};
+
+    fn item(table: &TableId, bytes: usize) -> (TableId, Item) {
+        let columns = vec![Column { name: "v".into(), ty: ColumnType::Binary, nullable: true }];
+        let schema = Arc::new(TableSchema { table: table.clone(), columns, key: vec![0] });
+        let mut builder = ChangeBuilder::new(schema, ZeroDates::Null);
+        builder.columns_mut()[0].push_binary(&vec![0; bytes]).unwrap();
+        builder.end_row(Op::Create, Half::First);
+        builder.stamp(|_, _| weir_model::change::Stamp {
+            order: Order::new(1, 1),
+            id: weir_model::EventId(1),
+            window: Window(0),
+        });
+        (table.clone(), Item::Changes(Changes { batch: builder.finish(), sent: Tally::default(), partial_rows: 0 }))
+    }
+
+    fn publish(number: u64, items: Vec<(TableId, Item)>) -> Publish {
+        Publish { number: PublishNumber(number), boundary: Arc::new(Boundary::default()), items }
+    }
+
+    #[tokio::test]
+    async fn a_publish_waits_as_a_whole_until_memory_is_let_go() {
+        let table = TableId::new("shop", "orders");
+        let mut direct = Direct::new(1 << 20);
+        let mut subscription = direct.subscribe(&table);
+        direct.publish(publish(1, vec![item(&table, 700 << 10)])).await.unwrap();
+        let first = subscription.next().await.unwrap();
+        let pressure = direct.pressure();
+        let items = vec![item(&table, 200 << 10), item(&table, 300 << 10)];
+        let sending = tokio::spawn(async move { direct.publish(publish(2, items)).await });
+        while !*pressure.borrow() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Not even the part that there would be room for.
+        let early = tokio::time::timeout(Duration::from_millis(20), subscription.next()).await;
+        assert!(early.is_err());
+        drop(first);
+        let (second, third) = (subscription.next().await.unwrap(), subscription.next().await.unwrap());
+        assert_eq!((second.last, third.last), (false, true));
+        sending.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_publish_larger_than_all_memory_passes_alone() {
+        let table = TableId::new("shop", "orders");
+        let mut direct = Direct::new(64 << 10);
+        let mut subscription = direct.subscribe(&table);
+        direct.publish(publish(1, vec![item(&table, 1 << 20)])).await.unwrap();
+        direct.close();
+        assert!(subscription.next().await.is_some_and(|delivery| delivery.last));
+        assert!(subscription.next().await.is_none());
     }
 }
