@@ -115,6 +115,7 @@ impl Registrar for TableRegistrar {
         };
         let mut lake = match self.open_or_create(&description.schema, start).await {
             Ok(lake) => lake,
+            Err(error @ (TableError::Store(_) | TableError::Disk(_))) => return Err(RegisterError(error.to_string())),
             Err(error) => return Ok(Registration::Refused(error.to_string())),
         };
         if let Some(set) = self.start_sets.get(table) {

@@ -28,7 +28,7 @@ use crate::config::{Config, SnapshotMode};
 use crate::error::Error;
 use crate::limits::{REQUESTS_MAX, TABLES_OPENED_TOGETHER};
 use crate::state::{Checkpoint, CheckpointLog, Phase, StateSeries, TableStanding, Written};
-use crate::table::{Warehouse, Writer};
+use crate::table::{Warehouse, Writer, history};
 use crate::trace::sqlite::SqliteTrace;
 use crate::transport::Boundary;
 use crate::transport::direct::Direct;
@@ -73,6 +73,13 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
     let state = warehouse.state_path(&config.source.name);
     let mut checkpoints = CheckpointLog::new(warehouse.store().clone(), state.clone());
     let mut checkpoint = checkpoints.take_epoch().await?;
+    if checkpoint.is_new() {
+        let of_tables = greatest_epoch(&warehouse, &facts.tables).await?;
+        if of_tables >= checkpoint.epoch {
+            tracing::warn!(epoch = of_tables, "the tables are older than the state beside them, which was lost");
+            checkpoint.epoch = of_tables + 1;
+        }
+    }
     let position = position(&mut checkpoint, &facts, options)?;
     let patterns = config.patterns()?;
     // A table that stopped and is gone, or is not ours any more, has nothing left to mend.
@@ -225,6 +232,16 @@ async fn look_at_source(config: &Config, source: &SourceOptions) -> Result<Sourc
         clock_ms: server.now_ms,
         tables,
     })
+}
+
+/// The greatest epoch that wrote one of `tables`: a service below it could write none of them.
+async fn greatest_epoch(warehouse: &Warehouse, tables: &[TableId]) -> Result<u64, Error> {
+    let mut greatest = 0;
+    for table in tables {
+        let state = history::figures(warehouse, table).await?.and_then(|figures| figures.state);
+        greatest = greatest.max(state.map_or(0, |state| state.epoch));
+    }
+    Ok(greatest)
 }
 
 /// Where the stream begins: at the checkpoint, or for a new source, or one that is seeded anew as a whole because its

@@ -92,3 +92,18 @@ fn purged_binlogs_are_told_and_mended_by_archived_files_or_a_snapshot() {
     assert_equal(&mysql, &weir, "shop");
     weir.catch_up();
 }
+
+#[test]
+fn a_lost_state_folder_is_made_up_for_by_the_tables_own_commits() {
+    let mysql = Mysql::start(&[]);
+    mysql.run("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, v INT); INSERT INTO shop.t VALUES (1, 1), (2, 2)");
+    let weir = Weir::new(&mysql.url, &["shop.*"], "");
+    for _ in 0..3 {
+        weir.catch_up();
+    }
+    std::fs::remove_dir_all(weir.warehouse().join("_weir")).unwrap();
+    mysql.run("INSERT INTO shop.t VALUES (3, 3); DELETE FROM shop.t WHERE id = 1");
+    weir.catch_up();
+    assert_equal(&mysql, &weir, "shop");
+    assert_eq!(weir.expect(0, &["reconcile", "--format", "json"]).json()["verdict"], "balanced");
+}
