@@ -49,8 +49,6 @@ pub const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(15);
 /// After SIGTERM the commits in hand get this long; what is not done by then is read again at the next start.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(25);
-/// The trace is shipped at most this often.
-pub const SHIP_INTERVAL: Duration = Duration::from_secs(1);
 /// Chunks of one table under way at once, those included that wait for the stream to pass their upper bound.
 pub const CHUNKS_WAITING_MAX: usize = 12;
 /// Deletes that a table being loaded remembers; older ones make a chunk read again.

@@ -4,22 +4,23 @@
 //! what it [`Told`] its supervisor. It opens no tables and reads no rows by SELECT: the [`Registrar`] does.
 //!
 //! Reading order: [`event_time`], [`resume`] (may we go on from here), [`lane`] (one table), [`request`], then
-//! [`Capture::run`], the loop.
+//! [`Capture::run`], the loop; `statement` is what DDL means, `publish` what leaves and when.
 
 pub mod event_time;
 pub mod lane;
+mod publish;
 pub mod request;
 pub mod resume;
 mod statement;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weir_model::{Gtid, GtidSet, LogPosition, TableId, clock};
+use weir_model::{Gtid, LogPosition, TableId, clock};
 
 use self::event_time::event_time;
 use self::lane::{Lane, LaneStart, TransactionTime};
@@ -29,7 +30,7 @@ use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionH
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
 use crate::state::LastTransaction;
 use crate::table::PartialTransaction;
-use crate::transport::{Boundary, Item, Marker, Publish, PublishNumber, Publisher};
+use crate::transport::{Boundary, Item, Marker, PublishNumber, Publisher};
 
 /// Why capture ended.
 #[derive(Debug, thiserror::Error)]
@@ -365,67 +366,6 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         Ok(())
     }
 
-    /// Sends the markers of the chunks whose upper bound the stream has passed, behind everything before it.
-    async fn release_chunks(&mut self) -> Result<(), CaptureError> {
-        let mut ready = Vec::new();
-        for chunk in std::mem::take(&mut self.waiting) {
-            let void = chunk.server_uuid != self.server_uuid
-                || self.lane(&chunk.table).is_none_or(|lane| lane.generation() != chunk.generation);
-            let log = &self.position.log;
-            let passed = !log.file.is_empty() && log.has_passed(&chunk.upper).unwrap_or(false);
-            if void {
-                let _ = chunk.sent.send(false);
-            } else if passed {
-                ready.push((chunk.table, Marker::Chunk { chunk: chunk.chunk }));
-                let _ = chunk.sent.send(true);
-            } else {
-                self.waiting.push(chunk);
-            }
-        }
-        if ready.is_empty() { Ok(()) } else { self.send_markers(ready).await }
-    }
-
-    /// Sends everything collected, and the position even if there is nothing else. In mid-transaction the position
-    /// is that before the transaction, and every table's batch says how much of it is in.
-    async fn publish(&mut self) -> Result<(), CaptureError> {
-        let partial = self.open.as_ref().filter(|open| !open.skip && open.has_rows).map(|open| open.head.gtid.clone());
-        self.position.partial = partial.clone();
-        let mut items = std::mem::take(&mut self.queued);
-        self.published_partial.clear();
-        for (table, lane) in &mut self.lanes {
-            let Some(lane) = lane else { continue };
-            items.extend(lane.seal().into_iter().map(|changes| (table.clone(), Item::Changes(changes))));
-            if partial.is_some() && lane.rows_in_transaction() > 0 {
-                self.published_partial.insert(table.clone(), lane.rows_in_transaction());
-            }
-        }
-        // Nobody takes in what is sent to a table that has stopped.
-        self.unfinished.retain(|table, _| self.lanes.get(table).is_some_and(Option::is_some));
-        end_transactions(&mut self.unfinished, &self.position.gtid_set, &mut items);
-        if let Some(gtid) = partial {
-            self.unfinished.extend(self.published_partial.keys().map(|table| (table.clone(), gtid.clone())));
-        }
-        self.pending_bytes = 0;
-        self.pending_since = None;
-        if items.is_empty() && self.position == self.published {
-            return Ok(());
-        }
-        self.number.0 += 1;
-        let boundary = Arc::new(self.position.clone());
-        let tables: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
-        self.tell(Told::Published {
-            number: self.number,
-            boundary: boundary.clone(),
-            tables: tables.into_iter().collect(),
-        });
-        self.publisher
-            .publish(Publish { number: self.number, boundary, items })
-            .await
-            .map_err(|_| CaptureError::Closed)?;
-        self.published = self.position.clone();
-        Ok(())
-    }
-
     fn stop_table(&mut self, table: &TableId, error: String) {
         self.lanes.insert(table.clone(), None);
         self.tell(Told::Stopped { table: table.clone(), error });
@@ -440,30 +380,10 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         self.lanes.get_mut(table).and_then(Option::as_mut).map(|lane| lane.next_order(event_ms))
     }
 
-    /// Sends markers in a publish of their own, behind everything collected before them.
-    async fn send_markers(&mut self, markers: Vec<(TableId, Marker)>) -> Result<(), CaptureError> {
-        self.publish().await?;
-        self.queued.extend(markers.into_iter().map(|(table, marker)| (table, Item::Marker(marker))));
-        self.publish().await
-    }
-
     fn tell(&self, told: Told) {
         // The supervisor is gone only while the process shuts down.
         let _ = self.told.send(told);
     }
-}
-
-/// Tells the tables that hold back a part of a transaction in `complete` that it is whole, unless they are sent changes
-/// anyway, which say so themselves.
-fn end_transactions(unfinished: &mut BTreeMap<TableId, Gtid>, complete: &GtidSet, items: &mut Vec<(TableId, Item)>) {
-    let sent: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
-    unfinished.retain(|table, gtid| {
-        let ended = complete.contains(gtid);
-        if ended && !sent.contains(table) {
-            items.push((table.clone(), Item::TransactionEnd));
-        }
-        !ended
-    });
 }
 
 fn stop(at: &LogPosition, what: &impl std::fmt::Display) -> CaptureError {
@@ -493,25 +413,4 @@ where
         .with_max_delay(Duration::from_secs(5))
         .with_max_times(8);
     backon::Retryable::retry(ask, backoff).sleep(tokio::time::sleep).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_is_told_the_end_of_a_transaction_unless_it_is_sent_changes() {
-        let gtid: Gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:5".parse().unwrap();
-        let [a, b, c] = ["a", "b", "c"].map(|name| TableId::new("shop", name));
-        let other: Gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:6".parse().unwrap();
-        let mut unfinished =
-            BTreeMap::from([(a.clone(), gtid.clone()), (b.clone(), gtid.clone()), (c.clone(), other.clone())]);
-        let mut items = vec![(b, Item::Marker(Marker::SeedEnd))];
-        end_transactions(&mut unfinished, &GtidSet::default(), &mut items);
-        assert_eq!((unfinished.len(), items.len()), (3, 1));
-        let complete: GtidSet = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5".parse().unwrap();
-        end_transactions(&mut unfinished, &complete, &mut items);
-        assert_eq!(unfinished, BTreeMap::from([(c, other)]));
-        assert!(matches!(&items[1..], [(table, Item::TransactionEnd)] if *table == a));
-    }
 }

@@ -1,0 +1,114 @@
+//! What leaves capture, and when: batches, the position with them, and markers in their place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weir_model::{Gtid, GtidSet, TableId};
+
+use super::request::{Registrar, Told};
+use super::{Capture, CaptureError};
+use crate::transport::{Item, Marker, Publish, Publisher};
+
+impl<P: Publisher, R: Registrar> Capture<P, R> {
+    /// Sends the markers of the chunks whose upper bound the stream has passed, behind everything before it.
+    pub(super) async fn release_chunks(&mut self) -> Result<(), CaptureError> {
+        let mut ready = Vec::new();
+        for chunk in std::mem::take(&mut self.waiting) {
+            let void = chunk.server_uuid != self.server_uuid
+                || self.lane(&chunk.table).is_none_or(|lane| lane.generation() != chunk.generation);
+            let log = &self.position.log;
+            let passed = !log.file.is_empty() && log.has_passed(&chunk.upper).unwrap_or(false);
+            if void {
+                let _ = chunk.sent.send(false);
+            } else if passed {
+                ready.push((chunk.table, Marker::Chunk { chunk: chunk.chunk }));
+                let _ = chunk.sent.send(true);
+            } else {
+                self.waiting.push(chunk);
+            }
+        }
+        if ready.is_empty() { Ok(()) } else { self.send_markers(ready).await }
+    }
+
+    /// Sends everything collected, and the position even if there is nothing else. In mid-transaction the position
+    /// is that before the transaction, and every table's batch says how much of it is in.
+    pub(super) async fn publish(&mut self) -> Result<(), CaptureError> {
+        let partial = self.open.as_ref().filter(|open| !open.skip && open.has_rows).map(|open| open.head.gtid.clone());
+        self.position.partial = partial.clone();
+        let mut items = std::mem::take(&mut self.queued);
+        self.published_partial.clear();
+        for (table, lane) in &mut self.lanes {
+            let Some(lane) = lane else { continue };
+            items.extend(lane.seal().into_iter().map(|changes| (table.clone(), Item::Changes(changes))));
+            if partial.is_some() && lane.rows_in_transaction() > 0 {
+                self.published_partial.insert(table.clone(), lane.rows_in_transaction());
+            }
+        }
+        // Nobody takes in what is sent to a table that has stopped.
+        self.unfinished.retain(|table, _| self.lanes.get(table).is_some_and(Option::is_some));
+        end_transactions(&mut self.unfinished, &self.position.gtid_set, &mut items);
+        if let Some(gtid) = partial {
+            self.unfinished.extend(self.published_partial.keys().map(|table| (table.clone(), gtid.clone())));
+        }
+        self.pending_bytes = 0;
+        self.pending_since = None;
+        if items.is_empty() && self.position == self.published {
+            return Ok(());
+        }
+        self.number.0 += 1;
+        let boundary = Arc::new(self.position.clone());
+        let tables: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
+        self.tell(Told::Published {
+            number: self.number,
+            boundary: boundary.clone(),
+            tables: tables.into_iter().collect(),
+        });
+        self.publisher
+            .publish(Publish { number: self.number, boundary, items })
+            .await
+            .map_err(|_| CaptureError::Closed)?;
+        self.published = self.position.clone();
+        Ok(())
+    }
+
+    /// Sends markers in a publish of their own, behind everything collected before them.
+    pub(super) async fn send_markers(&mut self, markers: Vec<(TableId, Marker)>) -> Result<(), CaptureError> {
+        self.publish().await?;
+        self.queued.extend(markers.into_iter().map(|(table, marker)| (table, Item::Marker(marker))));
+        self.publish().await
+    }
+}
+
+/// Tells the tables that hold back a part of a transaction in `complete` that it is whole, unless they are sent changes
+/// anyway, which say so themselves.
+fn end_transactions(unfinished: &mut BTreeMap<TableId, Gtid>, complete: &GtidSet, items: &mut Vec<(TableId, Item)>) {
+    let sent: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
+    unfinished.retain(|table, gtid| {
+        let ended = complete.contains(gtid);
+        if ended && !sent.contains(table) {
+            items.push((table.clone(), Item::TransactionEnd));
+        }
+        !ended
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_told_the_end_of_a_transaction_unless_it_is_sent_changes() {
+        let gtid: Gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:5".parse().unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(|name| TableId::new("shop", name));
+        let other: Gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:6".parse().unwrap();
+        let mut unfinished =
+            BTreeMap::from([(a.clone(), gtid.clone()), (b.clone(), gtid.clone()), (c.clone(), other.clone())]);
+        let mut items = vec![(b, Item::Marker(Marker::SeedEnd))];
+        end_transactions(&mut unfinished, &GtidSet::default(), &mut items);
+        assert_eq!((unfinished.len(), items.len()), (3, 1));
+        let complete: GtidSet = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5".parse().unwrap();
+        end_transactions(&mut unfinished, &complete, &mut items);
+        assert_eq!(unfinished, BTreeMap::from([(c, other)]));
+        assert!(matches!(&items[1..], [(table, Item::TransactionEnd)] if *table == a));
+    }
+}
