@@ -80,7 +80,15 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
             checkpoint.epoch = of_tables + 1;
         }
     }
-    let position = position(&mut checkpoint, &facts, options)?;
+    let position = match position(&mut checkpoint, &facts, options) {
+        Ok(position) => position,
+        Err(error) => {
+            // Nothing runs, so nobody need wait to see whether something does.
+            checkpoint.running = false;
+            write(&mut checkpoints, &checkpoint).await?;
+            return Err(error);
+        }
+    };
     let patterns = config.patterns()?;
     // A table that stopped and is gone, or is not ours any more, has nothing left to mend.
     checkpoint.tables.retain(|table, standing| {

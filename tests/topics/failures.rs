@@ -80,17 +80,43 @@ fn purged_binlogs_are_told_and_mended_by_archived_files_or_a_snapshot() {
     mysql.run(
         "INSERT INTO shop.t VALUES (2, 2); FLUSH BINARY LOGS; INSERT INTO shop.t VALUES (3, 3); FLUSH BINARY LOGS",
     );
-    let file = mysql.value("SELECT SUBSTRING_INDEX(@@log_bin_basename, '/', -1)");
-    let newest = mysql.value(
-        "SELECT SUBSTRING_INDEX(file_name, '/', -1) FROM performance_schema.file_instances \
-         WHERE event_name = 'wait/io/file/sql/binlog' ORDER BY file_name DESC LIMIT 1",
-    );
-    assert!(newest.starts_with(&file));
-    mysql.run(&format!("PURGE BINARY LOGS TO '{newest}'"));
-    both_say(&weir, &["purged", "weir snapshot"]);
-    weir.expect(0, &["snapshot"]);
+    let archive = tempfile::tempdir().unwrap();
+    for file in binlogs(&mysql) {
+        std::fs::copy(mysql.data().join(&file), archive.path().join(&file)).unwrap();
+    }
+    purge_all(&mysql);
+    both_say(&weir, &["purged", "weir snapshot", "--binlog-dir"]);
+
+    let archive = archive.path().to_str().unwrap();
+    weir.expect(0, &["run", "--until-caught-up", "--binlog-dir", archive]);
     assert_equal(&mysql, &weir, "shop");
-    weir.catch_up();
+    let report = weir.expect(0, &["reconcile", "--format", "json"]).json();
+    assert_eq!((&report["verdict"], &report["tables"][0]["hops"]["consumed"]), (&"balanced".into(), &2.into()));
+
+    let late = Weir::new(&mysql.url, &["shop.*"], "");
+    late.catch_up();
+    mysql.run("INSERT INTO shop.t VALUES (4, 4); FLUSH BINARY LOGS");
+    purge_all(&mysql);
+    both_say(&late, &["purged"]);
+    late.expect(0, &["snapshot"]);
+    assert_equal(&mysql, &late, "shop");
+    late.catch_up();
+}
+
+/// Names of the server's binlogs, ascending.
+fn binlogs(mysql: &Mysql) -> Vec<String> {
+    let mut files: Vec<String> = std::fs::read_dir(mysql.data())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("binlog.0"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Purges every binlog but the one in use.
+fn purge_all(mysql: &Mysql) {
+    mysql.run(&format!("PURGE BINARY LOGS TO '{}'", binlogs(mysql).last().unwrap()));
 }
 
 #[test]
