@@ -99,6 +99,11 @@ impl Progress {
         progress
     }
 
+    /// The table's load has been given up.
+    pub fn remove(&self, table: &TableId) {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).remove(table);
+    }
+
     pub fn totals(&self) -> Totals {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let mut totals = Totals { elapsed: self.started.elapsed(), ..Totals::default() };
@@ -128,23 +133,30 @@ impl Progress {
         )
     }
 
-    /// Shows progress on stderr until `work` ends: a bar on a terminal, else a line every few seconds.
+    /// Whether a table is being read.
+    pub fn is_loading(&self) -> bool {
+        let totals = self.totals();
+        totals.tables_done < totals.tables
+    }
+
+    /// Shows progress on stderr until `work` ends, while a table is being read: a bar on a terminal, else a line in the
+    /// log every few seconds.
     pub async fn show_while<T>(self: &Arc<Self>, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
-        let bar = std::io::stderr().is_terminal().then(bar);
-        let mut tick = tokio::time::interval(if bar.is_some() { BAR_INTERVAL } else { LINE_INTERVAL });
+        let on_terminal = std::io::stderr().is_terminal();
+        let mut shown: Option<ProgressBar> = None;
+        let mut tick = tokio::time::interval(if on_terminal { BAR_INTERVAL } else { LINE_INTERVAL });
         tick.tick().await;
         loop {
             tokio::select! {
                 result = &mut work => {
-                    if let Some(bar) = bar {
-                        bar.finish_and_clear();
-                    }
+                    clear(&mut shown);
                     return result;
                 }
-                _ = tick.tick() => match &bar {
-                    Some(bar) => self.draw(bar),
-                    None => eprintln!("{}", self.line()),
+                _ = tick.tick() => match (self.is_loading(), on_terminal) {
+                    (true, true) => self.draw(shown.get_or_insert_with(bar)),
+                    (true, false) => tracing::info!("{}", self.line()),
+                    (false, _) => clear(&mut shown),
                 },
             }
         }
@@ -163,6 +175,12 @@ impl Progress {
             HumanCount(rate),
             HumanDuration(Duration::from_secs(left / rate))
         ));
+    }
+}
+
+fn clear(shown: &mut Option<ProgressBar>) {
+    if let Some(bar) = shown.take() {
+        bar.finish_and_clear();
     }
 }
 

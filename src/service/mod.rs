@@ -85,7 +85,8 @@ async fn run_until(config: &Config, mut options: RunOptions, stop: &Cancellation
 
 /// One incarnation from its start to the last durable word.
 async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken) -> Result<Finished, Error> {
-    let result = incarnation.supervisor.run(stop, &mut incarnation.capture).await;
+    let progress = incarnation.supervisor.loader.progress.clone();
+    let result = progress.show_while(incarnation.supervisor.run(stop, &mut incarnation.capture)).await;
     incarnation.stop_capture.cancel();
     let ended = tokio::time::timeout(SHUTDOWN_MAX, incarnation.wind_down()).await;
     if ended.is_err() {

@@ -251,6 +251,7 @@ impl Supervisor {
     pub fn stop_table(&mut self, table: &TableId, error: String) {
         tracing::error!(%table, %error, "table stopped; the others go on");
         self.loads.remove(table);
+        self.loader.progress.remove(table);
         self.progress.stopped(table);
         self.stand(table, Phase::Stopped, Some(error));
     }
