@@ -230,12 +230,15 @@ async fn look_at_source(config: &Config, source: &SourceOptions) -> Result<Sourc
     if !failed.is_empty() {
         return Err(Error::failed(format!("the source cannot be mirrored: {}", failed.join("; "))));
     }
+    // In this order: a table made in between is listed, and its CREATE comes in the stream besides. The other way round
+    // nobody would hear of it.
+    let executed = server::executed_gtids(&mut connection).await?;
     let tables = catalogue::list_tables(&mut connection, &config.patterns()?).await?;
     if tables.is_empty() {
         tracing::warn!(patterns = ?config.source.tables, "no table matches yet; tables are picked up when they appear");
     }
     Ok(SourceFacts {
-        executed: server::executed_gtids(&mut connection).await?,
+        executed,
         purged: server::purged_gtids(&mut connection).await?,
         clock_ms: server.now_ms,
         tables,
