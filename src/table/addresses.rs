@@ -84,11 +84,11 @@ impl AddressMap {
         self.len = 0;
         for shard in &mut self.shards {
             let slots = std::mem::take(shard).slots;
-            // As many slots as before: entries come in the order of their hashes, and in a smaller table that grows
-            // they would pile up at its end.
-            shard.slots = vec![EMPTY; slots.len()];
             let kept: Vec<Slot> = slots.into_iter().filter(|slot| !slot.is_empty() && keep(slot.address)).collect();
             self.len += kept.len();
+            // Room for all at once: they come in the order of their hashes, and in a smaller table that grows they
+            // would pile up at its end.
+            shard.slots = vec![EMPTY; kept.len() + kept.len() / 4];
             for slot in kept {
                 shard.insert(slot, place(hasher, slot.key).1, |key| place(hasher, key).1);
             }
@@ -221,6 +221,21 @@ mod tests {
                 prop_assert_eq!(map.get(key), plain.get(&key).copied());
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_kept_takes_no_room() {
+        let mut map = AddressMap::default();
+        for key in 0..10_000 {
+            map.insert(key, address(key as u32));
+        }
+        let before = map.bytes();
+        map.retain(|address| address.file == 1);
+        assert!(map.bytes() < before / 2);
+        map.retain(|_| false);
+        assert_eq!((map.len(), map.bytes()), (0, 0));
+        map.insert(1, address(1));
+        assert_eq!(map.get(1), Some(address(1)));
     }
 
     #[test]
