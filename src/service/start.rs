@@ -237,12 +237,7 @@ async fn look_at_source(config: &Config, source: &SourceOptions) -> Result<Sourc
     if tables.is_empty() {
         tracing::warn!(patterns = ?config.source.tables, "no table matches yet; tables are picked up when they appear");
     }
-    Ok(SourceFacts {
-        executed,
-        purged: server::purged_gtids(&mut connection).await?,
-        clock_ms: server.now_ms,
-        tables,
-    })
+    Ok(SourceFacts { executed, purged: server::purged_gtids(&mut connection).await?, clock_ms: server.now_ms, tables })
 }
 
 /// The greatest epoch that wrote one of `tables`: a service below it could write none of them.
