@@ -66,9 +66,9 @@ pub(super) fn may_be_committed(change: &TableChange, lake: &TableSchema) -> Resu
         return Err("a column was changed or moved while the table holds rows");
     }
     if let Some(chunk) = &change.staged
-        && matches!(evolution(next, &chunk.schema), Evolution::Refused(_))
+        && evolution(next, &chunk.schema) != Evolution::None
     {
-        return Err("a chunk's columns have other types than the table's");
+        return Err("a chunk has columns that the table lacks, or has with other types");
     }
     let greatest = change.state.greatest.iter().copied().max().unwrap_or(Order::MIN);
     let mut newest = change.deletes.iter().map(|(_, order)| *order).max().unwrap_or(Order::MIN);
@@ -164,6 +164,23 @@ mod tests {
         let mut both = change(&[1, 2, 5], Order::new(1, 9));
         both.deletes.push((RecordKey::Int(5), Order::new(1, 8)));
         assert!(may_be_committed(&both, &lake).is_err());
+    }
+
+    #[test]
+    fn columns_of_rows_that_stay_are_only_added_to() {
+        let (id, n, text) = (("id", ColumnType::Int64), ("n", ColumnType::Int32), ("text", ColumnType::Text));
+        let before = lake(&[id.clone(), n.clone()]);
+        let evolved = |columns: &[(&str, ColumnType)]| TableChange {
+            evolve: Some(lake(columns)),
+            ..TableChange::to(TableState::default())
+        };
+        assert_eq!(may_be_committed(&evolved(&[id.clone(), n.clone(), text.clone()]), &before), Ok(()));
+        for refused in [&[id.clone()][..], &[n.clone(), id.clone()], &[id.clone(), text, n]] {
+            assert!(may_be_committed(&evolved(refused), &before).is_err(), "{refused:?}");
+        }
+        let keyless = TableSchema { key: Vec::new(), ..before.clone() };
+        let change = TableChange { evolve: Some(keyless), ..TableChange::to(TableState::default()) };
+        assert!(may_be_committed(&change, &before).is_err());
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(super) enum Settled {
     Ours,
     /// Someone else's; none has our bytes.
     Theirs(CommitOutcome),
-    /// Ours, at a place in the log that has been cleaned away: readers begin above it.
+    /// At a place in the log that has been cleaned away: readers begin above it. It may be ours.
     Unread,
 }
 
@@ -268,10 +268,11 @@ impl Table {
     }
 
     async fn put_once(&self, version: i64, bytes: Bytes, commit_id: &str) -> Result<Settled, TableError> {
-        if let Put::Taken = self.log.put(version, bytes).await?
-            && let Some(outcome) = self.whose(version, commit_id).await?
-        {
-            return Ok(Settled::Theirs(outcome));
+        if let Put::Taken = self.log.put(version, bytes).await? {
+            let Some(actions) = self.log.read_if_there(version).await? else { return Ok(Settled::Unread) };
+            if let Some(outcome) = self.whose(actions, commit_id) {
+                return Ok(Settled::Theirs(outcome));
+            }
         }
         // Logs are cleaned upwards: a process that was paused for long may find its version free because others have
         // been there and it is gone again.
@@ -279,16 +280,16 @@ impl Table {
         Ok(if unread { Settled::Unread } else { Settled::Ours })
     }
 
-    /// Who has written `version`; `None` if we have.
-    async fn whose(&self, version: i64, commit_id: &str) -> Result<Option<CommitOutcome>, TableError> {
-        let theirs = self.log.commit_info(version).await?.and_then(|info| info.weir);
-        Ok(match theirs {
+    /// What a version of these actions makes of ours; `None` if it is ours.
+    fn whose(&self, actions: Vec<Action>, commit_id: &str) -> Option<CommitOutcome> {
+        let theirs = actions.into_iter().find_map(|action| action.commit_info).and_then(|info| info.weir);
+        match theirs {
             Some(record) if record.commit_id == commit_id => None,
             Some(record) if record.source == self.writer.source && record.state.epoch > self.writer.epoch => {
                 Some(CommitOutcome::Fenced { epoch: record.state.epoch })
             }
             _ => Some(CommitOutcome::Moved),
-        })
+        }
     }
 
     /// The commit is in: files and index follow.

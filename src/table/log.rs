@@ -9,7 +9,7 @@ use weir_model::TableId;
 
 use super::TableError;
 use super::checkpoint;
-use super::delta::{Action, Add, CommitInfo, MetaData, Protocol};
+use super::delta::{Action, Add, MetaData, Protocol};
 use super::location::{Put, Warehouse};
 use super::record::CommitRecord;
 use crate::limits::COMMITS_READ_TOGETHER;
@@ -137,11 +137,6 @@ impl Log {
             }
         }
         Ok(None)
-    }
-
-    /// What a version says of itself.
-    pub async fn commit_info(&self, version: i64) -> Result<Option<CommitInfo>, TableError> {
-        Ok(self.read(version).await?.into_iter().find_map(|action| action.commit_info))
     }
 
     /// Whether `version` is there as a commit.

@@ -97,3 +97,23 @@ impl Table {
         Ok(RowOrders::Each(orders))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_kept_are_bounded_however_many_files_are_read() {
+        let orders: Arc<[Order]> = vec![Order::MIN; ORDERS_KEPT_MAX / 2].into();
+        let mut cache = OrderCache::default();
+        for file in 0..5 {
+            cache.insert(file, orders.clone());
+            let kept: usize = cache.files.values().map(|orders| orders.len()).sum();
+            assert_eq!(kept, cache.rows);
+            assert!(cache.rows <= ORDERS_KEPT_MAX && cache.files.contains_key(&file));
+        }
+        cache.forget(4);
+        cache.forget(4);
+        assert_eq!((cache.rows, cache.files.len()), (0, 0));
+    }
+}

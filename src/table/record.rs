@@ -96,4 +96,16 @@ mod tests {
         assert!(may_follow(&before, &TableState { gtid_set: set("2-12"), ..after.clone() }).is_err());
         assert!(may_follow(&before, &TableState { commits: 4, ..after }).is_err());
     }
+
+    #[test]
+    fn greatest_orders_neither_fall_nor_go() {
+        let greatest = |seqs: &[i64]| seqs.iter().map(|seq| Order::new(1, *seq)).collect();
+        let before = TableState { commits: 4, greatest: greatest(&[3, 5]), ..TableState::default() };
+        let after = |seqs| TableState { commits: 5, greatest: greatest(seqs), ..before.clone() };
+        assert_eq!(may_follow(&before, &after(&[3, 6])), Ok(()));
+        assert_eq!(may_follow(&before, &after(&[3, 5, 1])), Ok(()));
+        for fallen in [&[3, 4][..], &[9], &[]] {
+            assert!(may_follow(&before, &after(fallen)).is_err(), "{fallen:?}");
+        }
+    }
 }

@@ -24,6 +24,8 @@ enum Fault {
     AnswerLost,
     /// It cannot be read.
     Unreadable,
+    /// It is cleaned away before it can be read.
+    CleanedAway,
     /// Someone else writes these bytes there first.
     Overtaken(Bytes),
 }
@@ -36,12 +38,18 @@ struct FaultyStore {
     written: Mutex<Vec<String>>,
 }
 
+impl Fault {
+    fn is_of_reading(&self) -> bool {
+        matches!(self, Self::Unreadable | Self::CleanedAway)
+    }
+}
+
 impl FaultyStore {
     fn next_fault(&self, path: &str, of_reading: bool) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
-        let at = faults.iter().position(|(suffix, fault)| {
-            path.ends_with(suffix.as_str()) && matches!(fault, Fault::Unreadable) == of_reading
-        })?;
+        let at = faults
+            .iter()
+            .position(|(suffix, fault)| path.ends_with(suffix.as_str()) && fault.is_of_reading() == of_reading)?;
         Some(faults.remove(at).1)
     }
 
@@ -69,7 +77,7 @@ impl ObjectStore for FaultyStore {
             Some(Fault::Overtaken(theirs)) => {
                 self.inner.put(location, theirs.clone().into()).await?;
             }
-            Some(Fault::AnswerLost | Fault::Unreadable) | None => {}
+            Some(Fault::AnswerLost | Fault::Unreadable | Fault::CleanedAway) | None => {}
         }
         let result = self.inner.put_opts(location, payload, options).await?;
         self.written.lock().unwrap().push(location.to_string());
@@ -85,8 +93,11 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if !options.head && self.next_fault(location.as_ref(), true).is_some() {
-            return Err(broken());
+        let fault = if options.head { None } else { self.next_fault(location.as_ref(), true) };
+        match fault {
+            Some(Fault::Unreadable) => return Err(broken()),
+            Some(Fault::CleanedAway) => self.inner.delete(location).await?,
+            _ => {}
         }
         self.inner.get_opts(location, options).await
     }
@@ -157,6 +168,49 @@ async fn a_commit_whose_answer_is_lost_is_in_the_table_once() {
     assert_eq!(scan(&warehouse, None).await, three_updated());
     upsert(&mut table, &[(2, at(5), "BB")]).await;
     assert_eq!(open(&warehouse, 5).await.figures(), table.figures());
+}
+
+#[tokio::test]
+async fn however_answers_are_lost_a_commit_is_in_the_log_once() {
+    let sequences: [&[Fault]; 3] = [
+        &[Fault::Lost, Fault::AnswerLost],
+        &[Fault::AnswerLost, Fault::Lost],
+        &[Fault::Lost, Fault::AnswerLost, Fault::Lost],
+    ];
+    for faults in sequences {
+        let (store, warehouse, mut table) = table_of_three().await;
+        faults.iter().for_each(|fault| store.plan(&commit_name(2), fault.clone()));
+        upsert(&mut table, &[(2, at(4), "B")]).await;
+        assert_eq!(scan(&warehouse, None).await, three_updated(), "{faults:?}");
+        let commits = history::commits_since(&warehouse, &id(), None).await.unwrap();
+        let numbers: Vec<u64> = commits.iter().map(|commit| commit.record.as_ref().unwrap().state.commits).collect();
+        assert_eq!(numbers, [1, 2, 3], "{faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_did_not_arrive_before_someone_elses_is_moved() {
+    let (store, warehouse, mut table) = table_of_three().await;
+    store.plan(&commit_name(2), Fault::Lost);
+    store.plan(&commit_name(2), Fault::Overtaken(foreign_version()));
+    let before = objects(&*store).await.len();
+    let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+    assert!(matches!(table.commit(change).await.unwrap(), CommitOutcome::Moved));
+    assert_eq!((objects(&*store).await.len(), scan(&warehouse, None).await), (before + 1, three()));
+}
+
+#[tokio::test]
+async fn a_version_that_is_cleaned_away_before_its_writer_is_known_does_not_count() {
+    for fault in [Fault::AnswerLost, Fault::Overtaken(foreign_version())] {
+        let (store, _, mut table) = table_of_three().await;
+        store.plan(&commit_name(2), fault);
+        store.plan(&commit_name(2), Fault::CleanedAway);
+        let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+        assert!(matches!(table.commit(change).await.unwrap(), CommitOutcome::Moved));
+        // It may have been ours: a checkpoint can name what we wrote.
+        let names = objects(&*store).await;
+        assert_eq!(names.iter().filter(|name| name.ends_with(".parquet")).count(), 2);
+    }
 }
 
 #[tokio::test]

@@ -3,24 +3,6 @@
 use serde_json::Value;
 
 use super::*;
-use crate::trace::Hop;
-
-fn total(accounts: &[StageCount], hop: Hop) -> u64 {
-    accounts.iter().filter(|count| count.hop == hop).map(|count| count.count).sum()
-}
-
-async fn seeding(warehouse: &Warehouse) -> Table {
-    let table = Table::create(warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
-    begin_seed(table).await
-}
-
-async fn begin_seed(mut table: Table) -> Table {
-    let mut state = table.state().clone();
-    raise(&mut state, at(1));
-    state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start: at(1) });
-    committed(&mut table, TableChange::to(state)).await;
-    table
-}
 
 #[tokio::test]
 async fn the_newest_change_of_a_key_is_its_row() {

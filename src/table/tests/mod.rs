@@ -1,6 +1,7 @@
 //! The table engine as a whole, against an object store in memory.
 
 mod checkpoints;
+mod chunks;
 mod damage;
 mod faults;
 mod lifecycle;
@@ -18,7 +19,7 @@ use object_store::memory::InMemory;
 use weir_model::{Column, ColumnType, Order, OrderState, RecordKey, RecordKeys, TableId, TableSchema, Window};
 
 use super::*;
-use crate::trace::StageCount;
+use crate::trace::{Hop, StageCount};
 
 /// What a table of [`schema`] holds: id → (order, text).
 type Rows = BTreeMap<i64, (Order, Option<String>)>;
@@ -136,6 +137,29 @@ async fn chunk(table: &Table, rows: &[(i64, &str)], order0: Order) -> Option<Sta
         writer.write(&source_rows(table.schema(), rows)).unwrap();
     }
     writer.finish().await.unwrap()
+}
+
+async fn merge(table: &mut Table, staged: Option<StagedChunk>) -> Vec<StageCount> {
+    let state = table.state().clone();
+    committed(table, TableChange { staged, ..TableChange::to(state) }).await
+}
+
+/// An empty table whose load has begun.
+async fn seeding(warehouse: &Warehouse) -> Table {
+    let table = Table::create(warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    begin_seed(table).await
+}
+
+async fn begin_seed(mut table: Table) -> Table {
+    let mut state = table.state().clone();
+    raise(&mut state, at(1));
+    state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start: at(1) });
+    committed(&mut table, TableChange::to(state)).await;
+    table
+}
+
+fn total(accounts: &[StageCount], hop: Hop) -> u64 {
+    accounts.iter().filter(|count| count.hop == hop).map(|count| count.count).sum()
 }
 
 async fn open(warehouse: &Warehouse, epoch: u64) -> Table {

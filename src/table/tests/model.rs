@@ -210,7 +210,12 @@ impl World {
     async fn check(&mut self) {
         assert_eq!(scan(&self.warehouse, None).await, self.expected);
         let rebuilt = open(&self.warehouse, self.epoch).await;
-        assert_eq!(rebuilt.figures(), self.table.figures());
+        assert_eq!((rebuilt.state(), rebuilt.schema()), (self.table.state(), self.table.schema()));
+        let files = |table: &Table| -> BTreeMap<String, _> {
+            let files = table.files.values();
+            files.map(|file| (file.add.path.clone(), (file.rows, file.dead.clone(), file.orders))).collect()
+        };
+        assert_eq!(files(&rebuilt), files(&self.table));
         assert_eq!(self.table.index_figures().0, self.expected.len());
         let path_of = |table: &Table, id| match table.locate(record_key(table.schema(), id).as_ref()) {
             Located::Live(address) => Some((table.files[&address.file].add.path.clone(), address.row)),

@@ -8,20 +8,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::table::writer::FileOrders;
 
-async fn seeding(warehouse: &Warehouse) -> Table {
-    let mut table = Table::create(warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
-    let mut state = table.state().clone();
-    raise(&mut state, at(1));
-    state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start: at(1) });
-    committed(&mut table, TableChange::to(state)).await;
-    table
-}
-
-async fn merge(table: &mut Table, staged: Option<StagedChunk>) {
-    let state = table.state().clone();
-    committed(table, TableChange { staged, ..TableChange::to(state) }).await;
-}
-
 #[tokio::test]
 async fn a_delete_before_the_chunks_order_loses_to_it() {
     let warehouse = in_memory();
