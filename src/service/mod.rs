@@ -37,7 +37,7 @@ pub struct RunOptions {
     pub until_caught_up: bool,
     /// Archived binlog files to read first where the server has purged them.
     pub binlog_dir: Option<PathBuf>,
-    /// Tables to load anew; `All` also starts over from the source's position of this moment if the old one is lost.
+    /// Tables to load anew; `All` also starts over from the source's position of this moment.
     pub reseed: Reseed,
 }
 
