@@ -118,13 +118,15 @@ impl KeyRef<'_> {
     /// Position of the key among buckets and shards: 64 bits that depend on the key's value alone.
     pub fn hash64(self) -> u64 {
         match self {
-            Self::Int(value) => {
-                let mut bytes = Vec::with_capacity(INTEGER_BYTES);
-                encode_integer(i128::from(value), &mut bytes);
-                xxhash_rust::xxh3::xxh3_64(&bytes)
-            }
+            Self::Int(value) => xxhash_rust::xxh3::xxh3_64(&integer_bytes(i128::from(value))),
             Self::Bytes(bytes) => xxhash_rust::xxh3::xxh3_64(bytes),
         }
+    }
+
+    /// The key's bucket in a table of `count`; one that is not sharded is not hashed for.
+    #[inline]
+    pub fn bucket(self, count: u32) -> u32 {
+        if count <= 1 { 0 } else { (self.hash64() % u64::from(count)) as u32 }
     }
 }
 
@@ -152,9 +154,15 @@ fn as_i64(column: &ArrayRef) -> Option<Vec<i64>> {
 const INTEGER_BYTES: usize = 9;
 
 /// Big-endian with an offset of 2^71, so that bytes sort as numbers and the width of the column does not matter.
+fn integer_bytes(value: i128) -> [u8; INTEGER_BYTES] {
+    let shifted = (value + (1_i128 << 71)).to_be_bytes();
+    let mut bytes = [0; INTEGER_BYTES];
+    bytes.copy_from_slice(&shifted[16 - INTEGER_BYTES..]);
+    bytes
+}
+
 fn encode_integer(value: i128, out: &mut Vec<u8>) {
-    let shifted = value + (1_i128 << 71);
-    out.extend_from_slice(&shifted.to_be_bytes()[16 - INTEGER_BYTES..]);
+    out.extend_from_slice(&integer_bytes(value));
 }
 
 /// Bytes with 0x00 escaped as `00 FF` and closed by `00 00`, so that composite keys neither collide nor missort.
@@ -229,6 +237,23 @@ mod tests {
         let (narrow, wide) = (RecordKeys::of(&narrow, &["id"]).unwrap(), RecordKeys::of(&wide, &["id"]).unwrap());
         assert_eq!(narrow.get(0), wide.get(0));
         assert_eq!(narrow.get(1).hash64(), RecordKeys::of(&unsigned, &["id"]).unwrap().get(0).hash64());
+    }
+
+    #[test]
+    fn a_key_stays_in_its_bucket_whatever_its_columns_width() {
+        let unsigned: Vec<i128> = (0..1_000).collect();
+        let unsigned = Decimal128Array::from(unsigned).with_precision_and_scale(20, 0).unwrap();
+        let unsigned = RecordKeys::of(&batch(vec![("id", Arc::new(unsigned) as ArrayRef)]), &["id"]).unwrap();
+        let mut sizes = [0; 7];
+        for id in 0..1_000 {
+            let bucket = KeyRef::Int(id).bucket(7);
+            assert_eq!(bucket, unsigned.get(id as usize).bucket(7));
+            assert_eq!(KeyRef::Int(id).bucket(1), 0);
+            sizes[bucket as usize] += 1;
+        }
+        assert!(sizes.iter().all(|size| (100..190).contains(size)), "{sizes:?}");
+        // Where the rows of a table lie is durable: the hash of a key never changes.
+        assert_eq!([0, 1, -1, i64::MAX].map(|id| KeyRef::Int(id).bucket(64)), [40, 50, 6, 6]);
     }
 
     #[test]

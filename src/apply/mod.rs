@@ -12,7 +12,7 @@ pub mod reduce;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,11 +26,14 @@ use self::conform::lake_rows;
 use self::plan::{Known, StreamPlan};
 use self::reduce::reduce;
 use crate::table::{
-    CommitOutcome, Located, PartialTransaction, RowAddress, SeedProgress, StagedChunk, Table, TableChange, TableError,
-    TableState,
+    BucketRows, Clear, CommitOutcome, Located, PartialTransaction, RemoveBelow, RowAddress, SeedProgress, StagedChunk,
+    Table, TableChange, TableError, TableState,
 };
 use crate::trace::{StageCount, Tally};
 use crate::transport::{Boundary, Changes, Delivery, Item, Marker, PublishNumber, Subscription};
+
+/// The bucket of every row: a table that is fed through `direct` is not sharded.
+const BUCKET: u32 = 0;
 
 /// What a worker tells its supervisor.
 #[derive(Debug)]
@@ -219,7 +222,8 @@ impl<S: Subscription> Worker<S> {
         }
         let mut accounts = pending.sent;
         accounts.add(&tally);
-        let change = TableChange { rows: Some((rows, row_keys)), deletes, evolve, accounts, ..TableChange::to(state) };
+        let rows = vec![BucketRows { bucket: BUCKET, rows, keys: row_keys }];
+        let change = TableChange { rows, deletes, evolve, accounts, ..TableChange::to(state) };
         self.put(change, Some(number)).await
     }
 
@@ -238,11 +242,17 @@ impl<S: Subscription> Worker<S> {
         let orders = self.table.orders_of(&doubtful).await?;
         let orders: HashMap<RowAddress, Order> = doubtful.into_iter().zip(orders).collect();
         let table = &self.table;
-        Ok(plan::plan(batches, keys, reduced, table.floor(), |key| match table.locate(key) {
-            Located::Live(address) => orders.get(&address).map_or(Known::LiveBelow, |order| Known::Live(*order)),
-            Located::Deleted(order) => Known::Deleted(order),
-            Located::Absent => Known::Absent,
-        }))
+        Ok(plan::plan(
+            batches,
+            keys,
+            reduced,
+            |key| table.floor_of(key),
+            |key| match table.locate(key) {
+                Located::Live(address) => orders.get(&address).map_or(Known::LiveBelow, |order| Known::Live(*order)),
+                Located::Deleted(order) => Known::Deleted(order),
+                Located::Absent => Known::Absent,
+            },
+        ))
     }
 
     async fn apply_marker(&mut self, marker: Marker, complete: Option<Complete>) -> Result<(), WorkerError> {
@@ -259,7 +269,8 @@ impl<S: Subscription> Worker<S> {
             }
             Marker::Clear { at } => {
                 raise_orders(&mut state, at);
-                self.put(TableChange { clear: Some(at), ..TableChange::to(state) }, number).await
+                let clear = Clear { at, buckets: BTreeSet::from([BUCKET]) };
+                self.put(TableChange { clear: Some(clear), ..TableChange::to(state) }, number).await
             }
             Marker::SeedBegin { plan, start } => {
                 raise_orders(&mut state, start);
@@ -270,7 +281,8 @@ impl<S: Subscription> Worker<S> {
             }
             Marker::SeedEnd => {
                 let Some(seed) = state.seed.take() else { return self.put(TableChange::to(state), number).await };
-                self.put(TableChange { remove_below: Some(seed.start), ..TableChange::to(state) }, number).await?;
+                let remove = RemoveBelow { order: seed.start, buckets: BTreeSet::from([BUCKET]) };
+                self.put(TableChange { remove_below: Some(remove), ..TableChange::to(state) }, number).await?;
                 self.report(Report::SeedEnded { table: id, plan: seed.plan });
                 Ok(())
             }
@@ -289,7 +301,7 @@ impl<S: Subscription> Worker<S> {
         number: Option<PublishNumber>,
     ) -> Result<(), WorkerError> {
         let under_way = state.seed.as_ref().is_some_and(|seed| seed.plan == chunk.plan && chunk.order0 > seed.start);
-        if !under_way || !self.table.may_merge(chunk.order0) {
+        if !under_way || !self.table.may_merge(BUCKET, chunk.order0) {
             let _ = chunk.outcome.send(ChunkOutcome::Refused);
             return self.put(TableChange::to(state), number).await;
         }
@@ -300,7 +312,8 @@ impl<S: Subscription> Worker<S> {
             seed.done.insert(at, chunk.ordinal);
         }
         let evolve = evolve_to_hold(self.table.schema(), chunk.staged.iter().map(StagedChunk::schema))?;
-        self.put(TableChange { staged: chunk.staged, evolve, ..TableChange::to(state) }, number).await?;
+        self.put(TableChange { staged: chunk.staged.into_iter().collect(), evolve, ..TableChange::to(state) }, number)
+            .await?;
         let _ = chunk.outcome.send(ChunkOutcome::Merged);
         Ok(())
     }

@@ -54,19 +54,20 @@ pub struct StreamPlan {
     pub tally: Tally,
 }
 
-/// Sorts the winners of `reduced` into upserts, deletes and losers; `known` says what the table has of a key.
+/// Sorts the winners of `reduced` into upserts, deletes and losers; `known` says what the table has of a key, `floor` the
+/// order at and below which it has forgotten deletes of it.
 pub fn plan(
     batches: &[ChangeBatch],
     keys: &[RecordKeys],
     reduced: Reduced,
-    floor: Order,
+    floor: impl Fn(KeyRef<'_>) -> Order,
     mut known: impl FnMut(KeyRef<'_>) -> Known,
 ) -> StreamPlan {
     let mut result = StreamPlan { tally: reduced.tally, ..StreamPlan::default() };
     for at in reduced.winners {
         let key = keys[at.batch as usize].get(at.row as usize);
         let change = order(batches, at);
-        let hop = match fate(change, known(key), floor) {
+        let hop = match fate(change, known(key), floor(key)) {
             Fate::Duplicate => Hop::Duplicate,
             Fate::Stale => Hop::Stale,
             Fate::Accepted if op(batches, at) == Op::Delete => {

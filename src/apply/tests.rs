@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use weir_model::{Column, ColumnType, Digest, EventId, Op, Window};
 
 use super::*;
-use crate::table::{Scan, Warehouse, Writer};
+use crate::table::{Buckets, Scan, Warehouse, Writer};
 use crate::trace::Hop;
 use crate::transport::direct::{Direct, DirectSubscription};
 use crate::transport::{Publish, Publisher};
@@ -74,7 +74,9 @@ impl World {
     async fn new() -> Self {
         let warehouse = Warehouse::in_store(Arc::new(InMemory::new()));
         let writer = Writer { source: "shop".into(), epoch: 1 };
-        let table = Table::create(&warehouse, &schema(["id", "n"]), writer, TableState::default()).await.unwrap();
+        let table = Table::create(&warehouse, &schema(["id", "n"]), writer, TableState::default(), Buckets::whole())
+            .await
+            .unwrap();
         let transport = Direct::new(64 << 20);
         let (reports, inbox) = mpsc::unbounded_channel();
         let (hurry, hurried) = watch::channel(false);
@@ -113,7 +115,7 @@ impl World {
 
     async fn state(&self) -> TableState {
         let writer = Writer { source: "shop".into(), epoch: 1 };
-        Table::open(&self.warehouse, &id(), writer).await.unwrap().unwrap().state().clone()
+        Table::open(&self.warehouse, &id(), writer, Buckets::whole()).await.unwrap().unwrap().state().clone()
     }
 }
 

@@ -16,7 +16,8 @@ use crate::capture::request::{RegisterError, Registrar, Registration};
 use crate::config::TableSettings;
 use crate::limits::EXECUTED_WAIT_MAX;
 use crate::table::{
-    CommitOutcome, SeedProgress, Table, TableChange, TableError, TableFiles, TableState, Warehouse, Writer,
+    Buckets, Clear, CommitOutcome, SeedProgress, Table, TableChange, TableError, TableFiles, TableState, Warehouse,
+    Writer,
 };
 use crate::transport::direct::Direct;
 
@@ -53,11 +54,8 @@ impl TableRegistrar {
     }
 
     async fn open_or_create(&self, schema: &TableSchema, start: &GtidSet) -> Result<Table, TableError> {
-        if let Some(table) = Table::open(&self.warehouse, &schema.table, self.writer.clone()).await? {
-            return Ok(table);
-        }
         let state = TableState { gtid_set: start.clone(), ..TableState::default() };
-        Table::create(&self.warehouse, schema, self.writer.clone(), state).await
+        Table::open_or_create(&self.warehouse, schema, self.writer.clone(), state, Buckets::whole()).await
     }
 
     /// Whether a load of `table` is under way, as its commits say.
@@ -93,7 +91,8 @@ async fn reset_if_unlike(lake: &mut Table, source: &TableSchema) -> Result<(), S
     let mut state = lake.state().clone();
     let at = state.order.assign(state.order.0.ts_ms);
     state.greatest = vec![at];
-    let change = TableChange { clear: Some(at), evolve: Some(source.clone()), ..TableChange::to(state) };
+    let clear = Clear { at, buckets: lake.buckets().owned.clone() };
+    let change = TableChange { clear: Some(clear), evolve: Some(source.clone()), ..TableChange::to(state) };
     match lake.commit(change).await {
         Ok(CommitOutcome::Committed { .. }) => Ok(()),
         Ok(CommitOutcome::Moved | CommitOutcome::Fenced { .. }) => Err("another writer is at work on the table".into()),

@@ -21,7 +21,7 @@ use crate::limits::{
     CHUNK_BATCH_BYTES, CHUNK_BYTES, CHUNK_RETRY_DELAY, CHUNK_ROWS, CHUNKS_WAITING_MAX, EXECUTED_WAIT_MAX,
 };
 use crate::state::{StateError, StateSeries};
-use crate::table::{ChunkWriter, SeedProgress, StagedChunk, TableError, TableFiles};
+use crate::table::{Buckets, ChunkWriter, SeedProgress, StagedChunk, TableError, TableFiles};
 use crate::transport::ChunkId;
 
 /// The chunks of one load, as they are kept beside the table.
@@ -230,13 +230,14 @@ impl Loader {
         let description = self.describe(connection, load).await?;
         let schema = Arc::new(description.schema.clone());
         let window = Window::of(opening.order0.ts_ms);
-        let mut writer = ChunkWriter::create(load.files.clone(), schema, opening.order0, window)?;
+        let mut writer =
+            ChunkWriter::create(load.files.clone(), schema, opening.order0, window, Buckets::whole().count)?;
         let options = ReadOptions { zero_dates: load.zero_dates, batch_bytes: CHUNK_BATCH_BYTES };
         let mut reader = ChunkReader::open(connection, &description, range, &options).await?;
         while let Some(batch) = reader.next_batch().await? {
             writer.write(&batch)?;
         }
-        Ok(writer.finish().await?)
+        Ok(writer.finish().await?.pop())
     }
 
     /// Hands the chunk over and waits until it is in a commit; false if it was void or refused.

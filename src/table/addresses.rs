@@ -95,6 +95,12 @@ impl AddressMap {
         }
     }
 
+    /// Every key and its address, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, RowAddress)> {
+        let slots = self.shards.iter().flat_map(|shard| &shard.slots).filter(|slot| !slot.is_empty());
+        slots.map(|slot| (slot.key, slot.address))
+    }
+
     /// Bytes of all slots.
     pub fn bytes(&self) -> usize {
         self.shards.iter().map(|shard| shard.slots.capacity() * size_of::<Slot>()).sum()
@@ -214,6 +220,7 @@ mod tests {
                 }
                 prop_assert_eq!(map.len(), plain.len());
             }
+            prop_assert_eq!(map.iter().collect::<BTreeMap<_, _>>(), plain.clone());
             map.retain(|address| address.file == 1);
             plain.retain(|_, address| address.file == 1);
             prop_assert_eq!(map.len(), plain.len());

@@ -1,35 +1,59 @@
 //! What one commit is asked to do, and what came of it.
 
+use std::collections::BTreeSet;
+
 use arrow_array::RecordBatch;
 use weir_model::schema::{Evolution, evolution};
 use weir_model::{Order, RecordKey, RecordKeys, TableSchema};
 
+use super::buckets::Buckets;
 use super::chunk::StagedChunk;
 use super::read::orders_of_batch;
 use super::record::TableState;
 use crate::trace::{StageCount, Tally};
 
-/// Everything that one commit changes: changes of the stream (after a `clear`, if there is one), or a chunk, or the end
+/// Everything that one commit changes: changes of the stream (after a `clear`, if there is one), or chunks, or the end
 /// of a load; an additive `evolve` may go with each.
 #[derive(Debug)]
 pub struct TableChange {
-    /// Every row goes; deletes at or below this order are forgotten.
-    pub clear: Option<Order>,
-    /// The table gets these columns. Without `clear` only additions can be.
+    pub clear: Option<Clear>,
+    /// The table gets these columns. Without a `clear` of all buckets only additions can be.
     pub evolve: Option<TableSchema>,
-    /// Rows that become live, in the lake table's columns and ascending by key, with their keys. What was live of a
-    /// key goes.
-    pub rows: Option<(RecordBatch, RecordKeys)>,
+    /// Rows that become live, a bucket each at most once.
+    pub rows: Vec<BucketRows>,
     /// Keys whose row goes, with the order of the delete.
     pub deletes: Vec<(RecordKey, Order)>,
-    /// A chunk whose upper bound has been passed: of each key the greater order stays.
-    pub staged: Option<StagedChunk>,
-    /// Live rows below this order go: what a load of the whole table did not find.
-    pub remove_below: Option<Order>,
+    /// Chunks whose upper bound has been passed, a bucket each at most once: of each key the greater order stays.
+    pub staged: Vec<StagedChunk>,
+    pub remove_below: Option<RemoveBelow>,
     /// Where the table stands with this commit; epoch and number of commits are set by the table.
     pub state: TableState,
     /// What was counted on the way; chunk outcomes are added by the table.
     pub accounts: Tally,
+}
+
+/// Every row of some buckets goes; their deletes at or below the order are forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clear {
+    pub at: Order,
+    pub buckets: BTreeSet<u32>,
+}
+
+/// Rows of one bucket, of which each becomes a live row; what was live of its key goes. One data file.
+#[derive(Debug)]
+pub struct BucketRows {
+    pub bucket: u32,
+    /// In the lake table's columns, ascending by key.
+    pub rows: RecordBatch,
+    /// The rows' keys.
+    pub keys: RecordKeys,
+}
+
+/// Live rows of some buckets below an order go: what a load of them did not find.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoveBelow {
+    pub order: Order,
+    pub buckets: BTreeSet<u32>,
 }
 
 impl TableChange {
@@ -38,9 +62,9 @@ impl TableChange {
         Self {
             clear: None,
             evolve: None,
-            rows: None,
+            rows: Vec::new(),
             deletes: Vec::new(),
-            staged: None,
+            staged: Vec::new(),
             remove_below: None,
             state,
             accounts: Tally::default(),
@@ -48,50 +72,97 @@ impl TableChange {
     }
 }
 
-/// What must hold of `change` so that it can be the next commit of a table with the columns of `lake`.
+/// What must hold of `change` so that it can be the next commit of a table with the columns of `lake`, by a writer of
+/// `buckets`.
 ///
 /// # Errors
 /// Names the rule that is broken.
-pub(super) fn may_be_committed(change: &TableChange, lake: &TableSchema) -> Result<(), &'static str> {
-    let streams = change.rows.is_some() || !change.deletes.is_empty();
-    let cleared = change.clear.is_some();
-    if (change.staged.is_some() || change.remove_below.is_some()) && (streams || cleared) {
+pub(super) fn may_be_committed(
+    change: &TableChange,
+    lake: &TableSchema,
+    buckets: &Buckets,
+) -> Result<(), &'static str> {
+    let streams = !change.rows.is_empty() || !change.deletes.is_empty();
+    let loads = !change.staged.is_empty();
+    if (loads || change.remove_below.is_some()) && (streams || change.clear.is_some()) {
         return Err("changes of the stream come together with a chunk or the end of a load");
     }
-    if change.staged.is_some() && change.remove_below.is_some() {
+    if loads && change.remove_below.is_some() {
         return Err("a load ends in the commit of a chunk");
     }
+    names_owned(change, buckets)?;
     let next = change.evolve.as_ref().unwrap_or(lake);
-    if !cleared && !extends(lake, next) {
+    let emptied = change.clear.as_ref().is_some_and(|clear| clear.buckets.len() == buckets.count as usize);
+    if !emptied && !extends(lake, next) {
         return Err("a column was changed or moved while the table holds rows");
     }
-    if let Some(chunk) = &change.staged
-        && evolution(next, &chunk.schema) != Evolution::None
-    {
+    if change.staged.iter().any(|chunk| evolution(next, &chunk.schema) != Evolution::None) {
         return Err("a chunk has columns that the table lacks, or has with other types");
     }
-    let greatest = change.state.greatest.iter().copied().max().unwrap_or(Order::MIN);
-    let mut newest = change.deletes.iter().map(|(_, order)| *order).max().unwrap_or(Order::MIN);
-    if let Some((rows, keys)) = &change.rows {
-        if rows.schema() != next.lake_arrow() || rows.num_rows() != keys.len() {
-            return Err("rows have other columns than the table, or not a key each");
-        }
-        if (1..keys.len()).any(|row| keys.get(row - 1) >= keys.get(row)) {
-            return Err("rows do not ascend by key, one a key");
-        }
-        if change.deletes.iter().any(|(key, _)| holds(keys, key)) {
-            return Err("a key is both upserted and deleted");
-        }
-        newest = orders_of_batch(rows).into_iter().max().map_or(newest, |order| order.max(newest));
+    for rows in &change.rows {
+        may_enter(rows, change, next, buckets)?;
     }
-    if newest > greatest {
-        return Err("a change is above the greatest order that the state tells");
+    if change.deletes.iter().any(|(key, order)| *order > change.state.greatest_of(buckets.of(key.as_ref()))) {
+        return Err(ABOVE_GREATEST);
     }
     Ok(())
 }
 
+const ABOVE_GREATEST: &str = "a change is above the greatest order that the state tells";
+const NOT_OWNED: &str = "a change is of a bucket that this writer does not have";
+
+/// Every bucket that is named is the writer's, and has one file of rows at most.
+fn names_owned(change: &TableChange, buckets: &Buckets) -> Result<(), &'static str> {
+    let cleared = change.clear.iter().flat_map(|clear| &clear.buckets);
+    let removed = change.remove_below.iter().flat_map(|remove| &remove.buckets);
+    let of_rows: Vec<u32> = change.rows.iter().map(|rows| rows.bucket).collect();
+    let of_chunks: Vec<u32> = change.staged.iter().map(|chunk| chunk.bucket).collect();
+    if !cleared.chain(removed).chain(&of_rows).chain(&of_chunks).all(|bucket| buckets.owns(*bucket)) {
+        return Err(NOT_OWNED);
+    }
+    if buckets.count > 1 && !change.deletes.iter().all(|(key, _)| buckets.owns(buckets.of(key.as_ref()))) {
+        return Err(NOT_OWNED);
+    }
+    let once = |named: &[u32]| named.iter().collect::<BTreeSet<_>>().len() == named.len();
+    if !once(&of_rows) || !once(&of_chunks) {
+        return Err("a bucket has two files of rows, or two chunks");
+    }
+    Ok(())
+}
+
+/// What must hold of the rows of one bucket.
+fn may_enter(
+    entering: &BucketRows,
+    change: &TableChange,
+    next: &TableSchema,
+    buckets: &Buckets,
+) -> Result<(), &'static str> {
+    let BucketRows { bucket, rows, keys } = entering;
+    if rows.schema() != next.lake_arrow() || rows.num_rows() != keys.len() {
+        return Err("rows have other columns than the table, or not a key each");
+    }
+    if (1..keys.len()).any(|row| keys.get(row - 1) >= keys.get(row)) {
+        return Err("rows do not ascend by key, one a key");
+    }
+    if !all_in(keys, *bucket, buckets) {
+        return Err("a row is of another bucket than its file");
+    }
+    if change.deletes.iter().any(|(key, _)| holds(keys, key)) {
+        return Err("a key is both upserted and deleted");
+    }
+    if orders_of_batch(rows).into_iter().max().is_some_and(|newest| newest > change.state.greatest_of(*bucket)) {
+        return Err(ABOVE_GREATEST);
+    }
+    Ok(())
+}
+
+/// Whether every key belongs to `bucket`.
+pub(super) fn all_in(keys: &RecordKeys, bucket: u32, buckets: &Buckets) -> bool {
+    buckets.count == 1 || (0..keys.len()).all(|row| buckets.of(keys.get(row)) == bucket)
+}
+
 /// Whether `next` is `lake` with columns added at the end.
-fn extends(lake: &TableSchema, next: &TableSchema) -> bool {
+pub(super) fn extends(lake: &TableSchema, next: &TableSchema) -> bool {
     let same = |(a, b): (&weir_model::Column, &weir_model::Column)| a.name == b.name && a.ty.arrow() == b.ty.arrow();
     lake.key == next.key && lake.columns.len() <= next.columns.len() && lake.columns.iter().zip(&next.columns).all(same)
 }
@@ -117,9 +188,10 @@ pub enum CommitOutcome {
         version: i64,
         accounts: Vec<StageCount>,
     },
-    /// Someone else has written this version: nothing of ours is in, and the table must be opened anew.
+    /// Someone else has written what ours was to go behind: nothing of ours is in, and the table must be opened anew.
+    /// What its buckets have taken in may have moved too: changes that are in then are to be dropped.
     Moved,
-    /// A service of a greater epoch has written the table.
+    /// A service of a greater epoch has written the table, which is not shared.
     Fenced {
         epoch: u64,
     },
@@ -151,19 +223,23 @@ mod tests {
         let rows = RecordBatch::try_new(schema.lake_arrow(), columns).unwrap();
         let keys = RecordKeys::of(&rows, &["id"]).unwrap();
         let state = TableState { greatest: vec![Order::new(1, 9)], ..TableState::default() };
-        TableChange { rows: Some((rows, keys)), ..TableChange::to(state) }
+        TableChange { rows: vec![BucketRows { bucket: 0, rows, keys }], ..TableChange::to(state) }
+    }
+
+    fn judge(change: &TableChange, lake: &TableSchema) -> Result<(), &'static str> {
+        may_be_committed(change, lake, &Buckets::whole())
     }
 
     #[test]
     fn rows_that_repeat_a_key_or_pass_the_greatest_order_are_refused() {
         let lake = lake(&[("id", ColumnType::Int64)]);
-        assert_eq!(may_be_committed(&change(&[1, 2, 5], Order::new(1, 9)), &lake), Ok(()));
-        assert!(may_be_committed(&change(&[1, 2, 2], Order::new(1, 9)), &lake).is_err());
-        assert!(may_be_committed(&change(&[2, 1], Order::new(1, 9)), &lake).is_err());
-        assert!(may_be_committed(&change(&[1, 2, 5], Order::new(1, 10)), &lake).is_err());
+        assert_eq!(judge(&change(&[1, 2, 5], Order::new(1, 9)), &lake), Ok(()));
+        assert!(judge(&change(&[1, 2, 2], Order::new(1, 9)), &lake).is_err());
+        assert!(judge(&change(&[2, 1], Order::new(1, 9)), &lake).is_err());
+        assert!(judge(&change(&[1, 2, 5], Order::new(1, 10)), &lake).is_err());
         let mut both = change(&[1, 2, 5], Order::new(1, 9));
         both.deletes.push((RecordKey::Int(5), Order::new(1, 8)));
-        assert!(may_be_committed(&both, &lake).is_err());
+        assert!(judge(&both, &lake).is_err());
     }
 
     #[test]
@@ -174,13 +250,13 @@ mod tests {
             evolve: Some(lake(columns)),
             ..TableChange::to(TableState::default())
         };
-        assert_eq!(may_be_committed(&evolved(&[id.clone(), n.clone(), text.clone()]), &before), Ok(()));
+        assert_eq!(judge(&evolved(&[id.clone(), n.clone(), text.clone()]), &before), Ok(()));
         for refused in [&[id.clone()][..], &[n.clone(), id.clone()], &[id.clone(), text, n]] {
-            assert!(may_be_committed(&evolved(refused), &before).is_err(), "{refused:?}");
+            assert!(judge(&evolved(refused), &before).is_err(), "{refused:?}");
         }
         let keyless = TableSchema { key: Vec::new(), ..before.clone() };
         let change = TableChange { evolve: Some(keyless), ..TableChange::to(TableState::default()) };
-        assert!(may_be_committed(&change, &before).is_err());
+        assert!(judge(&change, &before).is_err());
     }
 
     #[test]
@@ -188,8 +264,54 @@ mod tests {
         let before = lake(&[("id", ColumnType::Int64), ("n", ColumnType::Int32)]);
         let after = lake(&[("id", ColumnType::Int64), ("n", ColumnType::Int64)]);
         let mut change = TableChange { evolve: Some(after), ..TableChange::to(TableState::default()) };
-        assert!(may_be_committed(&change, &before).is_err());
-        change.clear = Some(Order::new(1, 1));
-        assert_eq!(may_be_committed(&change, &before), Ok(()));
+        assert!(judge(&change, &before).is_err());
+        change.clear = Some(Clear { at: Order::new(1, 1), buckets: [0].into() });
+        assert_eq!(judge(&change, &before), Ok(()));
+    }
+
+    #[test]
+    fn a_change_names_only_buckets_of_its_writer_and_keys_of_its_bucket() {
+        let lake = lake(&[("id", ColumnType::Int64)]);
+        let of = |bucket: u32| (0..).find(|id| weir_model::key::KeyRef::Int(*id).bucket(3) == bucket).unwrap();
+        let buckets = Buckets { count: 3, owned: [0, 2].into() };
+        let in_bucket = |id: i64, bucket: u32| {
+            let mut change = change(&[id], Order::new(1, 9));
+            change.rows[0].bucket = bucket;
+            change.state.greatest = vec![Order::new(1, 9); 3];
+            change
+        };
+        assert_eq!(may_be_committed(&in_bucket(of(2), 2), &lake, &buckets), Ok(()));
+        assert!(may_be_committed(&in_bucket(of(2), 0), &lake, &buckets).is_err());
+        assert!(may_be_committed(&in_bucket(of(1), 1), &lake, &buckets).is_err());
+        let above = {
+            let mut change = in_bucket(of(2), 2);
+            change.state.greatest[2] = Order::new(1, 8);
+            change
+        };
+        assert!(may_be_committed(&above, &lake, &buckets).is_err());
+
+        let bare = || TableChange::to(TableState { greatest: vec![Order::new(1, 9); 3], ..TableState::default() });
+        let deleted = |id| TableChange { deletes: vec![(RecordKey::Int(id), Order::new(1, 9))], ..bare() };
+        let cleared =
+            |bucket| TableChange { clear: Some(Clear { at: Order::new(1, 9), buckets: [bucket].into() }), ..bare() };
+        let removed = |bucket| TableChange {
+            remove_below: Some(RemoveBelow { order: Order::new(1, 9), buckets: [bucket].into() }),
+            ..bare()
+        };
+        for (ours, theirs) in [(deleted(of(0)), deleted(of(1))), (cleared(0), cleared(1)), (removed(0), removed(1))] {
+            assert_eq!(may_be_committed(&ours, &lake, &buckets), Ok(()));
+            assert_eq!(may_be_committed(&theirs, &lake, &buckets), Err(NOT_OWNED));
+        }
+    }
+
+    #[test]
+    fn columns_of_a_table_of_which_some_buckets_go_are_only_added_to() {
+        let before = lake(&[("id", ColumnType::Int64), ("n", ColumnType::Int32)]);
+        let after = lake(&[("id", ColumnType::Int64), ("n", ColumnType::Int64)]);
+        let mut change = TableChange { evolve: Some(after), ..TableChange::to(TableState::default()) };
+        change.clear = Some(Clear { at: Order::new(1, 1), buckets: [0].into() });
+        assert!(may_be_committed(&change, &before, &Buckets::all(2)).is_err());
+        change.clear = Some(Clear { at: Order::new(1, 1), buckets: [0, 1].into() });
+        assert_eq!(may_be_committed(&change, &before, &Buckets::all(2)), Ok(()));
     }
 }

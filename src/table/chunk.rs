@@ -1,12 +1,17 @@
-//! Chunks of a load: written as final data files while the stream goes on, added by a later commit.
+//! Chunks of a load: written as final data files, one a bucket, while the stream goes on, and added by a later commit,
+//! which may be another process's.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow_select::concat::concat_batches;
+use arrow_select::take::take_record_batch;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use serde::{Deserialize, Serialize};
 use weir_model::{Order, RecordKeys, TableSchema, Window};
 
 use super::TableError;
@@ -29,13 +34,18 @@ impl TableFiles {
         }
     }
 
+    /// For reading what lies there.
+    fn folder(&self) -> Folder {
+        Folder { warehouse: self.warehouse.clone(), path: self.folder.clone() }
+    }
+
     /// Writes a data file; durable when it returns.
     pub(super) async fn put(&self, name: &str, bytes: bytes::Bytes) -> Result<(), TableError> {
         self.warehouse.put(&self.folder.clone().join(name), bytes).await
     }
 }
 
-/// A chunk that lies in the table's folder and is in no commit.
+/// The part of a chunk that is of one bucket. It lies in the table's folder and is in no commit.
 #[derive(Debug)]
 pub struct StagedChunk {
     files: TableFiles,
@@ -48,9 +58,70 @@ pub struct StagedChunk {
     /// The order of every row.
     pub(super) order0: Order,
     pub(super) window: Window,
+    pub(super) bucket: u32,
+}
+
+/// A [`StagedChunk`] as it is told to another process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedFile {
+    /// Its file in the table's folder.
+    pub name: String,
+    /// Bytes of the file.
+    pub size: u64,
+    /// What the log will say of its rows.
+    pub stats: String,
+    /// The source's columns as it was read with.
+    pub schema: Arc<TableSchema>,
+    /// The order of every row.
+    pub order0: Order,
+    pub window: Window,
+    pub bucket: u32,
+    pub rows: u64,
 }
 
 impl StagedChunk {
+    /// The chunk that another process, or this one, has described; `None` if its file is not there any more.
+    ///
+    /// Reads the key columns of the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is not what is described.
+    pub async fn open(files: TableFiles, described: StagedFile) -> Result<Option<Self>, TableError> {
+        let StagedFile { name, size, stats, schema, order0, window, bucket, rows } = described;
+        if !files.warehouse.exists(&files.folder.clone().join(name.as_str())).await? {
+            return Ok(None);
+        }
+        let key_names = schema.key_names();
+        let batches: Vec<RecordBatch> = files.folder().columns(&name, size, &key_names).await?.try_collect().await?;
+        let keys = match batches.first() {
+            Some(first) => RecordKeys::of(&concat_batches(&first.schema(), &batches)?, &key_names)?,
+            None => return Err(TableError::Damaged(format!("{name} holds no row, and a chunk's file does"))),
+        };
+        if keys.len() as u64 != rows {
+            return Err(TableError::Damaged(format!("{name} holds {} rows, not the {rows} of its chunk", keys.len())));
+        }
+        Ok(Some(Self { files, name, size: size as usize, stats, schema, keys, order0, window, bucket }))
+    }
+
+    /// What another process needs to know so that it can merge the chunk.
+    pub fn describe(&self) -> StagedFile {
+        StagedFile {
+            name: self.name.clone(),
+            size: self.bytes(),
+            stats: self.stats.clone(),
+            schema: self.schema.clone(),
+            order0: self.order0,
+            window: self.window,
+            bucket: self.bucket,
+            rows: self.rows(),
+        }
+    }
+
+    /// The bucket of every row.
+    pub fn bucket(&self) -> u32 {
+        self.bucket
+    }
+
     pub fn rows(&self) -> u64 {
         self.keys.len() as u64
     }
@@ -75,7 +146,7 @@ impl StagedChunk {
     }
 
     /// The chunk with its columns' names as `lake` spells them: MySQL does not tell `Name` from `name`, and readers of
-    /// the lake do. Its file is written again if it must be.
+    /// the lake do. It is then in a file of its own, and the one that it was in stays.
     pub(super) async fn conform(self, lake: &TableSchema) -> Result<Self, TableError> {
         let mut schema = self.schema.as_ref().clone();
         for column in &mut schema.columns {
@@ -87,15 +158,13 @@ impl StagedChunk {
             return Ok(self);
         }
         let mut writer = FileWriter::new(&schema)?;
-        let folder = Folder { warehouse: self.files.warehouse.clone(), path: self.files.folder.clone() };
-        let mut rows = folder.rows(&self.name, self.size as u64).await?;
+        let mut rows = self.files.folder().rows(&self.name, self.size as u64).await?;
         while let Some(batch) = rows.try_next().await? {
             writer.write(&RecordBatch::try_new(schema.lake_arrow(), batch.columns().to_vec())?)?;
         }
         let EncodedFile { name, bytes, stats } = writer.finish()?;
         let size = bytes.len();
         self.files.put(&name, bytes).await?;
-        self.files.discard(&self.name).await;
         Ok(Self { name, size, stats, schema: Arc::new(schema), ..self })
     }
 }
@@ -104,46 +173,79 @@ impl StagedChunk {
 pub struct ChunkWriter {
     files: TableFiles,
     schema: Arc<TableSchema>,
-    writer: FileWriter,
-    key_columns: Vec<RecordBatch>,
+    /// Of the buckets that have a row.
+    parts: BTreeMap<u32, PartWriter>,
     order0: Order,
     window: Window,
+    bucket_count: u32,
+}
+
+/// Writes what a chunk has of one bucket.
+struct PartWriter {
+    writer: FileWriter,
+    key_columns: Vec<RecordBatch>,
 }
 
 impl ChunkWriter {
-    /// A chunk of rows with the source's columns of `schema`, each of order `order0`, accounted to `window`.
+    /// A chunk of rows with the source's columns of `schema`, each of order `order0`, accounted to `window`, for a
+    /// table of `bucket_count` buckets.
     pub fn create(
         files: TableFiles,
         schema: Arc<TableSchema>,
         order0: Order,
         window: Window,
+        bucket_count: u32,
     ) -> Result<Self, TableError> {
-        let writer = FileWriter::new(&schema)?;
-        Ok(Self { files, schema, writer, key_columns: Vec::new(), order0, window })
+        Ok(Self { files, schema, parts: BTreeMap::new(), order0, window, bucket_count })
     }
 
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), TableError> {
-        let count = rows.num_rows();
-        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-        columns.push(Arc::new(Int64Array::from_value(self.order0.ts_ms, count)));
-        columns.push(Arc::new(Int64Array::from_value(self.order0.seq, count)));
-        self.writer.write(&RecordBatch::try_new(self.schema.lake_arrow(), columns)?)?;
-        self.key_columns.push(rows.project(&self.schema.key)?);
+        if self.bucket_count == 1 {
+            return self.write_part(0, rows);
+        }
+        let keys = RecordKeys::of(rows, &self.schema.key_names())?;
+        let mut by_bucket: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for row in 0..keys.len() {
+            by_bucket.entry(keys.get(row).bucket(self.bucket_count)).or_default().push(row as u32);
+        }
+        for (bucket, picked) in by_bucket {
+            self.write_part(bucket, &take_record_batch(rows, &UInt32Array::from(picked))?)?;
+        }
         Ok(())
     }
 
-    /// Makes the file durable; `None` if the chunk has no row.
-    pub async fn finish(self) -> Result<Option<StagedChunk>, TableError> {
-        let Some(first) = self.key_columns.first() else { return Ok(None) };
-        if self.writer.rows() == 0 {
-            return Ok(None);
+    fn write_part(&mut self, bucket: u32, rows: &RecordBatch) -> Result<(), TableError> {
+        let count = rows.num_rows();
+        if count == 0 {
+            return Ok(());
         }
-        let key_columns = concat_batches(&first.schema(), &self.key_columns)?;
-        let keys = RecordKeys::of(&key_columns, &self.schema.key_names())?;
-        let EncodedFile { name, bytes, stats } = self.writer.finish()?;
-        let size = bytes.len();
-        self.files.put(&name, bytes).await?;
-        let Self { files, schema, order0, window, .. } = self;
-        Ok(Some(StagedChunk { files, name, size, stats, schema, keys, order0, window }))
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        columns.push(Arc::new(Int64Array::from_value(self.order0.ts_ms, count)));
+        columns.push(Arc::new(Int64Array::from_value(self.order0.seq, count)));
+        let part = match self.parts.entry(bucket) {
+            Entry::Occupied(part) => part.into_mut(),
+            Entry::Vacant(place) => {
+                place.insert(PartWriter { writer: FileWriter::new(&self.schema)?, key_columns: Vec::new() })
+            }
+        };
+        part.writer.write(&RecordBatch::try_new(self.schema.lake_arrow(), columns)?)?;
+        part.key_columns.push(rows.project(&self.schema.key)?);
+        Ok(())
+    }
+
+    /// Makes the files durable, one for each bucket that has a row, ascending by bucket.
+    pub async fn finish(self) -> Result<Vec<StagedChunk>, TableError> {
+        let Self { files, schema, parts, order0, window, .. } = self;
+        let mut staged = Vec::with_capacity(parts.len());
+        for (bucket, PartWriter { writer, key_columns }) in parts {
+            let first = key_columns.first().expect("a part begins with rows");
+            let keys = RecordKeys::of(&concat_batches(&first.schema(), &key_columns)?, &schema.key_names())?;
+            let EncodedFile { name, bytes, stats } = writer.finish()?;
+            let size = bytes.len();
+            files.put(&name, bytes).await?;
+            let (files, schema) = (files.clone(), schema.clone());
+            staged.push(StagedChunk { files, name, size, stats, schema, keys, order0, window, bucket });
+        }
+        Ok(staged)
     }
 }

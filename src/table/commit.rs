@@ -1,4 +1,5 @@
 //! The commit protocol: everything durable before it is visible, version N+1 put if absent, the index only then.
+//! Behind a version of a writer of other buckets it is put again, as it was worked out; `family` says when.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +11,18 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 use weir_model::{Order, RecordKey, RecordKeys, TableSchema, Window, clock};
 
-use super::change::{CommitOutcome, TableChange, may_be_committed};
+use super::change::{BucketRows, Clear, CommitOutcome, TableChange, extends, may_be_committed};
 use super::checkpoint;
 use super::chunk::StagedChunk;
 use super::deletes::VectorFile;
 use super::delta::{Action, Add, CommitInfo, Txn, vector_file_name};
+use super::family::Theirs;
 use super::files::DataFile;
 use super::index::RowAddress;
 use super::location::Put;
 use super::log::serialise;
 use super::read::orders_of_batch;
-use super::record::{CommitRecord, TableState, may_follow};
+use super::record::{BucketShare, CommitRecord, TableState, keeps, may_follow};
 use super::stage::Deaths;
 use super::statistics::with_dead_rows;
 use super::writer::{EncodedFile, FileOrders, FileWriter, add_action};
@@ -43,8 +45,14 @@ struct NewVector {
 
 /// A commit that has been worked out: what it writes, and what the table is once it is in.
 struct Staged {
+    /// The version that it is to be.
+    version: i64,
     /// Data and vectors, to be durable before the version is put.
     objects: Vec<(String, Bytes)>,
+    /// Files of chunks that were written once more for this commit: of no use without it.
+    rewritten: Vec<String>,
+    /// Files of chunks that this commit does not name: of no use once it is in.
+    leftover: Vec<String>,
     deaths: Deaths,
     vectors: Vec<NewVector>,
     new_files: Vec<NewFile>,
@@ -52,7 +60,7 @@ struct Staged {
     schema: Arc<TableSchema>,
     evolves: bool,
     state: TableState,
-    clear: Option<Order>,
+    clear: Option<Clear>,
     ends_load: bool,
     accounts: Vec<StageCount>,
     at_ms: i64,
@@ -61,37 +69,47 @@ struct Staged {
 /// What became of a version that was put.
 pub(super) enum Settled {
     Ours,
-    /// Someone else's; none has our bytes.
-    Theirs(CommitOutcome),
+    /// Someone else's, of these actions; none has our bytes.
+    Theirs(Vec<Action>),
     /// At a place in the log that has been cleaned away: readers begin above it. It may be ours.
     Unread,
 }
 
+/// How a commit ended.
+enum Ended {
+    In,
+    /// No version has it.
+    Lost(CommitOutcome),
+    Unread,
+}
+
 impl Table {
-    /// Makes `change` the table's next version.
+    /// Makes `change` the table's next version, behind those of other writers beside this one.
     ///
     /// # Errors
     /// When something could not be written, or a rule would be broken. The table must then be opened anew: the commit
     /// may have become visible all the same, and its record says so.
     pub async fn commit(&mut self, change: TableChange) -> Result<CommitOutcome, TableError> {
-        may_be_committed(&change, &self.schema).map_err(|rule| self.rule(rule))?;
-        let staged = self.stage(change).await?;
+        may_be_committed(&change, &self.schema, self.buckets()).map_err(|rule| self.rule(rule))?;
+        let mut staged = self.stage(change).await?;
         let files = self.files();
         try_join_all(staged.objects.iter().map(|(name, bytes)| files.put(name, bytes.clone()))).await?;
 
-        let commit_id = Uuid::new_v4().to_string();
-        let version = self.version + 1;
-        match self.settle(version, self.actions(&staged, commit_id.clone()), &commit_id).await? {
-            Settled::Ours => {
-                let accounts = staged.accounts.clone();
-                self.publish(staged, version);
+        match self.put_behind_others(&mut staged).await? {
+            Ended::In => {
+                let (version, accounts) = (staged.version, staged.accounts.clone());
+                let leftover = std::mem::take(&mut staged.leftover);
+                self.publish(staged);
                 self.checkpoint_if_due();
+                for name in &leftover {
+                    files.discard(name).await;
+                }
                 Ok(CommitOutcome::Committed { version, accounts })
             }
-            Settled::Unread => Ok(CommitOutcome::Moved),
-            Settled::Theirs(outcome) => {
+            Ended::Unread => Ok(CommitOutcome::Moved),
+            Ended::Lost(outcome) => {
                 // It is certain that no version names them.
-                for (name, _) in &staged.objects {
+                for name in staged.objects.iter().map(|(name, _)| name).chain(&staged.rewritten) {
                     files.discard(name).await;
                 }
                 Ok(outcome)
@@ -99,95 +117,142 @@ impl Table {
         }
     }
 
-    /// Works the commit out. Nothing is written; orders are read where a chunk or the end of a load needs them.
+    /// Puts what is staged as the first version that is free. Each turn but the last is a commit of another writer, so
+    /// that of all of them somebody always gets on.
+    async fn put_behind_others(&mut self, staged: &mut Staged) -> Result<Ended, TableError> {
+        let commit_id = Uuid::new_v4().to_string();
+        loop {
+            if let Some(outcome) = self.catch_up().await? {
+                return Ok(Ended::Lost(outcome));
+            }
+            if staged.version != self.version + 1 && !self.move_behind(staged)? {
+                return Ok(Ended::Lost(CommitOutcome::Moved));
+            }
+            let actions = self.actions(staged, commit_id.clone());
+            match self.settle(staged.version, actions, &commit_id).await? {
+                Settled::Ours => return Ok(Ended::In),
+                Settled::Unread => return Ok(Ended::Unread),
+                Settled::Theirs(actions) => match self.judge(&actions) {
+                    Theirs::Beside(state) => self.stand_behind(staged.version, *state),
+                    Theirs::Lost(outcome) => return Ok(Ended::Lost(outcome)),
+                },
+            }
+        }
+    }
+
+    /// Lets what is staged go behind the version at which the table stands by now; false if it cannot, for its columns.
+    fn move_behind(&self, staged: &mut Staged) -> Result<bool, TableError> {
+        if !staged.evolves || extends(&staged.schema, &self.schema) {
+            // What we were to add has been added.
+            (staged.schema, staged.evolves) = (self.schema.clone(), false);
+        } else if !extends(&self.schema, &staged.schema) {
+            return Ok(false);
+        }
+        staged.state = self.next_state(staged.state.clone(), &staged.schema)?;
+        staged.version = self.version + 1;
+        Ok(true)
+    }
+
+    /// `state` as that of the next version.
+    fn next_state(&self, state: TableState, schema: &TableSchema) -> Result<TableState, TableError> {
+        let state = TableState { epoch: self.writer.epoch, schema: Some(schema.clone()), ..state };
+        let state = state.behind(&self.state, self.buckets());
+        may_follow(&self.state, &state).map_err(|rule| self.rule(rule))?;
+        Ok(state)
+    }
+
+    /// Works the commit out. Nothing is written but chunks whose columns are spelled otherwise; orders are read where a
+    /// chunk or the end of a load needs them.
     async fn stage(&mut self, change: TableChange) -> Result<Staged, TableError> {
-        let at_ms = clock::now_ms();
-        let TableChange { clear, evolve, rows, deletes, staged, remove_below, state, mut accounts } = change;
+        let TableChange { clear, evolve, rows, deletes, staged: chunks, remove_below, state, mut accounts } = change;
+        if !keeps(&self.state, &state, |bucket| !self.buckets().owns(bucket)) {
+            return Err(self.rule("the state of a bucket changes that this writer does not have"));
+        }
         let evolves = evolve.is_some();
         let schema = evolve.map_or_else(|| self.schema.clone(), Arc::new);
-        let state = TableState {
-            epoch: self.writer.epoch,
-            commits: self.state.commits + 1,
-            schema: Some(schema.as_ref().clone()),
-            ..state
-        };
-        may_follow(&self.state, &state).map_err(|rule| self.rule(rule))?;
-
-        let mut deaths = Deaths::default();
-        let mut new_files = Vec::new();
-        let mut objects = Vec::new();
-        if clear.is_some() {
-            deaths.files.extend(self.files.keys());
-        }
-        if let Some(order) = remove_below {
-            let removed = self.stage_remove_below(order, &mut deaths).await?;
-            accounts.chunk_rows(Hop::ChunkRemoved, Window::of(order.ts_ms), removed);
-        }
-        if let Some((batch, keys)) = rows.filter(|(batch, _)| batch.num_rows() > 0) {
-            for row in 0..keys.len() {
-                self.stage_death_of(keys.get(row), &mut deaths);
-            }
-            let (file, encoded) = encode_rows(&schema, &batch, at_ms)?;
-            objects.push((encoded.name, encoded.bytes));
-            new_files.push(NewFile { file, keys });
-        }
-        for (key, _) in &deletes {
-            self.stage_death_of(key.as_ref(), &mut deaths);
-        }
-        if let Some(chunk) = staged {
-            new_files.extend(self.stage_chunk_file(chunk, &schema, &mut deaths, &mut accounts, at_ms).await?);
-        }
-        let (vectors, vector_file) = self.stage_vectors(&mut deaths, &mut new_files);
-        objects.extend(vector_file);
-        let (ends_load, accounts) = (remove_below.is_some(), accounts.counts());
-        Ok(Staged {
-            objects,
-            deaths,
-            vectors,
-            new_files,
+        let mut staged = Staged {
+            version: self.version + 1,
+            objects: Vec::new(),
+            rewritten: Vec::new(),
+            leftover: Vec::new(),
+            deaths: Deaths::default(),
+            vectors: Vec::new(),
+            new_files: Vec::new(),
             deletes,
+            state: self.next_state(state, &schema)?,
             schema,
             evolves,
-            state,
+            ends_load: remove_below.is_some(),
+            accounts: Vec::new(),
             clear,
-            ends_load,
-            accounts,
-            at_ms,
-        })
+            at_ms: clock::now_ms(),
+        };
+        if let Some(clear) = &staged.clear {
+            self.stage_clear(clear, &mut staged.deaths);
+        }
+        if let Some(remove) = &remove_below {
+            let removed = self.stage_remove_below(remove, &mut staged.deaths).await?;
+            accounts.chunk_rows(Hop::ChunkRemoved, Window::of(remove.order.ts_ms), removed);
+        }
+        for rows in rows.into_iter().filter(|rows| rows.rows.num_rows() > 0) {
+            self.stage_rows(rows, &mut staged)?;
+        }
+        for (key, _) in &staged.deletes {
+            self.stage_death_of(key.as_ref(), &mut staged.deaths);
+        }
+        for chunk in chunks {
+            self.stage_chunk_file(chunk, &mut staged, &mut accounts).await?;
+        }
+        let vector_file = self.stage_vectors(&mut staged);
+        staged.objects.extend(vector_file);
+        staged.accounts = accounts.counts();
+        Ok(staged)
+    }
+
+    /// A data file of rows, and the death of what is live of their keys.
+    fn stage_rows(&self, entering: BucketRows, staged: &mut Staged) -> Result<(), TableError> {
+        let BucketRows { bucket, rows, keys } = entering;
+        for row in 0..keys.len() {
+            self.stage_death_of(keys.get(row), &mut staged.deaths);
+        }
+        let (file, encoded) = encode_rows(&staged.schema, &rows, bucket, staged.at_ms)?;
+        staged.objects.push((encoded.name, encoded.bytes));
+        staged.new_files.push(NewFile { file, keys });
+        Ok(())
     }
 
     /// The chunk's file with a vector over the rows that lose; none if all do.
     async fn stage_chunk_file(
         &mut self,
         chunk: StagedChunk,
-        schema: &TableSchema,
-        deaths: &mut Deaths,
+        staged: &mut Staged,
         accounts: &mut Tally,
-        at_ms: i64,
-    ) -> Result<Option<NewFile>, TableError> {
-        let chunk = chunk.conform(schema).await?;
-        let dead = self.stage_chunk(&chunk, deaths, accounts).await?;
+    ) -> Result<(), TableError> {
+        let name = chunk.name.clone();
+        let chunk = chunk.conform(&staged.schema).await?;
+        if chunk.name != name {
+            staged.rewritten.push(chunk.name.clone());
+            staged.leftover.push(name);
+        }
+        let dead = self.stage_chunk(&chunk, &mut staged.deaths, accounts).await?;
         if dead.len() == chunk.rows() {
-            self.files().discard(&chunk.name).await;
-            return Ok(None);
+            staged.leftover.push(chunk.name);
+            return Ok(());
         }
         let rows = chunk.keys.len() as u32;
         let orders = FileOrders { least: chunk.order0, greatest: chunk.order0 };
-        let add = add_action(chunk.name, chunk.size, chunk.stats, orders, at_ms);
-        let file = DataFile { add, rows, dead, orders };
-        Ok(Some(NewFile { file, keys: chunk.keys }))
+        let add = add_action(chunk.name, chunk.size, chunk.stats, chunk.bucket, orders, staged.at_ms);
+        let file = DataFile { add, bucket: Some(chunk.bucket), rows, dead, orders };
+        staged.new_files.push(NewFile { file, keys: chunk.keys });
+        Ok(())
     }
 
-    /// Every vector that changes, and the file that holds them all. A file without a live row goes instead of getting
+    /// Every vector that changes; gives the file that holds them all. A file without a live row goes instead of getting
     /// a vector.
-    fn stage_vectors(
-        &self,
-        deaths: &mut Deaths,
-        new_files: &mut [NewFile],
-    ) -> (Vec<NewVector>, Option<(String, Bytes)>) {
+    fn stage_vectors(&self, staged: &mut Staged) -> Option<(String, Bytes)> {
+        let Staged { deaths, vectors, new_files, .. } = staged;
         let uuid = Uuid::new_v4();
         let mut vector_file = VectorFile::new(uuid);
-        let mut vectors = Vec::new();
         for (&number, rows) in &deaths.rows {
             if deaths.files.contains(&number) {
                 continue;
@@ -207,16 +272,12 @@ impl Table {
             file.add.stats = Some(with_dead_rows(file.add.stats.as_deref(), u64::from(file.rows)));
             any = true;
         }
-        (vectors, any.then(|| (vector_file_name(uuid), vector_file.finish())))
+        any.then(|| (vector_file_name(uuid), vector_file.finish()))
     }
 
     /// The actions every commit begins with.
     pub(super) fn frame(&self, operation: &str, record: CommitRecord, at_ms: i64) -> Vec<Action> {
-        let txn = Txn {
-            app_id: format!("weir:{}:{}", self.writer.source, self.schema.table),
-            version: record.state.commits as i64,
-            last_updated: Some(at_ms),
-        };
+        let txns = self.txns(&record.state, at_ms);
         let commit_info = CommitInfo {
             timestamp: at_ms,
             operation: operation.to_owned(),
@@ -224,10 +285,25 @@ impl Table {
             engine_info: Some(format!("weir/{}", env!("CARGO_PKG_VERSION"))),
             weir: Some(record),
         };
-        vec![
-            Action { commit_info: Some(commit_info), ..Action::default() },
-            Action { txn: Some(txn), ..Action::default() },
-        ]
+        let mut actions = vec![Action { commit_info: Some(commit_info), ..Action::default() }];
+        actions.extend(txns.into_iter().map(|txn| Action { txn: Some(txn), ..Action::default() }));
+        actions
+    }
+
+    /// What the table has taken in with a commit to `state`: of a shared one, each bucket up to an offset of its topic.
+    fn txns(&self, state: &TableState, at_ms: i64) -> Vec<Txn> {
+        let table = format!("weir:{}:{}", self.writer.source, self.schema.table);
+        if !state.is_shared() {
+            return vec![Txn { app_id: table, version: state.commits as i64, last_updated: Some(at_ms) }];
+        }
+        let shares = state.shares.iter().zip(&self.state.shares).enumerate();
+        let moved = shares.filter(|(bucket, (share, before))| self.buckets().owns(*bucket as u32) && share != before);
+        let txn = |(bucket, (share, _)): (usize, (&BucketShare, _))| Txn {
+            app_id: format!("{table}:{}:{bucket}", share.topic),
+            version: share.offset,
+            last_updated: Some(at_ms),
+        };
+        moved.map(txn).collect()
     }
 
     fn actions(&self, staged: &Staged, commit_id: String) -> Bytes {
@@ -270,8 +346,8 @@ impl Table {
     async fn put_once(&self, version: i64, bytes: Bytes, commit_id: &str) -> Result<Settled, TableError> {
         if let Put::Taken = self.log.put(version, bytes).await? {
             let Some(actions) = self.log.read_if_there(version).await? else { return Ok(Settled::Unread) };
-            if let Some(outcome) = self.whose(actions, commit_id) {
-                return Ok(Settled::Theirs(outcome));
+            if !is_of(&actions, commit_id) {
+                return Ok(Settled::Theirs(actions));
             }
         }
         // Logs are cleaned upwards: a process that was paused for long may find its version free because others have
@@ -280,21 +356,9 @@ impl Table {
         Ok(if unread { Settled::Unread } else { Settled::Ours })
     }
 
-    /// What a version of these actions makes of ours; `None` if it is ours.
-    fn whose(&self, actions: Vec<Action>, commit_id: &str) -> Option<CommitOutcome> {
-        let theirs = actions.into_iter().find_map(|action| action.commit_info).and_then(|info| info.weir);
-        match theirs {
-            Some(record) if record.commit_id == commit_id => None,
-            Some(record) if record.source == self.writer.source && record.state.epoch > self.writer.epoch => {
-                Some(CommitOutcome::Fenced { epoch: record.state.epoch })
-            }
-            _ => Some(CommitOutcome::Moved),
-        }
-    }
-
     /// The commit is in: files and index follow.
-    fn publish(&mut self, staged: Staged, version: i64) {
-        let Staged { deaths, new_files, deletes, schema, state, clear, ends_load, vectors, .. } = staged;
+    fn publish(&mut self, staged: Staged) {
+        let Staged { version, deaths, new_files, deletes, schema, state, clear, ends_load, vectors, .. } = staged;
         let any = !deaths.files.is_empty() || !deaths.rows.is_empty();
         if any && (clear.is_some() || ends_load) {
             self.index.drop_rows(|address| deaths.covers(address));
@@ -316,20 +380,21 @@ impl Table {
             }
             self.files.insert(number, file);
         }
-        // Only a chunk under way can be older than a delete, and it can be only while the table is loaded.
-        let remember = state.seed.is_some();
+        // Only a chunk under way can be older than a delete, and it can be only while its bucket is loaded.
         for (key, order) in deletes {
-            self.index.delete(&key, order, remember);
+            self.index.delete(&key, order, |bucket| state.is_loading(bucket));
         }
-        if let Some(order) = clear {
-            self.index.raise_floor(order);
+        if let Some(Clear { at, buckets }) = clear {
+            buckets.into_iter().for_each(|bucket| self.index.raise_floor(bucket, at));
         }
-        if !remember {
+        let (loading, streaming): (Vec<u32>, Vec<u32>) =
+            self.buckets().owned.iter().copied().partition(|bucket| state.is_loading(*bucket));
+        if loading.is_empty() {
             // Outside a load every change is newer than every row.
             self.order_cache.clear();
         }
-        if !remember && let Some(greatest) = state.greatest.iter().copied().max() {
-            self.index.raise_floor(greatest);
+        for bucket in streaming {
+            self.index.raise_floor(bucket, state.greatest_of(bucket));
         }
         self.schema = schema;
         self.state = state;
@@ -350,13 +415,24 @@ impl Table {
     }
 }
 
-/// A data file of rows in the lake table's columns.
-fn encode_rows(schema: &TableSchema, batch: &RecordBatch, at_ms: i64) -> Result<(DataFile, EncodedFile), TableError> {
+/// Whether the actions are of the commit that is called `commit_id`.
+fn is_of(actions: &[Action], commit_id: &str) -> bool {
+    let info = actions.iter().find_map(|action| action.commit_info.as_ref());
+    info.and_then(|info| info.weir.as_ref()).is_some_and(|record| record.commit_id == commit_id)
+}
+
+/// A data file of rows of one bucket in the lake table's columns.
+fn encode_rows(
+    schema: &TableSchema,
+    batch: &RecordBatch,
+    bucket: u32,
+    at_ms: i64,
+) -> Result<(DataFile, EncodedFile), TableError> {
     let orders = FileOrders::of(&orders_of_batch(batch));
     let mut writer = FileWriter::new(schema)?;
     writer.write(batch)?;
     let encoded = writer.finish()?;
-    let add = add_action(encoded.name.clone(), encoded.bytes.len(), encoded.stats.clone(), orders, at_ms);
+    let add = add_action(encoded.name.clone(), encoded.bytes.len(), encoded.stats.clone(), bucket, orders, at_ms);
     let rows = batch.num_rows() as u32;
-    Ok((DataFile { add, rows, dead: RoaringBitmap::new(), orders }, encoded))
+    Ok((DataFile { add, bucket: Some(bucket), rows, dead: RoaringBitmap::new(), orders }, encoded))
 }

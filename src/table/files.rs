@@ -10,6 +10,8 @@ use super::writer::FileOrders;
 #[derive(Debug, Clone)]
 pub struct DataFile {
     pub add: Add,
+    /// The bucket of all its rows; none if it may hold several, as a foreign writer's may.
+    pub bucket: Option<u32>,
     pub rows: u32,
     pub dead: RoaringBitmap,
     pub orders: FileOrders,

@@ -7,9 +7,11 @@
 //!
 //! Reading order: [`record`] (what a commit says of itself), [`delta`] (the actions), [`change`] (what is asked),
 //! [`index`], [`files`], [`stage`](self) and `commit`, the protocol; [`chunk`] for loads, [`scan`] and [`history`] for
-//! readers. A [`Table`] has one writer; readers need only the [`Warehouse`].
+//! readers. Each of a table's [`Buckets`] has one writer, of which [`family`](self) sees several get along; readers
+//! need only the [`Warehouse`].
 
 mod addresses;
+mod buckets;
 mod change;
 mod checkpoint;
 mod chunk;
@@ -17,6 +19,7 @@ mod commit;
 mod deletes;
 mod delta;
 mod durable;
+mod family;
 mod files;
 pub mod history;
 mod index;
@@ -41,11 +44,12 @@ use object_store::path::Path;
 use weir_model::key::{KeyError, KeyRef};
 use weir_model::{GtidSet, Order, TableId, TableSchema};
 
-pub use self::change::{CommitOutcome, TableChange};
-pub use self::chunk::{ChunkWriter, StagedChunk, TableFiles};
+pub use self::buckets::Buckets;
+pub use self::change::{BucketRows, Clear, CommitOutcome, RemoveBelow, TableChange};
+pub use self::chunk::{ChunkWriter, StagedChunk, StagedFile, TableFiles};
 pub use self::index::{Located, RowAddress};
 pub use self::location::Warehouse;
-pub use self::record::{CommitRecord, PartialTransaction, SeedProgress, TableState};
+pub use self::record::{BucketShare, CommitRecord, PartialTransaction, SeedProgress, TableState};
 pub use self::scan::Scan;
 
 use self::files::DataFile;
@@ -115,7 +119,7 @@ pub struct Writer {
     pub epoch: u64,
 }
 
-/// One lake table, open for writing.
+/// One lake table, open for writing some of its buckets or all. Which ones stays as it is while the table is open.
 #[derive(Debug)]
 pub struct Table {
     warehouse: Warehouse,
@@ -127,7 +131,7 @@ pub struct Table {
     version: i64,
     /// Id and time of creation of the table, which every `metaData` repeats.
     identity: (String, i64),
-    /// By the number that the index knows them by.
+    /// Those that hold, or may hold, rows of the writer's buckets, by the number that the index knows them by.
     files: BTreeMap<u32, DataFile>,
     next_file: u32,
     index: Index,
@@ -147,6 +151,16 @@ impl Table {
 
     pub fn version(&self) -> i64 {
         self.version
+    }
+
+    /// How the table is sharded, and which shards are the writer's.
+    pub fn buckets(&self) -> &Buckets {
+        self.index.buckets()
+    }
+
+    /// What the log calls the table: another for one that was deleted and created again.
+    pub fn identity_id(&self) -> &str {
+        &self.identity.0
     }
 
     /// The table is loaded from the beginning: what it holds of the stream begins at `set`, whatever it last said.
@@ -170,7 +184,7 @@ impl Table {
         TableError::Rule { table: self.schema.table.clone(), version: self.version, rule: rule.to_owned() }
     }
 
-    /// Files, live rows and bytes of the table's present version.
+    /// Files, live rows and bytes of the writer's buckets at the table's present version.
     pub fn figures(&self) -> (u64, u64, u64) {
         let rows = self.files.values().map(DataFile::live_rows).sum();
         let bytes = self.files.values().map(|file| file.add.size as u64).sum();
@@ -186,9 +200,9 @@ impl Table {
         self.index.locate(key)
     }
 
-    /// The order below which deletes are forgotten.
-    pub fn floor(&self) -> Order {
-        self.index.floor()
+    /// The order below which deletes are forgotten in the bucket of `key`, which is one of the writer's.
+    pub fn floor_of(&self, key: KeyRef<'_>) -> Order {
+        self.index.floor(self.buckets().of(key)).unwrap_or(Order::MIN)
     }
 
     /// No row of the file that `address` lies in has a greater order.
@@ -196,9 +210,9 @@ impl Table {
         self.files.get(&address.file).map_or(Order::MIN, |file| file.orders.greatest)
     }
 
-    /// Whether the table can tell which of a chunk's rows are newer than its own: not if it may have forgotten a
-    /// delete that is.
-    pub fn may_merge(&self, order0: Order) -> bool {
-        order0 > self.index.floor()
+    /// Whether the table can tell which of a chunk's rows of `bucket` are newer than its own: not if it may have
+    /// forgotten a delete that is.
+    pub fn may_merge(&self, bucket: u32, order0: Order) -> bool {
+        self.index.floor(bucket).is_some_and(|floor| order0 > floor)
     }
 }

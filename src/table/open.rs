@@ -6,8 +6,10 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use uuid::Uuid;
+use weir_model::key::KeyRef;
 use weir_model::{Order, RecordKeys, TableId, TableSchema, clock};
 
+use super::buckets::Buckets;
 use super::commit::Settled;
 use super::delta::{Action, Add, MetaData, Protocol};
 use super::files::DataFile;
@@ -17,16 +19,25 @@ use super::orders::OrderCache;
 use super::read::Folder;
 use super::record::{CommitRecord, TableState};
 use super::statistics::rows_of;
-use super::writer::orders_of_entry;
+use super::writer::{bucket_of_entry, orders_of_entry};
 use super::{Table, TableError, Warehouse, Writer};
 use crate::limits::FILES_READ_TOGETHER;
 
 impl Table {
-    /// Opens the table for writing; `None` if there is none.
+    /// Opens the table for writing `buckets`; `None` if there is none.
     ///
-    /// Reads the key columns of every file. Deletes of earlier incarnations are forgotten: the floor is the
-    /// greatest order committed.
-    pub async fn open(warehouse: &Warehouse, id: &TableId, writer: Writer) -> Result<Option<Self>, TableError> {
+    /// Reads the key columns of every file of those buckets. Deletes of earlier incarnations are forgotten: a bucket's
+    /// floor is the greatest order committed in it.
+    ///
+    /// # Errors
+    /// When the table is another source's, has another number of buckets, was changed as no reader of ours expects, or
+    /// is damaged; and, unless it is shared, when a greater epoch has written it.
+    pub async fn open(
+        warehouse: &Warehouse,
+        id: &TableId,
+        writer: Writer,
+        buckets: Buckets,
+    ) -> Result<Option<Self>, TableError> {
         let log = Log::new(warehouse, id);
         let Some(replay) = log.replay(None).await? else { return Ok(None) };
         let rule = |rule: &str| TableError::Rule { table: id.clone(), version: replay.version, rule: rule.to_owned() };
@@ -34,7 +45,8 @@ impl Table {
         if record.source != writer.source {
             return Err(TableError::OtherSource { ours: writer.source, theirs: record.source });
         }
-        if record.state.epoch > writer.epoch {
+        // Who may write a bucket that is fed through a topic is settled by what was committed of it.
+        if record.state.epoch > writer.epoch && !record.state.is_shared() {
             return Err(TableError::Fenced { table: id.clone(), epoch: record.state.epoch, ours: writer.epoch });
         }
         if !replay.protocol.as_ref().is_some_and(Protocol::is_ours) {
@@ -45,7 +57,11 @@ impl Table {
         if !meta_data.has_columns_of(&schema) {
             return Err(rule("its columns were changed by someone else"));
         }
-        let floor = record.state.greatest.iter().copied().max().unwrap_or(Order::MIN);
+        if !buckets.is_sound() || record.state.bucket_count() != buckets.count {
+            let (theirs, ours) = (record.state.bucket_count(), buckets.count);
+            return Err(rule(&format!("it has {theirs} buckets and was to be opened as one of {ours}")));
+        }
+        let index = Index::new(buckets, |bucket| record.state.greatest_of(bucket));
         let mut table = Self {
             warehouse: warehouse.clone(),
             path: warehouse.table_path(id),
@@ -57,14 +73,15 @@ impl Table {
             identity: (meta_data.id, meta_data.created_time.unwrap_or_default()),
             files: BTreeMap::new(),
             next_file: 0,
-            index: Index::new(floor),
+            index,
             order_cache: OrderCache::default(),
         };
         table.rebuild(replay).await?;
         Ok(Some(table))
     }
 
-    /// Creates the table, empty, with `state` as its beginning.
+    /// Creates the table, empty, with `state` as its beginning: of a shared table whoever comes first says it for all
+    /// buckets.
     ///
     /// # Errors
     /// When it exists, or the warehouse cannot be written.
@@ -73,7 +90,48 @@ impl Table {
         schema: &TableSchema,
         writer: Writer,
         state: TableState,
+        buckets: Buckets,
     ) -> Result<Self, TableError> {
+        Self::try_create(warehouse, schema, writer, state, buckets)
+            .await?
+            .ok_or_else(|| creation_rule(schema, "someone else has just created it"))
+    }
+
+    /// Opens the table, or creates it if there is none. Of writers that do so at once one creates it, and the others
+    /// go on from what that one says.
+    ///
+    /// # Errors
+    /// As [`Table::open`] and [`Table::create`].
+    pub async fn open_or_create(
+        warehouse: &Warehouse,
+        schema: &TableSchema,
+        writer: Writer,
+        state: TableState,
+        buckets: Buckets,
+    ) -> Result<Self, TableError> {
+        if let Some(table) = Self::open(warehouse, &schema.table, writer.clone(), buckets.clone()).await? {
+            return Ok(table);
+        }
+        if let Some(table) = Self::try_create(warehouse, schema, writer.clone(), state, buckets.clone()).await? {
+            return Ok(table);
+        }
+        Self::open(warehouse, &schema.table, writer, buckets)
+            .await?
+            .ok_or_else(|| creation_rule(schema, "someone else has just created it, and it is gone again"))
+    }
+
+    /// Creates the table; `None` if someone else has.
+    async fn try_create(
+        warehouse: &Warehouse,
+        schema: &TableSchema,
+        writer: Writer,
+        state: TableState,
+        buckets: Buckets,
+    ) -> Result<Option<Self>, TableError> {
+        let state = state.of_buckets(buckets.count);
+        if !buckets.is_sound() || state.bucket_count() != buckets.count {
+            return Err(creation_rule(schema, "its beginning is of another number of buckets"));
+        }
         let at_ms = clock::now_ms();
         let identity = (Uuid::new_v4().to_string(), at_ms);
         let state = TableState { epoch: writer.epoch, commits: 1, schema: Some(schema.clone()), ..state };
@@ -89,7 +147,7 @@ impl Table {
             identity,
             files: BTreeMap::new(),
             next_file: 0,
-            index: Index::new(Order::MIN),
+            index: Index::new(buckets, |_| Order::MIN),
             order_cache: OrderCache::default(),
         };
         let record = CommitRecord {
@@ -103,12 +161,8 @@ impl Table {
         actions.push(Action { protocol: Some(Protocol::ours()), ..Action::default() });
         actions.push(Action { meta_data: Some(table.meta_data(schema)), ..Action::default() });
         match table.settle(0, serialise(&actions), &commit_id).await? {
-            Settled::Ours => Ok(table),
-            Settled::Theirs(_) | Settled::Unread => Err(TableError::Rule {
-                table: schema.table.clone(),
-                version: 0,
-                rule: "someone else has just created it".into(),
-            }),
+            Settled::Ours => Ok(Some(table)),
+            Settled::Theirs(_) | Settled::Unread => Ok(None),
         }
     }
 
@@ -121,11 +175,14 @@ impl Table {
     async fn rebuild(&mut self, replay: Replay) -> Result<(), TableError> {
         let key_names: Arc<[String]> = self.schema.key_names().into_iter().map(str::to_owned).collect();
         let folder = self.folder();
-        let mut reads = futures::stream::iter(replay.files.into_values())
-            .map(|add| {
+        let buckets = self.buckets().clone();
+        let files = replay.files.into_values().map(|add| (bucket_of_entry(&add, buckets.count), add));
+        let ours = files.filter(|(bucket, _)| bucket.is_none_or(|bucket| buckets.owns(bucket)));
+        let mut reads = futures::stream::iter(ours)
+            .map(|(bucket, add)| {
                 let (folder, key_names) = (folder.clone(), key_names.clone());
                 // A task of its own: keys are decoded beside the filling of the index.
-                let read = tokio::spawn(async move { LiveKeys::read(&folder, add, &key_names).await });
+                let read = tokio::spawn(async move { LiveKeys::read(&folder, add, bucket, &key_names).await });
                 async move { read.await.map_err(|error| TableError::Disk(error.into()))? }
             })
             .buffered(FILES_READ_TOGETHER);
@@ -137,20 +194,14 @@ impl Table {
 
     /// Takes a file and its live keys into the index.
     fn take_in(&mut self, read: LiveKeys) -> Result<(), TableError> {
-        let LiveKeys { add, dead, keys } = read;
+        let LiveKeys { add, bucket, dead, keys } = read;
         let number = self.next_file;
         self.next_file += 1;
         let mut row = 0_u32;
         for batch in &keys {
             for i in 0..batch.len() {
-                if !dead.contains(row)
-                    && let Some(other) = self.index.put(batch.get(i), RowAddress { file: number, row })
-                {
-                    let other_file = self.files.get(&other.file).map_or(&add.path, |file| &file.add.path);
-                    return Err(TableError::Damaged(format!(
-                        "{} has two live rows of one key: row {row} of {} and row {} of {other_file}",
-                        self.schema.table, add.path, other.row,
-                    )));
+                if !dead.contains(row) {
+                    self.take_in_row(batch.get(i), RowAddress { file: number, row }, bucket, &add)?;
                 }
                 row += 1;
             }
@@ -160,28 +211,62 @@ impl Table {
             return Err(TableError::Damaged(format!("{} does not hold the rows its entry says", add.path)));
         }
         let orders = orders_of_entry(&add);
-        self.files.insert(number, DataFile { add, rows: row, dead, orders });
+        self.files.insert(number, DataFile { add, bucket, rows: row, dead, orders });
         Ok(())
     }
+
+    /// Takes a live row of a file of `bucket`, or of several, into the index, if it is of the writer's buckets.
+    fn take_in_row(
+        &mut self,
+        key: KeyRef<'_>,
+        address: RowAddress,
+        bucket: Option<u32>,
+        add: &Add,
+    ) -> Result<(), TableError> {
+        if self.buckets().count > 1 {
+            let of_key = self.buckets().of(key);
+            if bucket.is_some_and(|bucket| bucket != of_key) {
+                return Err(TableError::Damaged(format!(
+                    "{} has a row of bucket {of_key} among those of another: row {} of {}",
+                    self.schema.table, address.row, add.path
+                )));
+            }
+            if !self.buckets().owns(of_key) {
+                return Ok(());
+            }
+        }
+        let Some(other) = self.index.put(key, address) else { return Ok(()) };
+        let other_file = self.files.get(&other.file).map_or(&add.path, |file| &file.add.path);
+        Err(TableError::Damaged(format!(
+            "{} has two live rows of one key: row {} of {} and row {} of {other_file}",
+            self.schema.table, address.row, add.path, other.row,
+        )))
+    }
+}
+
+fn creation_rule(schema: &TableSchema, rule: &str) -> TableError {
+    TableError::Rule { table: schema.table.clone(), version: 0, rule: rule.to_owned() }
 }
 
 /// What the index needs of a file.
 struct LiveKeys {
     add: Add,
+    /// The bucket of all rows; none if there may be several.
+    bucket: Option<u32>,
     dead: RoaringBitmap,
     /// Keys of all rows, the dead ones included, batch by batch.
     keys: Vec<RecordKeys>,
 }
 
 impl LiveKeys {
-    async fn read(folder: &Folder, add: Add, key_names: &[String]) -> Result<Self, TableError> {
+    async fn read(folder: &Folder, add: Add, bucket: Option<u32>, key_names: &[String]) -> Result<Self, TableError> {
         let dead = folder.dead_rows(&add).await?;
         let names: Vec<&str> = key_names.iter().map(String::as_str).collect();
-        let mut batches = folder.columns(&add, &names).await?;
+        let mut batches = folder.columns(&add.path, add.size as u64, &names).await?;
         let mut keys = Vec::new();
         while let Some(batch) = batches.try_next().await? {
             keys.push(RecordKeys::of(&batch, &names)?);
         }
-        Ok(Self { add, dead, keys })
+        Ok(Self { add, bucket, dead, keys })
     }
 }

@@ -45,13 +45,14 @@ impl Folder {
         path.split('/').fold(self.path.clone(), |folder, part| folder.join(part))
     }
 
-    /// The columns of a data file called `names`, those that it has, batch by batch.
+    /// The columns of a data file of `size` bytes called `names`, those that it has, batch by batch.
     pub(super) async fn columns(
         &self,
-        add: &Add,
+        path: &str,
+        size: u64,
         names: &[&str],
     ) -> Result<impl Stream<Item = Result<RecordBatch, TableError>> + Send + Unpin + use<>, TableError> {
-        let builder = ParquetRecordBatchStreamBuilder::new(self.file(&add.path, add.size as u64)).await?;
+        let builder = ParquetRecordBatchStreamBuilder::new(self.file(path, size)).await?;
         let fields = builder.schema().fields().iter().enumerate();
         let present: Vec<usize> =
             fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(i, _)| i).collect();
@@ -75,7 +76,7 @@ impl Folder {
 
     /// Order of each row of a data file.
     pub(super) async fn orders(&self, add: &Add) -> Result<Vec<Order>, TableError> {
-        let mut batches = self.columns(add, &[TS_COLUMN, SEQ_COLUMN]).await?;
+        let mut batches = self.columns(&add.path, add.size as u64, &[TS_COLUMN, SEQ_COLUMN]).await?;
         let mut orders = Vec::new();
         while let Some(batch) = batches.try_next().await? {
             orders.extend(orders_of_batch(&batch));

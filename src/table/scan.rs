@@ -71,7 +71,7 @@ impl Scan {
         let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
         for add in self.replay.files.values() {
             let dead = self.folder.dead_rows(add).await?;
-            let mut batches = self.folder.columns(add, &names).await?;
+            let mut batches = self.folder.columns(&add.path, add.size as u64, &names).await?;
             let mut first_row = 0;
             while let Some(batch) = batches.try_next().await? {
                 let rows = first_row..first_row + batch.num_rows() as u32;

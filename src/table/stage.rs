@@ -6,7 +6,9 @@ use roaring::RoaringBitmap;
 use weir_model::Order;
 use weir_model::key::KeyRef;
 
+use super::change::{Clear, RemoveBelow, all_in};
 use super::chunk::StagedChunk;
+use super::files::DataFile;
 use super::index::{Located, RowAddress};
 use super::{Table, TableError};
 use crate::trace::{Hop, Tally};
@@ -39,7 +41,10 @@ impl Table {
         deaths: &mut Deaths,
         tally: &mut Tally,
     ) -> Result<RoaringBitmap, TableError> {
-        if !self.may_merge(chunk.order0) {
+        if !all_in(&chunk.keys, chunk.bucket, self.buckets()) {
+            return Err(self.rule("a chunk has a row of another bucket than its own"));
+        }
+        if !self.may_merge(chunk.bucket, chunk.order0) {
             return Err(self.rule("a chunk is not above the floor, so deletes that it loses to may be forgotten"));
         }
         let by_key = chunk.keys.sorted_rows();
@@ -78,27 +83,63 @@ impl Table {
         Ok(dead)
     }
 
-    /// Every live row below `order` dies. Returns how many.
-    pub(super) async fn stage_remove_below(&mut self, order: Order, deaths: &mut Deaths) -> Result<u64, TableError> {
-        let numbers: Vec<u32> =
-            self.files.iter().filter(|(_, file)| file.orders.least < order).map(|(number, _)| *number).collect();
+    /// Every live row of the cleared buckets dies.
+    pub(super) fn stage_clear(&self, clear: &Clear, deaths: &mut Deaths) {
+        let cleared = |file: &DataFile| file.bucket.is_some_and(|bucket| clear.buckets.contains(&bucket));
+        deaths.files.extend(self.files.iter().filter(|(_, file)| cleared(file)).map(|(number, _)| *number));
+        self.rows_in_mixed_files(&clear.buckets).for_each(|address| deaths.row(address));
+    }
+
+    /// Every live row of the buckets below the order dies. Returns how many.
+    pub(super) async fn stage_remove_below(
+        &mut self,
+        remove: &RemoveBelow,
+        deaths: &mut Deaths,
+    ) -> Result<u64, TableError> {
+        let RemoveBelow { order, buckets } = remove;
         let mut removed = 0;
-        for number in numbers {
-            if self.files[&number].orders.greatest < order {
-                removed += self.files[&number].live_rows();
+        for number in self.files_with_orders_below(*order) {
+            let file = &self.files[&number];
+            if !file.bucket.is_some_and(|bucket| buckets.contains(&bucket)) {
+                continue;
+            }
+            if file.orders.greatest < *order {
+                removed += file.live_rows();
                 deaths.files.insert(number);
                 continue;
             }
             let orders = self.file_orders(number).await?;
             let file = &self.files[&number];
             let below: RoaringBitmap =
-                (0..file.rows).filter(|row| !file.dead.contains(*row) && orders.get(*row) < order).collect();
+                (0..file.rows).filter(|row| !file.dead.contains(*row) && orders.get(*row) < *order).collect();
             removed += below.len();
             if !below.is_empty() {
                 deaths.rows.insert(number, below);
             }
         }
+        let mixed: Vec<RowAddress> = self.rows_in_mixed_files(buckets).collect();
+        let orders = self.orders_of(&mixed).await?;
+        for (address, _) in mixed.into_iter().zip(orders).filter(|(_, row)| row < order) {
+            removed += 1;
+            deaths.row(address);
+        }
         Ok(removed)
+    }
+
+    fn files_with_orders_below(&self, order: Order) -> Vec<u32> {
+        self.files.iter().filter(|(_, file)| file.orders.least < order).map(|(number, _)| *number).collect()
+    }
+
+    /// Live rows of `buckets` that lie in files of no one bucket.
+    fn rows_in_mixed_files(&self, buckets: &BTreeSet<u32>) -> impl Iterator<Item = RowAddress> {
+        let mixed: BTreeSet<u32> =
+            self.files.iter().filter(|(_, file)| file.bucket.is_none()).map(|(number, _)| *number).collect();
+        // Without such files the index need not be gone through.
+        let index = (!mixed.is_empty()).then_some(&self.index);
+        index.into_iter().flat_map(move |index| {
+            let mixed = mixed.clone();
+            index.pick(move |address| mixed.contains(&address.file), |key| buckets.contains(&self.buckets().of(key)))
+        })
     }
 
     /// The live row of a key dies, if there is one.

@@ -52,10 +52,6 @@ impl Statistics {
         });
     }
 
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
     /// The statistics of a file of which no row is dead.
     pub fn json(&self) -> String {
         let side = |pick: fn(&Bounds) -> Value| -> BTreeMap<&str, Value> {

@@ -72,10 +72,6 @@ impl FileWriter {
         Ok(self.writer.write(batch)?)
     }
 
-    pub fn rows(&self) -> u64 {
-        self.statistics.rows()
-    }
-
     pub fn finish(self) -> Result<EncodedFile, TableError> {
         let name = format!("part-{}.parquet", Uuid::new_v4());
         Ok(EncodedFile { name, bytes: self.writer.into_inner()?.into(), stats: self.statistics.json() })
@@ -103,10 +99,10 @@ fn properties(schema: &TableSchema) -> WriterProperties {
 }
 
 /// The log's entry of a new file.
-pub fn add_action(name: String, size: usize, stats: String, orders: FileOrders, at_ms: i64) -> Add {
+pub fn add_action(name: String, size: usize, stats: String, bucket: u32, orders: FileOrders, at_ms: i64) -> Add {
     let order = |order: Order| format!("{}/{}", order.ts_ms, order.seq);
     let tags = BTreeMap::from([
-        (BUCKET_TAG.to_owned(), Some("0".to_owned())),
+        (BUCKET_TAG.to_owned(), Some(bucket.to_string())),
         (LEAST_TAG.to_owned(), Some(order(orders.least))),
         (GREATEST_TAG.to_owned(), Some(order(orders.greatest))),
     ]);
@@ -120,6 +116,15 @@ pub fn add_action(name: String, size: usize, stats: String, orders: FileOrders, 
         tags: Some(tags),
         deletion_vector: None,
     }
+}
+
+/// The bucket of every row of a file in a table of `count`; `None` if its entry does not say, as a foreign writer's.
+pub fn bucket_of_entry(add: &Add, count: u32) -> Option<u32> {
+    if count == 1 {
+        return Some(0);
+    }
+    let bucket = add.tags.as_ref()?.get(BUCKET_TAG)?.as_deref()?.parse().ok()?;
+    (bucket < count).then_some(bucket)
 }
 
 /// What an entry's tags say of its orders; a foreign writer's file says nothing.

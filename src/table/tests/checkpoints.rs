@@ -14,7 +14,8 @@ const EVERY: i64 = DELTA_CHECKPOINT_EVERY as i64;
 
 /// Commits that leave vectors, deletes and an added column behind, some of them past a checkpoint.
 async fn past_a_checkpoint(warehouse: &Warehouse) -> Table {
-    let mut table = Table::create(warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     let mut seq = 0;
     while table.version() < EVERY + 5 {
         if table.version() == 20 {

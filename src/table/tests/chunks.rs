@@ -3,9 +3,9 @@
 use super::*;
 
 /// A chunk whose rows were read with other columns than the table's.
-async fn chunk_of(table: &Table, schema: TableSchema, rows: &[(i64, &str)], order0: Order) -> Option<StagedChunk> {
+async fn chunk_of(table: &Table, schema: TableSchema, rows: &[(i64, &str)], order0: Order) -> Vec<StagedChunk> {
     let rows = source_rows(&schema, rows);
-    let mut writer = ChunkWriter::create(table.files(), Arc::new(schema), order0, Window(0)).unwrap();
+    let mut writer = ChunkWriter::create(table.files(), Arc::new(schema), order0, Window(0), 1).unwrap();
     writer.write(&rows).unwrap();
     writer.finish().await.unwrap()
 }
@@ -21,9 +21,9 @@ async fn a_chunk_comes_with_no_other_change_of_rows() {
     let mut table = seeding(&warehouse).await;
     upsert(&mut table, &[(9, at(2), "stays")]).await;
     let with_stream = stream_change(&table, &[(1, at(4), "stream")], &[]);
-    let with_delete = TableChange { rows: None, ..stream_change(&table, &[], &[(9, at(4))]) };
-    let with_clear = TableChange { clear: Some(at(4)), ..stream_change(&table, &[], &[]) };
-    let with_end = TableChange { remove_below: Some(at(1)), ..TableChange::to(table.state().clone()) };
+    let with_delete = TableChange { rows: Vec::new(), ..stream_change(&table, &[], &[(9, at(4))]) };
+    let with_clear = TableChange { clear: Some(clear(at(4))), ..stream_change(&table, &[], &[]) };
+    let with_end = TableChange { remove_below: Some(below(at(1))), ..TableChange::to(table.state().clone()) };
     for change in [with_stream, with_delete, with_clear, with_end] {
         let staged = chunk(&table, &[(1, "chunk")], at(3)).await;
         assert!(refused(&mut table, TableChange { staged, ..change }).await);
@@ -51,7 +51,9 @@ async fn a_chunk_with_a_column_that_the_table_lacks_is_refused_unless_it_is_adde
 #[tokio::test]
 async fn a_chunk_whose_columns_stand_in_another_order_is_read_by_their_names() {
     let warehouse = in_memory();
-    let table = Table::create(&warehouse, &composite_schema(), writer(1), TableState::default()).await.unwrap();
+    let table = Table::create(&warehouse, &composite_schema(), writer(1), TableState::default(), Buckets::whole())
+        .await
+        .unwrap();
     let mut table = begin_seed(table).await;
     upsert(&mut table, &[(1, at(2), "old"), (4, at(3), "old")]).await;
     // code, text, id; the key stays (code, id). Once as the table spells it, once written again under its names.
@@ -63,7 +65,7 @@ async fn a_chunk_whose_columns_stand_in_another_order_is_read_by_their_names() {
     reversed.columns[1].name = "TEXT".into();
     let rows = source_rows(&composite_schema(), &[(4, "c"), (5, "d")]);
     let columns = rows.columns().iter().rev().cloned().collect();
-    let mut writer = ChunkWriter::create(table.files(), Arc::new(reversed.clone()), at(5), Window(0)).unwrap();
+    let mut writer = ChunkWriter::create(table.files(), Arc::new(reversed.clone()), at(5), Window(0), 1).unwrap();
     writer.write(&RecordBatch::try_new(reversed.arrow(), columns).unwrap()).unwrap();
     let staged = writer.finish().await.unwrap();
     merge(&mut table, staged).await;
@@ -98,7 +100,7 @@ async fn a_load_goes_on_behind_a_restart_with_chunks_above_the_floor() {
     let change = stream_change(&table, &[(1, at(5), "a")], &[(2, at(6))]);
     committed(&mut table, change).await;
     let mut table = open(&warehouse, 2).await;
-    assert!(table.state().seed.is_some() && !table.may_merge(at(6)));
+    assert!(table.state().seed.is_some() && !table.may_merge(0, at(6)));
     let staged = chunk(&table, &[(1, "chunk"), (2, "chunk"), (3, "chunk")], at(7)).await;
     let change = stream_change(&table, &[], &[(1, at(8))]);
     committed(&mut table, change).await;
@@ -116,6 +118,6 @@ async fn orders_that_were_read_are_dropped_when_the_load_ends() {
     assert_ne!(format!("{:?}", table.order_cache), format!("{:?}", OrderCache::default()));
     let mut state = table.state().clone();
     let start = state.seed.take().unwrap().start;
-    committed(&mut table, TableChange { remove_below: Some(start), ..TableChange::to(state) }).await;
+    committed(&mut table, TableChange { remove_below: Some(below(start)), ..TableChange::to(state) }).await;
     assert_eq!(format!("{:?}", table.order_cache), format!("{:?}", OrderCache::default()));
 }

@@ -9,7 +9,8 @@ use crate::table::log::{commit_name, serialise};
 
 /// Version 1 has the rows 1 and 2, version 2 deletes 1.
 async fn table_with_a_vector(warehouse: &Warehouse) -> Table {
-    let mut table = Table::create(warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, at(1), "a"), (2, at(2), "b")]).await;
     let change = stream_change(&table, &[], &[(1, at(3))]);
     committed(&mut table, change).await;
@@ -17,7 +18,7 @@ async fn table_with_a_vector(warehouse: &Warehouse) -> Table {
 }
 
 async fn opened(warehouse: &Warehouse) -> Result<Option<Table>, TableError> {
-    Table::open(warehouse, &id(), writer(1)).await
+    Table::open(warehouse, &id(), writer(1), Buckets::whole()).await
 }
 
 async fn scanned(warehouse: &Warehouse) -> Result<(), TableError> {

@@ -123,7 +123,8 @@ impl ObjectStore for FaultyStore {
 async fn table_of_three() -> (Arc<FaultyStore>, Warehouse, Table) {
     let store = Arc::new(FaultyStore::default());
     let warehouse = Warehouse::in_store(store.clone());
-    let mut table = Table::create(&warehouse, &schema(), writer(5), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(&warehouse, &schema(), writer(5), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, at(1), "a"), (2, at(2), "b"), (3, at(3), "c")]).await;
     (store, warehouse, table)
 }
@@ -227,7 +228,8 @@ async fn a_table_whose_creation_was_not_answered_is_created_once() {
     let store = Arc::new(FaultyStore::default());
     let warehouse = Warehouse::in_store(store.clone());
     store.plan(&commit_name(0), Fault::AnswerLost);
-    let mut table = Table::create(&warehouse, &schema(), writer(5), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(&warehouse, &schema(), writer(5), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, at(1), "a")]).await;
     assert_eq!(open(&warehouse, 5).await.version(), 1);
 }
@@ -277,9 +279,9 @@ async fn a_greater_epoch_fences_the_writer_and_whoever_opens_with_a_lower_one() 
     store.plan(&commit_name(2), Fault::Overtaken(version_of(&table, "shop", 6)));
     let change = stream_change(&table, &[(2, at(4), "B")], &[]);
     assert!(matches!(table.commit(change).await.unwrap(), CommitOutcome::Fenced { epoch: 6 }));
-    let opened = Table::open(&warehouse, &id(), writer(5)).await;
+    let opened = Table::open(&warehouse, &id(), writer(5), Buckets::whole()).await;
     assert!(matches!(opened, Err(TableError::Fenced { epoch: 6, .. })));
-    assert!(Table::open(&warehouse, &id(), writer(7)).await.unwrap().is_some());
+    assert!(Table::open(&warehouse, &id(), writer(7), Buckets::whole()).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -318,6 +320,68 @@ async fn a_version_is_put_after_everything_it_names() {
     assert!(written[2].ends_with(&commit_name(2)), "{written:?}");
 }
 
+/// A table of two buckets with a writer of each, and an id of each.
+async fn two_writers() -> (Arc<FaultyStore>, Warehouse, [Table; 2], [i64; 2]) {
+    let store = Arc::new(FaultyStore::default());
+    let warehouse = Warehouse::in_store(store.clone());
+    let (state, all) = (TableState::default(), Buckets::all(2));
+    Table::create(&warehouse, &schema(), writer(5), state, all).await.unwrap();
+    let open = async |bucket| {
+        let buckets = Buckets { count: 2, owned: [bucket].into() };
+        Table::open(&warehouse, &id(), writer(5), buckets).await.unwrap().unwrap()
+    };
+    let ids = [0, 1].map(|bucket| (0..).find(|id| weir_model::key::KeyRef::Int(*id).bucket(2) == bucket).unwrap());
+    let tables = [open(0).await, open(1).await];
+    (store, warehouse, tables, ids)
+}
+
+/// The next version by a writer of a shared table, which changes no row.
+fn version_beside(table: &Table) -> Bytes {
+    let mut state = TableState { commits: table.state().commits + 1, ..table.state().clone() };
+    let bucket = *table.buckets().owned.first().unwrap();
+    state.shares[bucket as usize].offset += 1;
+    let record = CommitRecord { source: "shop".into(), commit_id: "theirs".into(), state, accounts: Vec::new() };
+    serialise(&table.frame("MERGE", record, 0))
+}
+
+#[tokio::test]
+async fn a_commit_is_in_once_behind_a_writer_beside_however_answers_are_lost() {
+    let (_, _, [_, b], _) = two_writers().await;
+    let theirs = || Fault::Overtaken(version_beside(&b));
+    let sequences: [(&[Fault], i64); 6] = [
+        (&[theirs()], 2),
+        (&[Fault::Lost, theirs()], 2),
+        (&[Fault::AnswerLost], 1),
+        (&[Fault::Lost, Fault::AnswerLost, Fault::Unreadable, Fault::Unreadable], 1),
+        (&[theirs(), Fault::Unreadable, Fault::Unreadable], 2),
+        (&[Fault::AnswerLost, Fault::Lost], 1),
+    ];
+    for (faults, version) in sequences {
+        let (store, warehouse, [mut a, mut b], [id_a, id_b]) = two_writers().await;
+        faults.iter().for_each(|fault| store.plan(&commit_name(1), fault.clone()));
+        let change = buckets::sharded_change(&a, &[(id_a, at(1), "a")], &[]);
+        committed(&mut a, change).await;
+        assert_eq!(a.version(), version, "{faults:?}");
+        assert_eq!(a.state().shares.iter().map(|share| share.offset).collect::<Vec<_>>(), [1, version - 1]);
+        // The other goes on behind it, unless its own bucket has moved.
+        let change = buckets::sharded_change(&b, &[(id_b, at(1), "b")], &[]);
+        let outcome = b.commit(change).await.unwrap();
+        assert_eq!(matches!(outcome, CommitOutcome::Committed { .. }), version == 1, "{faults:?}");
+        assert_eq!(scan(&warehouse, None).await.len(), 3 - version as usize);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_lost_its_place_to_a_foreign_version_behind_a_writer_beside_leaves_nothing() {
+    let (store, warehouse, [mut a, b], [id_a, _]) = two_writers().await;
+    store.plan(&commit_name(1), Fault::Overtaken(version_beside(&b)));
+    store.plan(&commit_name(2), Fault::Overtaken(foreign_version()));
+    let before = objects(&*store).await.len();
+    let change = buckets::sharded_change(&a, &[(id_a, at(1), "a")], &[]);
+    assert!(matches!(a.commit(change).await.unwrap(), CommitOutcome::Moved));
+    assert_eq!((objects(&*store).await.len(), scan(&warehouse, None).await), (before + 2, Rows::new()));
+}
+
 #[tokio::test]
 async fn a_second_live_row_of_a_key_is_found_when_the_table_is_opened() {
     let (_, warehouse, table) = table_of_three().await;
@@ -327,6 +391,6 @@ async fn a_second_live_row_of_a_key_is_found_when_the_table_is_opened() {
     let bytes = warehouse.get(&table.path.clone().join(add.path)).await.unwrap();
     warehouse.put(&table.path.clone().join("copy.parquet"), bytes).await.unwrap();
     table.log.put(2, serialise(&[Action { add: Some(copy), ..Action::default() }])).await.unwrap();
-    let opened = Table::open(&warehouse, &id(), writer(5)).await;
+    let opened = Table::open(&warehouse, &id(), writer(5), Buckets::whole()).await;
     assert!(matches!(opened, Err(TableError::Damaged(what)) if what.contains("shop.orders")));
 }

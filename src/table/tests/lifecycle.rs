@@ -7,7 +7,8 @@ use super::*;
 #[tokio::test]
 async fn the_newest_change_of_a_key_is_its_row() {
     let warehouse = in_memory();
-    let mut table = Table::create(&warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, at(1), "a"), (2, at(2), "b"), (3, at(3), "c")]).await;
     let change = stream_change(&table, &[(2, at(4), "B")], &[(3, at(5)), (9, at(6))]);
     committed(&mut table, change).await;
@@ -16,13 +17,17 @@ async fn the_newest_change_of_a_key_is_its_row() {
     assert_eq!(scan(&warehouse, Some(1)).await.len(), 3);
     assert_eq!(table.figures().0, 2);
     assert_eq!(table.figures().1, 2);
-    assert_eq!(Table::open(&warehouse, &id(), writer(2)).await.unwrap().unwrap().figures(), table.figures());
+    assert_eq!(
+        Table::open(&warehouse, &id(), writer(2), Buckets::whole()).await.unwrap().unwrap().figures(),
+        table.figures()
+    );
 }
 
 #[tokio::test]
 async fn a_file_without_a_live_row_leaves_the_table() {
     let warehouse = in_memory();
-    let mut table = Table::create(&warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, at(1), "a"), (2, at(2), "b")]).await;
     upsert(&mut table, &[(1, at(3), "A")]).await;
     upsert(&mut table, &[(2, at(4), "B")]).await;
@@ -40,7 +45,7 @@ async fn of_a_chunk_only_rows_that_the_stream_has_not_touched_since_enter() {
     let chunk = chunk(&table, &[(1, "chunk"), (2, "chunk"), (3, "chunk"), (4, "chunk"), (5, "chunk")], order0).await;
     let change = stream_change(&table, &[(2, at(6), "new"), (3, at(7), "new")], &[(4, at(8))]);
     committed(&mut table, change).await;
-    assert!(table.may_merge(order0));
+    assert!(table.may_merge(0, order0));
     let state = table.state().clone();
     let accounts = committed(&mut table, TableChange { staged: chunk, ..TableChange::to(state) }).await;
     let expected = Rows::from([
@@ -58,11 +63,11 @@ async fn of_a_chunk_only_rows_that_the_stream_has_not_touched_since_enter() {
 async fn a_chunk_all_of_whose_rows_lose_leaves_no_file() {
     let warehouse = in_memory();
     let mut table = seeding(&warehouse).await;
-    let chunk = chunk(&table, &[(1, "chunk")], at(2)).await.unwrap();
-    let file = chunk.name().to_owned();
+    let chunk = chunk(&table, &[(1, "chunk")], at(2)).await;
+    let file = chunk[0].name().to_owned();
     upsert(&mut table, &[(1, at(3), "new")]).await;
     let state = table.state().clone();
-    committed(&mut table, TableChange { staged: Some(chunk), ..TableChange::to(state) }).await;
+    committed(&mut table, TableChange { staged: chunk, ..TableChange::to(state) }).await;
     assert_eq!(scan(&warehouse, None).await, Rows::from([(1, row(at(3), "new"))]));
     assert!(objects(&**warehouse.store()).await.iter().all(|path| !path.ends_with(&file)));
 }
@@ -84,17 +89,18 @@ async fn a_restart_forgets_deletes_and_refuses_chunks_that_could_lose_to_them() 
     let mut table = seeding(&warehouse).await;
     let change = stream_change(&table, &[], &[(4, at(8))]);
     committed(&mut table, change).await;
-    assert!(table.may_merge(at(5)));
+    assert!(table.may_merge(0, at(5)));
     let table = open(&warehouse, 2).await;
-    assert!(!table.may_merge(at(5)));
-    assert!(table.may_merge(at(9)));
-    assert_eq!(table.floor(), at(8));
+    assert!(!table.may_merge(0, at(5)));
+    assert!(table.may_merge(0, at(9)));
+    assert_eq!(table.floor_of(record_key(&schema(), 4).as_ref()), at(8));
 }
 
 #[tokio::test]
 async fn the_end_of_a_load_removes_what_no_chunk_found() {
     let warehouse = in_memory();
-    let mut table = Table::create(&warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, Order::new(1, 0), "gone"), (2, Order::new(2, 0), "stays")]).await;
     upsert(&mut table, &[(7, Order::new(2, 0), "gone too")]).await;
     let mut table = begin_seed(table).await;
@@ -104,7 +110,8 @@ async fn the_end_of_a_load_removes_what_no_chunk_found() {
     committed(&mut table, TableChange { staged: chunk, ..TableChange::to(state) }).await;
     let mut state = table.state().clone();
     let start = state.seed.take().unwrap().start;
-    let accounts = committed(&mut table, TableChange { remove_below: Some(start), ..TableChange::to(state) }).await;
+    let accounts =
+        committed(&mut table, TableChange { remove_below: Some(below(start)), ..TableChange::to(state) }).await;
     let expected = Rows::from([(2, row(at(4), "stays")), (3, row(at(3), "stream"))]);
     assert_eq!(scan(&warehouse, None).await, expected);
     assert_eq!(total(&accounts, Hop::ChunkRemoved), 2);
@@ -120,9 +127,9 @@ async fn truncation_empties_the_table_and_raises_the_floor() {
     committed(&mut table, change).await;
     let mut state = table.state().clone();
     raise(&mut state, at(5));
-    committed(&mut table, TableChange { clear: Some(at(5)), ..TableChange::to(state) }).await;
+    committed(&mut table, TableChange { clear: Some(clear(at(5))), ..TableChange::to(state) }).await;
     assert_eq!(scan(&warehouse, None).await, Rows::new());
-    assert_eq!((table.floor(), table.figures()), (at(5), (0, 0, 0)));
+    assert_eq!((table.floor_of(record_key(&schema(), 2).as_ref()), table.figures()), (at(5), (0, 0, 0)));
     assert_eq!(table.locate(record_key(&schema(), 2).as_ref()), Located::Absent);
     assert_eq!(scan(&warehouse, Some(table.version() - 1)).await.len(), 1);
 }
@@ -130,7 +137,8 @@ async fn truncation_empties_the_table_and_raises_the_floor() {
 #[tokio::test]
 async fn rows_older_than_a_column_have_null_in_it() {
     let warehouse = in_memory();
-    let mut table = Table::create(&warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, at(1), "a"), (2, at(2), "b")]).await;
     let mut wider = schema();
     wider.columns.push(column("n", ColumnType::Int64));
@@ -158,7 +166,8 @@ async fn rows_older_than_a_column_have_null_in_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_says_what_the_commits_say() {
     let warehouse = in_memory();
-    let mut table = Table::create(&warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, at(1), "a"), (2, at(2), "b"), (3, at(3), "c")]).await;
     upsert(&mut table, &[(2, at(4), "B")]).await;
     checkpoint::write(&warehouse, &table.path).await.unwrap();
@@ -191,7 +200,8 @@ async fn a_checkpoint_says_what_the_commits_say() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_checkpoint_costs_time_and_not_the_table() {
     let warehouse = in_memory();
-    let mut table = Table::create(&warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, at(1), "a")]).await;
     let torn = table.path.clone().join("_delta_log").join(format!("{:020}.checkpoint.parquet", 1));
     warehouse.put(&torn, bytes::Bytes::from_static(b"PAR1")).await.unwrap();
@@ -201,16 +211,19 @@ async fn a_torn_checkpoint_costs_time_and_not_the_table() {
 #[tokio::test]
 async fn another_sources_table_and_a_foreign_protocol_are_not_touched() {
     let warehouse = in_memory();
-    let table = Table::create(&warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let table = Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     let other = Writer { source: "crm".into(), epoch: 9 };
-    assert!(matches!(Table::open(&warehouse, &id(), other).await, Err(TableError::OtherSource { .. })));
-    let again = Table::create(&warehouse, &schema(), writer(2), TableState::default()).await;
+    assert!(matches!(
+        Table::open(&warehouse, &id(), other, Buckets::whole()).await,
+        Err(TableError::OtherSource { .. })
+    ));
+    let again = Table::create(&warehouse, &schema(), writer(2), TableState::default(), Buckets::whole()).await;
     assert!(matches!(again, Err(TableError::Rule { .. })));
     let mut protocol = delta::Protocol::ours();
     protocol.writer_features.as_mut().unwrap().push("columnMapping".into());
     let action = delta::Action { protocol: Some(protocol), ..Default::default() };
     table.log.put(1, log::serialise(&[action])).await.unwrap();
-    assert!(matches!(Table::open(&warehouse, &id(), writer(2)).await, Err(TableError::Rule { .. })));
+    assert!(matches!(Table::open(&warehouse, &id(), writer(2), Buckets::whole()).await, Err(TableError::Rule { .. })));
 }
 
 #[tokio::test]
@@ -218,7 +231,7 @@ async fn tables_are_listed_by_the_names_they_have_in_mysql() {
     let warehouse = in_memory();
     for table in [TableId::new("shop", "orders"), TableId::new("_weir", "é 1"), TableId::new("shop", "a_x1")] {
         let schema = TableSchema { table, ..schema() };
-        Table::create(&warehouse, &schema, writer(1), TableState::default()).await.unwrap();
+        Table::create(&warehouse, &schema, writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     }
     warehouse.put(&warehouse.state_path("shop").join("state"), bytes::Bytes::new()).await.unwrap();
     let tables = warehouse.list_tables().await.unwrap();
@@ -229,7 +242,8 @@ async fn tables_are_listed_by_the_names_they_have_in_mysql() {
 #[tokio::test]
 async fn history_begins_behind_the_version_it_is_asked_for() {
     let warehouse = in_memory();
-    let mut table = Table::create(&warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, at(1), "a")]).await;
     upsert(&mut table, &[(1, at(2), "b")]).await;
     let versions = async |after| {
@@ -247,7 +261,8 @@ async fn a_warehouse_on_disk_outlives_its_writer() {
     let url = format!("file://{}/new/lake", folder.path().display());
     let warehouse = Warehouse::open(&url, &BTreeMap::new()).unwrap();
     warehouse.probe_writable().await.unwrap();
-    let mut table = Table::create(&warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let mut table =
+        Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     upsert(&mut table, &[(1, at(1), "a"), (2, at(2), "b")]).await;
     upsert(&mut table, &[(1, at(3), "A")]).await;
     let warehouse = Warehouse::open(&url, &BTreeMap::new()).unwrap();

@@ -1,12 +1,15 @@
 //! The table engine as a whole, against an object store in memory.
 
+mod buckets;
 mod checkpoints;
 mod chunks;
 mod damage;
+mod family;
 mod faults;
 mod lifecycle;
 mod model;
 mod orders;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,7 +96,7 @@ fn stream_change(table: &Table, upserts: &[(i64, Order, &str)], deletes: &[(i64,
     let mut state = table.state().clone();
     raise(&mut state, newest.unwrap_or(Order::MIN));
     let deletes = deletes.iter().map(|(id, order)| (record_key(schema, *id), *order)).collect();
-    TableChange { rows: Some((rows, keys)), deletes, ..TableChange::to(state) }
+    TableChange { rows: vec![BucketRows { bucket: 0, rows, keys }], deletes, ..TableChange::to(state) }
 }
 
 /// `order` has been handed out, to the stream.
@@ -103,6 +106,15 @@ fn raise(state: &mut TableState, order: Order) {
         Some(greatest) => *greatest = order.max(*greatest),
         None => state.greatest.push(order),
     }
+}
+
+/// Of a table that is not sharded.
+fn clear(at: Order) -> Clear {
+    Clear { at, buckets: [0].into() }
+}
+
+fn below(order: Order) -> RemoveBelow {
+    RemoveBelow { order, buckets: [0].into() }
 }
 
 /// Sorts as [`weir_model::key::KeyRef`] does.
@@ -131,22 +143,22 @@ async fn upsert(table: &mut Table, upserts: &[(i64, Order, &str)]) {
     committed(table, change).await;
 }
 
-async fn chunk(table: &Table, rows: &[(i64, &str)], order0: Order) -> Option<StagedChunk> {
-    let mut writer = ChunkWriter::create(table.files(), table.schema().clone(), order0, Window(0)).unwrap();
+async fn chunk(table: &Table, rows: &[(i64, &str)], order0: Order) -> Vec<StagedChunk> {
+    let mut writer = ChunkWriter::create(table.files(), table.schema().clone(), order0, Window(0), 1).unwrap();
     for rows in rows.chunks(2) {
         writer.write(&source_rows(table.schema(), rows)).unwrap();
     }
     writer.finish().await.unwrap()
 }
 
-async fn merge(table: &mut Table, staged: Option<StagedChunk>) -> Vec<StageCount> {
+async fn merge(table: &mut Table, staged: Vec<StagedChunk>) -> Vec<StageCount> {
     let state = table.state().clone();
     committed(table, TableChange { staged, ..TableChange::to(state) }).await
 }
 
 /// An empty table whose load has begun.
 async fn seeding(warehouse: &Warehouse) -> Table {
-    let table = Table::create(warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+    let table = Table::create(warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
     begin_seed(table).await
 }
 
@@ -163,7 +175,7 @@ fn total(accounts: &[StageCount], hop: Hop) -> u64 {
 }
 
 async fn open(warehouse: &Warehouse, epoch: u64) -> Table {
-    Table::open(warehouse, &id(), writer(epoch)).await.unwrap().unwrap()
+    Table::open(warehouse, &id(), writer(epoch), Buckets::whole()).await.unwrap().unwrap()
 }
 
 /// Live rows by the reader that is independent of the writer's index. A key that is there twice panics.

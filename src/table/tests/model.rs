@@ -49,7 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A chunk that has been read and waits for the stream.
 struct Waiting {
-    staged: Option<StagedChunk>,
+    staged: Vec<StagedChunk>,
     rows: Vec<(i64, String)>,
     order0: Order,
 }
@@ -70,7 +70,8 @@ struct World {
 impl World {
     async fn new(schema: &TableSchema) -> Self {
         let warehouse = in_memory();
-        let table = Table::create(&warehouse, schema, writer(1), TableState::default()).await.unwrap();
+        let table =
+            Table::create(&warehouse, schema, writer(1), TableState::default(), Buckets::whole()).await.unwrap();
         Self {
             warehouse,
             table,
@@ -125,7 +126,7 @@ impl World {
                 self.last = IDS.map(|id| (id, order)).collect();
                 let mut state = self.state();
                 raise(&mut state, order);
-                committed(&mut self.table, TableChange { clear: Some(order), ..TableChange::to(state) }).await;
+                committed(&mut self.table, TableChange { clear: Some(clear(order)), ..TableChange::to(state) }).await;
             }
             Step::AddColumn => {
                 let mut schema = self.table.schema().as_ref().clone();
@@ -184,7 +185,7 @@ impl World {
             return;
         }
         let Waiting { staged, rows, order0 } = self.waiting.remove(0);
-        if !self.table.may_merge(order0) {
+        if !self.table.may_merge(0, order0) {
             return;
         }
         for (id, text) in rows {
@@ -203,7 +204,8 @@ impl World {
         let Some(seed) = state.seed.take() else { return };
         self.waiting.clear();
         self.expected.retain(|_, (order, _)| *order >= seed.start);
-        committed(&mut self.table, TableChange { remove_below: Some(seed.start), ..TableChange::to(state) }).await;
+        committed(&mut self.table, TableChange { remove_below: Some(below(seed.start)), ..TableChange::to(state) })
+            .await;
     }
 
     /// The table holds what it must, and its index is the one that a restart would build.

@@ -49,7 +49,7 @@ async fn a_file_whose_orders_are_not_known_is_read_row_by_row() {
 
     table.files.values_mut().for_each(|file| file.orders = FileOrders::UNKNOWN);
     let state = TableState { seed: None, ..table.state().clone() };
-    committed(&mut table, TableChange { remove_below: Some(at(9)), ..TableChange::to(state) }).await;
+    committed(&mut table, TableChange { remove_below: Some(below(at(9))), ..TableChange::to(state) }).await;
     assert_eq!(scan(&warehouse, None).await, Rows::from([(2, row(at(9), "b"))]));
 }
 
@@ -60,7 +60,7 @@ async fn a_column_that_the_source_spells_anew_keeps_its_name_in_a_chunk() {
     let mut respelled = schema();
     respelled.columns[0].name = "ID".into();
     respelled.columns[1].name = "Text".into();
-    let mut writer = ChunkWriter::create(table.files(), Arc::new(respelled.clone()), at(2), Window(0)).unwrap();
+    let mut writer = ChunkWriter::create(table.files(), Arc::new(respelled.clone()), at(2), Window(0), 1).unwrap();
     let rows = source_rows(&schema(), &[(1, "a"), (2, "b")]);
     writer.write(&RecordBatch::try_new(respelled.arrow(), rows.columns().to_vec()).unwrap()).unwrap();
     let staged = writer.finish().await.unwrap();
@@ -112,7 +112,7 @@ struct World {
     seq: i64,
     /// Newest change of every id ever seen, and whether it left a row.
     newest: BTreeMap<i64, (Order, bool)>,
-    read: Vec<(Option<StagedChunk>, BTreeSet<i64>, Order)>,
+    read: Vec<(Vec<StagedChunk>, BTreeSet<i64>, Order)>,
 }
 
 impl World {
@@ -152,7 +152,7 @@ impl World {
             Step::MergeChunk if self.read.is_empty() => {}
             Step::MergeChunk => {
                 let (staged, ids, order0) = self.read.remove(0);
-                if self.table.may_merge(order0) {
+                if self.table.may_merge(0, order0) {
                     merge(&mut self.table, staged).await;
                     let newest = &mut self.newest;
                     let won = |id: &i64| newest.get(id).is_none_or(|(order, _)| *order < order0);
@@ -163,7 +163,7 @@ impl World {
             Step::EndSeed => {
                 let mut state = self.state();
                 let Some(seed) = state.seed.take() else { return };
-                let change = TableChange { remove_below: Some(seed.start), ..TableChange::to(state) };
+                let change = TableChange { remove_below: Some(below(seed.start)), ..TableChange::to(state) };
                 committed(&mut self.table, change).await;
                 self.newest.values_mut().filter(|(order, _)| *order < seed.start).for_each(|(_, live)| *live = false);
                 self.read.clear();
@@ -172,7 +172,7 @@ impl World {
                 let order = self.next();
                 let mut state = self.state();
                 raise(&mut state, order);
-                committed(&mut self.table, TableChange { clear: Some(order), ..TableChange::to(state) }).await;
+                committed(&mut self.table, TableChange { clear: Some(clear(order)), ..TableChange::to(state) }).await;
                 self.newest = (0..IDS).map(|id| (id, (order, false))).collect();
             }
             Step::Reopen => self.table = open(&self.warehouse, 1).await,
@@ -209,7 +209,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let warehouse = in_memory();
-            let table = Table::create(&warehouse, &schema(), writer(1), TableState::default()).await.unwrap();
+            let table = Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
             let mut world = World { warehouse, table, seq: 0, newest: BTreeMap::new(), read: Vec::new() };
             for step in steps {
                 world.take(step).await;
