@@ -122,6 +122,19 @@ async fn of_two_commits_of_the_same_offsets_one_is_in_and_the_other_has_moved() 
 }
 
 #[tokio::test]
+async fn offsets_that_leave_no_row_are_taken_in_by_one_of_two_owners_too() {
+    let warehouse = in_memory();
+    create_shared(&warehouse).await;
+    let (mut old, mut new) = (open_of(&warehouse, &[0, 1]).await, open_of(&warehouse, &[1, 2]).await);
+    // A delete of a row that is not there writes no file: only the share tells.
+    let of_old = sharded_change(&old, &[], &[(id_in(1, 0), at(1))]);
+    let of_new = sharded_change(&new, &[(id_in(2, 0), at(1), "new")], &[(id_in(1, 0), at(1))]);
+    assert!(went_in(&mut old, of_old).await);
+    assert!(!went_in(&mut new, of_new).await);
+    assert_eq!((scan(&warehouse, None).await, old.state().shares[1].offset), (Rows::new(), 1));
+}
+
+#[tokio::test]
 async fn a_commit_behind_others_is_worked_out_once_and_names_only_its_own_shares() {
     let warehouse = in_memory();
     let all = create_shared(&warehouse).await;
