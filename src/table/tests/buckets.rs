@@ -89,7 +89,9 @@ fn load_begun(table: &Table, bucket: u32, start: Order) -> TableChange {
 /// What an OPTIMIZE of someone else leaves: one file without tags instead of all.
 pub(super) async fn optimise(warehouse: &Warehouse, table: &Table) {
     let replay = table.log.replay(None).await.unwrap().unwrap();
-    let mut writer = FileWriter::new(table.schema()).unwrap();
+    // Not the writer's columns: it may not have heard of the newest.
+    let schema = replay.own.as_ref().and_then(|(_, record)| record.state.schema.clone()).unwrap();
+    let mut writer = FileWriter::new(&schema).unwrap();
     let scan = Scan::open(warehouse, &id(), None, None).await.unwrap();
     scan.for_each(|batch| writer.write(&batch)).await.unwrap();
     let file = writer.finish().unwrap();
