@@ -5,8 +5,12 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/services/common.sh"
+. "$here/services/debian.sh"
+. "$here/services/server.sh"
 . "$here/services/mysql_fetch.sh"
 . "$here/services/mysql_server.sh"
+. "$here/services/kafka.sh"
+. "$here/services/clickhouse.sh"
 . "$here/services/readers.sh"
 
 usage() {
@@ -18,14 +22,24 @@ Usage: scripts/services.sh COMMAND
   mysql-start DIR [FLAG…]  start a server in DIR on a free loopback port; prints its url
                            writes DIR/data, DIR/mysqld.pid, DIR/port, DIR/mysqld.log; FLAGs go to mysqld, after ours
   mysql-stop DIR           stop the server of DIR and wait until it is gone
+  kafka-fetch              Kafka into target/services/kafka (libs/*.jar); needs java and mvn on PATH
+  kafka-start DIR          start a broker in DIR on free loopback ports, or again on those it had; prints 127.0.0.1:PORT
+                           writes DIR/data, DIR/kafka.pid, DIR/port, DIR/controller-port, DIR/kafka.log
+  kafka-stop DIR [--kill]  stop the broker of DIR, with --kill by SIGKILL, and wait until it is gone
+  clickhouse-fetch         ClickHouse into target/services/clickhouse (bin/clickhouse-server)
+  clickhouse-start DIR     start a server in DIR on a free loopback port, or again on the one it had; prints its url
+                           writes DIR/data, DIR/clickhouse.pid, DIR/port, DIR/clickhouse.log
+  clickhouse-stop DIR [--kill]
+                           stop the server of DIR, with --kill by SIGKILL, and wait until it is gone
   readers-fetch            Python environment into target/services/readers (bin/python)
 
 All may be called again, and by several processes at once.
 
 Environment:
   WEIR_USE_PATH_MYSQL=1      take mysqld and its clients from PATH (8.0 or later) instead of fetching them
+  WEIR_USE_PATH_CLICKHOUSE=1 take clickhouse-server from PATH instead of fetching it
   WEIR_SERVICES_DIR          instead of target/services
-  WEIR_SERVICE_OWNER_PID     mysql-start: stop the server when this process is gone
+  WEIR_SERVICE_OWNER_PID     mysql-start, kafka-start, clickhouse-start: stop the server when this process is gone
 USAGE
 }
 
@@ -35,12 +49,20 @@ main() {
     case $command in
     all)
         mysql_fetch
+        kafka_fetch
+        clickhouse_fetch
         readers_fetch
         with_lock mysql-template make_template
         ;;
     mysql-fetch) mysql_fetch ;;
     mysql-start) mysql_start "$@" ;;
     mysql-stop) mysql_stop "$@" ;;
+    kafka-fetch) kafka_fetch ;;
+    kafka-start) kafka_start "$@" ;;
+    kafka-stop) kafka_stop "$@" ;;
+    clickhouse-fetch) clickhouse_fetch ;;
+    clickhouse-start) clickhouse_start "$@" ;;
+    clickhouse-stop) clickhouse_stop "$@" ;;
     readers-fetch) readers_fetch ;;
     help | --help | -h) usage ;;
     *)

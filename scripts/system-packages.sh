@@ -18,6 +18,9 @@ packages=(
     python3 python3-venv                                          # The readers, the workload and the comparison.
     "libaio1|libaio1t64" "libnuma1"                               # MySQL servers that don't bring their own.
 )
+# What Kafka runs on and is fetched with. A Java or Maven that is on PATH already need not be a package.
+command -v java >/dev/null || packages+=("openjdk-17-jre-headless|openjdk-21-jre-headless|default-jre-headless")
+command -v mvn >/dev/null || packages+=(maven)
 
 say() { printf 'system-packages: %s\n' "$*" >&2; }
 
@@ -105,7 +108,8 @@ main() {
         install_packages
     else
         say "this is not Debian, so nothing is installed. Needed: a C and C++ compiler, make, cmake, pkg-config, OpenSSL's and
-libcurl's headers, python3 with venv, perl, and MySQL 8.0 or later on PATH (or WEIR_TEST_MYSQL_URL)."
+libcurl's headers, python3 with venv, perl, Java 17 or later, Maven, MySQL 8.0 or later on PATH (or WEIR_TEST_MYSQL_URL), and
+ClickHouse on PATH (or WEIR_TEST_CLICKHOUSE_URL)."
     fi
     look_for_rust
 }

@@ -104,6 +104,21 @@ impl Error {
         self.kind.into()
     }
 
+    /// What happened and every cause, in one line.
+    pub fn in_a_line(&self) -> String {
+        let mut text = self.what.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let line = error.to_string();
+            // Many errors repeat their source in their own message.
+            if !text.contains(&line) {
+                let _ = write!(text, ": {line}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+
     /// The whole story for stderr: a line each for what, where, every cause, and the way out.
     pub fn render(&self) -> String {
         let mut text = format!("error: {}", self.what);
@@ -143,6 +158,14 @@ mod tests {
             "error: the checkpoint could not be written\n  where: source shop, number 17\n  because: permission denied\n  \
              way out: make the warehouse writable"
         );
+    }
+
+    #[test]
+    fn a_line_has_every_cause_once() {
+        let error = Error::failed("the trace is away").because(std::io::Error::other("connection refused"));
+        assert_eq!(error.in_a_line(), "the trace is away: connection refused");
+        let repeated = Error::failed("trace: disk full").because(std::io::Error::other("disk full"));
+        assert_eq!(repeated.in_a_line(), "trace: disk full");
     }
 
     #[test]

@@ -65,6 +65,24 @@ pub const STATE_CLEAN_EVERY: u32 = 120;
 pub const LIVENESS_MAX: Duration = Duration::from_secs(15);
 /// A writer of the trace waits this long for another process that is writing it.
 pub const TRACE_BUSY_MAX: Duration = Duration::from_secs(10);
+/// A request to a trace server is given up after this: whoever waits for it must go on.
+pub const TRACE_REQUEST_MAX: Duration = Duration::from_secs(10);
+/// Partitions an insert into ClickHouse touches; servers refuse more than 100.
+pub const TRACE_PARTITIONS_PER_INSERT_MAX: usize = 50;
+/// Commits shipped to the trace in one call, and read from a log at a time.
+pub const TRACE_BATCH_MAX: usize = 500;
+/// Commits wait this long for others to be shipped with.
+pub const TRACE_BATCH_DELAY_MAX: Duration = Duration::from_millis(500);
+/// Counts that wait for the trace, about 100 bytes each; what is beyond is read from the tables' logs again.
+pub const TRACE_HELD_MAX: usize = 50_000;
+/// A trace that failed is tried again after this, doubling up to the second.
+pub const TRACE_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Longest pause between two attempts.
+pub const TRACE_RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+/// A service that stops gives a trace this long, within the 30 s it has altogether; the rest is shipped at the next start.
+pub const TRACE_STOP_MAX: Duration = Duration::from_secs(3);
+/// One that is to end with everything in the trace waits as long as something goes in within this.
+pub const TRACE_CAUGHT_UP_MAX: Duration = Duration::from_secs(15);
 /// `reconcile` waits this long for a running service to reach what the source had executed when it was asked.
 pub const RECONCILE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Pause between two looks at the tables meanwhile.

@@ -32,7 +32,7 @@ mysql_start() {
     folder=$(cd "$1" && pwd)
     shift
     mysql_fetch
-    if is_running "$folder"; then
+    if is_running "$folder/mysqld.pid" mysqld; then
         die "a server already runs in $folder (pid $(cat "$folder/mysqld.pid")); stop it with mysql-stop"
     fi
     [ -d "$folder/data" ] || copy_template "$folder"
@@ -41,7 +41,7 @@ mysql_start() {
     for attempt in 1 2 3 4 5; do
         if start_on_port "$folder" "$port" "$@"; then
             printf '%s\n' "$port" >"$folder/port"
-            [ -z "${WEIR_SERVICE_OWNER_PID:-}" ] || stop_with_owner "$folder" "$WEIR_SERVICE_OWNER_PID"
+            stop_with_owner "$launched_pid"
             printf 'mysql://root@127.0.0.1:%s\n' "$port"
             return 0
         fi
@@ -53,49 +53,20 @@ mysql_start() {
     die "mysqld did not start; its log is $folder/mysqld.log"
 }
 
-# The system's choice. Somebody may take it before mysqld does, which mysql_start answers with another try.
-free_port() {
-    if command -v perl >/dev/null; then
-        perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1")->sockport'
-    else
-        python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-    fi
-}
-
+# Sets launched_pid.
 start_on_port() {
-    local folder=$1 port=$2 pid flags waited_ms
+    local folder=$1 port=$2 flags
     shift 2
     mapfile -t flags < <(mysqld_flags "$folder" "$port")
     rm -f "$folder/mysqld.pid"
     : >"$folder/mysqld.log"
-    # Its own session, so that a Ctrl-C in the caller's terminal leaves stopping to the caller. No descriptor of ours
-    # stays open in it: a caller that reads our stdout must see its end, and locks must be let go.
-    setsid "$mysql_dir/bin/mysqld" "${flags[@]}" "$@" </dev/null >>"$folder/mysqld.log" 2>&1 9>&- &
-    pid=$!
-    disown "$pid"
-    for ((waited_ms = 0; waited_ms < 120000; waited_ms += 50)); do
-        if ! kill -0 "$pid" 2>/dev/null; then
-            return 1
-        fi
-        if [ -s "$folder/mysqld.pid" ] && grep -q 'ready for connections. Version' "$folder/mysqld.log"; then
-            "$mysql_dir/bin/mysqladmin" --no-defaults --host=127.0.0.1 --port="$port" --user=root --connect-timeout=10 ping >/dev/null 2>&1
-            return
-        fi
-        sleep 0.05
-    done
-    say "mysqld did not answer within 120 s"
-    stop_pid "$pid"
-    return 1
+    launch "$folder/mysqld.log" "$mysql_dir/bin/mysqld" "${flags[@]}" "$@"
+    is_up_within 120 "$launched_pid" mysqld_is_ready "$folder" &&
+        "$mysql_dir/bin/mysqladmin" --no-defaults --host=127.0.0.1 --port="$port" --user=root --connect-timeout=10 ping >/dev/null 2>&1
 }
 
-# Stops the server soon after the process it belongs to is gone, however that ended; a killed test leaves nothing behind.
-stop_with_owner() {
-    local folder=$1 owner=$2
-    setsid bash -c '
-        while kill -0 "$2" 2>/dev/null && [ -s "$3/mysqld.pid" ]; do sleep 1; done
-        exec "$1" mysql-stop "$3"
-    ' _ "$repo_root/scripts/services.sh" "$owner" "$folder" </dev/null >/dev/null 2>&1 9>&- &
-    disown $!
+mysqld_is_ready() {
+    [ -s "$1/mysqld.pid" ] && grep -q 'ready for connections. Version' "$1/mysqld.log"
 }
 
 # --- the template: a data folder made once and copied, since --initialize takes seconds ---
@@ -134,7 +105,7 @@ make_template() {
 # The first start makes certificates and fills caches; do it here, once. root is also let in over TCP without a name
 # lookup, which `--initialize-insecure` doesn't provide for.
 first_start() {
-    local building=$1 waited_ms
+    local building=$1
     shift
     cat >"$building/users.sql" <<'SQL'
 CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';
@@ -150,25 +121,8 @@ SQL
 
 mysql_stop() {
     [ $# -eq 1 ] || die "mysql-stop needs a folder"
-    if is_running "$1"; then
+    if is_running "$1/mysqld.pid" mysqld; then
         stop_pid "$(cat "$1/mysqld.pid")"
     fi
     rm -f "$1/mysqld.pid"
-}
-
-# The pid file may be left over from a killed server and its number reused, so the command line is looked at too.
-is_running() {
-    local pid
-    pid=$(cat "$1/mysqld.pid" 2>/dev/null) && [ -n "$pid" ] && grep -qs 'mysqld' "/proc/$pid/cmdline"
-}
-
-stop_pid() {
-    local pid=$1 waited_ms
-    kill -TERM "$pid" 2>/dev/null || return 0
-    for ((waited_ms = 0; waited_ms < 30000; waited_ms += 50)); do
-        kill -0 "$pid" 2>/dev/null || return 0
-        sleep 0.05
-    done
-    kill -KILL "$pid" 2>/dev/null || return 0
-    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 }

@@ -6,11 +6,11 @@ use weir_mysql::{Check as SourceCheck, CheckInput, CheckStatus, CheckedTable, se
 
 use super::output::{Output, table};
 use crate::capture::resume::resume;
-use crate::config::Config;
+use crate::config::{Config, TraceKind};
 use crate::error::{Error, Exit};
+use crate::service::probe_trace;
 use crate::state::CheckpointLog;
 use crate::table::Warehouse;
-use crate::trace::sqlite::SqliteTrace;
 
 /// Looks at the source, the warehouse and the trace; exits 1 if something must be mended first.
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ impl Check {
         let mut lines = source(config).await?;
         lines.extend(continuity(config).await);
         lines.push(warehouse(config).await);
-        lines.push(trace(config));
+        lines.push(trace(config).await);
         self.output.print(&lines, |lines| render(lines))?;
         let failed = lines.iter().any(|line| line.status == CheckStatus::Fail);
         Ok(if failed { Exit::Failed } else { Exit::Done })
@@ -121,11 +121,15 @@ async fn warehouse(config: &Config) -> Line {
     Line::of("warehouse", result, "make the folder of [warehouse] url writable for this user, or choose another")
 }
 
-fn trace(config: &Config) -> Line {
-    let file = config.trace_path();
-    let result = SqliteTrace::open(&file).map(|_| format!("{} can be written", file.display()));
-    let mend = "make the folder of [apply] state_dir writable for this user, or choose another";
-    Line::of("trace", result.map_err(|error| error.to_string()), mend)
+async fn trace(config: &Config) -> Line {
+    let mend = match config.trace.kind {
+        TraceKind::Sqlite => "make the folder of [apply] state_dir writable for this user, or choose another",
+        TraceKind::Clickhouse => {
+            "see that [trace] url names a ClickHouse that runs, and a user (password in WEIR_TRACE_PASSWORD) who may \
+             create and write its database"
+        }
+    };
+    Line::of("trace", probe_trace(config).await.map_err(|error| error.in_a_line()), mend)
 }
 
 fn render(lines: &[Line]) -> String {

@@ -89,7 +89,8 @@ url = "file:///var/lib/weir"        # a table is <url>/<database>/<table>
 kind = "direct"                     # within this process; the binlog is the durable log
 
 [trace]
-kind = "sqlite"                     # counts of what passed, in <state_dir>/trace.sqlite
+kind = "sqlite"                     # counts of what passed, in <state_dir>/trace.sqlite; or "clickhouse"
+# url = "http://weir@127.0.0.1:8123/weir"   # of ClickHouse; password in WEIR_TRACE_PASSWORD
 
 [apply]
 commit_interval_ms = 1000           # freshness against number of commits

@@ -8,8 +8,8 @@ use super::snapshot::table_id;
 use crate::config::Config;
 use crate::error::{Error, Exit};
 use crate::reconcile::{Question, Report, Verdict, gather, render, report};
+use crate::service::open_trace;
 use crate::table::Warehouse;
-use crate::trace::sqlite::SqliteTrace;
 
 /// Compares what the source sent with what every hop counted; exits 3 if something was lost.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ enum Format {
 impl Reconcile {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
         let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
-        let trace = SqliteTrace::open(&config.trace_path())?;
+        let trace = open_trace(config)?;
         let question = Question {
             source: &config.source.name,
             options: config.source_options()?,

@@ -8,6 +8,8 @@ use crate::error::Error;
 
 /// Holds the source's password, wherever else one may stand.
 pub(super) const PASSWORD: &str = "WEIR_SOURCE_PASSWORD";
+/// Holds the password of the trace's server.
+pub(super) const TRACE_PASSWORD: &str = "WEIR_TRACE_PASSWORD";
 
 /// One variable.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod document;
 mod environment;
 mod secret;
 mod sections;
+mod trace_server;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub use self::sections::{
     Apply, Backfill, DdlPolicy, Deletes, Http, KeyBound, SnapshotMode, Source, Storage, TableMode, TableRule, Trace,
     TraceKind, Transport, TransportKind, Warehouse,
 };
+pub use self::trace_server::TraceServer;
 use crate::error::Error;
 
 /// The file that is read where no other is named.
@@ -90,6 +92,14 @@ impl Config {
     pub fn source_options(&self) -> Result<SourceOptions, Error> {
         let password = self.source.password.as_ref().map(|password| password.expose().to_owned());
         Ok(SourceOptions::new(self.source.url.expose()).with_password(password))
+    }
+
+    /// How to reach the server of the trace, password included.
+    pub fn trace_server(&self) -> Result<TraceServer, Error> {
+        let server = TraceServer::of(&self.trace.url)
+            .map_err(|what| Error::config(format!("trace.url {what}")).at("trace.url"))?;
+        let password = self.trace.password.clone().unwrap_or_else(|| server.password.clone());
+        Ok(TraceServer { password, ..server })
     }
 
     /// Which tables are meant.

@@ -155,11 +155,14 @@ pub struct Trace {
     pub kind: TraceKind,
     /// `http(s)://user@host:port/database`.
     pub url: SecretUrl,
+    /// From the variable; the url's counts if there is none.
+    #[serde(skip)]
+    pub password: Option<Secret>,
 }
 
 impl Default for Trace {
     fn default() -> Self {
-        Self { kind: TraceKind::Sqlite, url: SecretUrl::new(TRACE_URL_DEFAULT) }
+        Self { kind: TraceKind::Sqlite, url: SecretUrl::new(TRACE_URL_DEFAULT), password: None }
     }
 }
 

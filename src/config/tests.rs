@@ -116,7 +116,12 @@ fn mistakes_name_the_key_the_line_and_what_is_allowed() {
         ("[apply]\ncommit_interval_ms = 0", 6, "apply.commit_interval_ms must be from 1 to 3600000, and is 0"),
         ("[apply]\nmemory_max = \"1MiB\"", 6, "apply.memory_max must be at least 32.0 MiB, and is 1.0 MiB"),
         ("[transport]\nkind = \"kafka\"", 6, "transport.kind = \"kafka\" comes with a later version"),
-        ("[trace]\nkind = \"clickhouse\"", 6, "trace.kind = \"clickhouse\" comes with a later version"),
+        (
+            "[trace]\nkind = \"clickhouse\"\nurl = \"tcp://h:9000/weir\"",
+            7,
+            "trace.url must be http(s)://user@host:port",
+        ),
+        ("[trace]\nkind = \"mysql\"", 6, "trace.kind: unknown variant `mysql`, expected `sqlite` or `clickhouse`"),
         ("[warehouse]\nurl = \"s3://bucket/lake\"", 6, "warehouse.url has the scheme `s3`"),
         ("[[table]]\nname = \"shop.a\"\nmode = \"append\"", 7, "table[0].mode = \"append\" comes with a later version"),
         ("[[table]]\nname = \"shop.a\"\nstorage = \"copy-on-write\"", 7, "table[0].storage"),
@@ -217,10 +222,25 @@ fn the_password_comes_from_the_variable_the_file_or_the_url() {
 }
 
 #[test]
+fn the_trace_server_takes_its_password_from_the_variable_or_the_url() {
+    let text = format!("{MINIMAL}[trace]\nkind = \"clickhouse\"\nurl = \"http://weir:from%20url@trace:8123\"\n");
+    let password = |environment| with(&text, environment).unwrap().trace_server().unwrap().password.expose().to_owned();
+    assert_eq!(password(&[]), "from url");
+    assert_eq!(password(&[("WEIR_TRACE_PASSWORD", "from variable")]), "from variable");
+    // The url of a kind that is not chosen is not looked at.
+    assert!(with(&format!("{MINIMAL}[trace]\nurl = \"nonsense\"\n"), &[]).is_ok());
+}
+
+#[test]
 fn no_password_is_ever_shown() {
-    let text = EVERYTHING.replace("weir@", "weir:hunter2@").replace("\"ssl\"", "\"hunter2\"");
-    let config = with(&text, &[("WEIR_SOURCE_PASSWORD", "hunter2")]).unwrap();
+    let text = EVERYTHING
+        .replace("weir@", "weir:hunter2@")
+        .replace("\"ssl\"", "\"hunter2\"")
+        .replace("http://", "http://weir:hunter2@")
+        .replace("\"sqlite\"", "\"clickhouse\"");
+    let config = with(&text, &[("WEIR_SOURCE_PASSWORD", "hunter2"), ("WEIR_TRACE_PASSWORD", "hunter2")]).unwrap();
     let shown = format!("{config:?} {} {:?}", config.source.url, config.source_options().unwrap());
+    let shown = format!("{shown} {:?}", config.trace_server().unwrap());
     assert!(!shown.contains("hunter2"), "{shown}");
     for wrong in ["[trace]\nurl = 5 hunter2", "[warehouse]\noptions = \"hunter2\"", "[apply]\nmemory_max = \"hunter2\""]
     {

@@ -12,7 +12,7 @@ use super::sections::{
     DdlPolicy, Deletes, INDEX_MEMORY_MAX_DEFAULT, LISTEN_DEFAULT, Source, Storage, TableMode, TableRule, TraceKind,
     TransportKind,
 };
-use super::{Config, Secret, environment};
+use super::{Config, Secret, TraceServer, environment};
 
 const COMMIT_INTERVAL_MS_MAX: u64 = 3_600_000;
 /// Below it a single batch would fill the queues.
@@ -51,7 +51,10 @@ impl Config {
             require(self.warehouse.local_folder().is_some(), "warehouse.url", what)?;
         }
         later(self.transport.kind == TransportKind::Direct, "transport.kind", "kafka", "direct")?;
-        later(self.trace.kind == TraceKind::Sqlite, "trace.kind", "clickhouse", "sqlite")?;
+        if self.trace.kind == TraceKind::Clickhouse {
+            let server = TraceServer::of(&self.trace.url);
+            require(server.is_ok(), "trace.url", server.err().unwrap_or_default())?;
+        }
         let interval_ms = self.apply.commit_interval_ms;
         let what = format!("must be from 1 to {COMMIT_INTERVAL_MS_MAX}, and is {interval_ms}");
         require((1..=COMMIT_INTERVAL_MS_MAX).contains(&interval_ms), "apply.commit_interval_ms", what)?;
@@ -130,6 +133,7 @@ impl Config {
             (None, Some(file)) => Some(password_of(&folder.join(file))?),
             (None, None) => None,
         };
+        self.trace.password = environment.get(environment::TRACE_PASSWORD).map(Secret::new);
         Ok(())
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! captured = published + filtered
-//! consumed = published + duplicate          (only a copy may be dropped as one; `direct` makes none)
+//! consumed = published + copies             (copies are what was dropped as duplicate, and with it the stale or not)
 //! consumed = upserted + deleted + duplicate + superseded + stale
 //! chunk rows: read = upserted + stale + duplicate
 //! ```
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 
 use serde::Serialize;
 use weir_model::{Digest, Op, Window};
@@ -19,6 +20,14 @@ use crate::trace::{Hop, StageCount};
 pub struct Amount {
     pub count: u64,
     pub digest: Digest,
+}
+
+impl Add for Amount {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { count: self.count + other.count, digest: self.digest + other.digest }
+    }
 }
 
 /// An equation that does not hold.
@@ -45,10 +54,7 @@ impl Cell {
     }
 
     fn sum(&self, hops: &[Hop]) -> Amount {
-        hops.iter().fold(Amount::default(), |sum, hop| {
-            let amount = self.of(*hop);
-            Amount { count: sum.count + amount.count, digest: sum.digest + amount.digest }
-        })
+        hops.iter().fold(Amount::default(), |sum, hop| sum + self.of(*hop))
     }
 }
 
@@ -56,7 +62,8 @@ impl Cell {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Audit {
     pub unbalanced: Vec<Unbalanced>,
-    /// Half-events that were dropped as copies of others: no loss if the equations hold, but worth knowing.
+    /// Half-events that came twice between published and consumed, and were dropped the second time: no loss if the
+    /// equations hold, but worth knowing.
     pub doubled: u64,
 }
 
@@ -71,13 +78,14 @@ pub fn audit(counts: &[StageCount]) -> Audit {
     }
     let mut audit = Audit::default();
     for ((window, op), cell) in &cells {
+        let copies = copies(cell);
+        audit.doubled += copies.map_or(0, |copies| copies.count);
         let equations = [
             captured_is_published_or_filtered(cell),
-            consumed_is_published_and_copies(cell),
+            consumed_is_published_and_copies(cell, copies),
             consumed_has_one_fate(cell),
             chunk_rows_have_one_fate(cell),
         ];
-        audit.doubled += cell.of(Hop::Duplicate).count;
         let broken = equations.into_iter().filter_map(Result::err);
         audit.unbalanced.extend(broken.map(|(between, count)| Unbalanced {
             between,
@@ -100,11 +108,27 @@ fn captured_is_published_or_filtered(cell: &Cell) -> Equation {
     equal(["captured", "published"], cell.of(Hop::Captured), cell.sum(&[Hop::Published, Hop::Filtered]))
 }
 
-/// What goes beyond the published are copies, and all that was dropped as a copy goes beyond the published: an event
-/// without a twin that was dropped as one is lost.
-fn consumed_is_published_and_copies(cell: &Cell) -> Equation {
-    let with_copies = cell.sum(&[Hop::Published, Hop::Duplicate]);
-    equal(["published", "consumed"], with_copies, cell.of(Hop::Consumed))
+/// What was consumed beyond the published; `None` if that is neither all the duplicates nor all the duplicates and stale.
+///
+/// A copy comes behind its original, and finds its key either as the original left it (a duplicate) or changed since (it
+/// is stale). An original is never stale in a stream in order: so where there are copies, all the stale are. Where there
+/// are none (after a load, say), all the stale are originals. In both cases an event without a twin that was dropped as a
+/// copy is lost, and shows, since what was consumed is not the published and the copies then.
+fn copies(cell: &Cell) -> Option<Amount> {
+    let published = cell.of(Hop::Published);
+    let consumed = cell.of(Hop::Consumed);
+    let candidates = [cell.of(Hop::Duplicate), cell.sum(&[Hop::Duplicate, Hop::Stale])];
+    candidates.into_iter().find(|copies| published + *copies == consumed)
+}
+
+fn consumed_is_published_and_copies(cell: &Cell, copies: Option<Amount>) -> Equation {
+    match copies {
+        Some(_) => Ok(()),
+        None => {
+            let with_duplicates = cell.sum(&[Hop::Published, Hop::Duplicate]);
+            Err((["published", "consumed"], with_duplicates.count.abs_diff(cell.of(Hop::Consumed).count)))
+        }
+    }
 }
 
 fn consumed_has_one_fate(cell: &Cell) -> Equation {
@@ -183,6 +207,30 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_found_its_key_changed_since_is_stale_and_no_loss() {
+        let mut tally = passed(&[1, 2]);
+        for id in [1, 2] {
+            tally.event(Hop::Consumed, Op::Update, WINDOW, EventId(id));
+        }
+        tally.event(Hop::Stale, Op::Update, WINDOW, EventId(1));
+        tally.event(Hop::Duplicate, Op::Update, WINDOW, EventId(2));
+        assert_eq!(audit(&tally.counts()), Audit { unbalanced: Vec::new(), doubled: 2 });
+    }
+
+    #[test]
+    fn an_original_that_is_stale_beside_copies_that_are_is_told() {
+        let mut tally = passed(&[1]);
+        tally.event(Hop::Consumed, Op::Update, WINDOW, EventId(1));
+        for hop in [Hop::Captured, Hop::Published, Hop::Consumed] {
+            tally.event(hop, Op::Update, WINDOW, EventId(2));
+        }
+        for id in [1, 2] {
+            tally.event(Hop::Stale, Op::Update, WINDOW, EventId(id));
+        }
+        assert_eq!(broken(&tally), [(["published", "consumed"], 1)]);
+    }
+
+    #[test]
     fn a_copy_that_was_applied_is_told() {
         let mut tally = passed(&[1]);
         tally.event(Hop::Consumed, Op::Update, WINDOW, EventId(1));
@@ -211,6 +259,40 @@ mod tests {
         assert_eq!(broken(&tally), []);
     }
 
+    /// An event, and what becomes of a second delivery of it, if there is one.
+    type Delivered = (u128, usize, i64, usize, Option<Hop>);
+
+    fn delivered(second: impl Strategy<Value = Option<Hop>>) -> impl Strategy<Value = Delivered> {
+        (any::<u128>(), 0_usize..3, 0_i64..3, 0_usize..3, second)
+    }
+
+    /// Originals have a fate of their own, in a stream in order; copies are dropped as duplicate or stale.
+    fn through_a_broker() -> impl Strategy<Value = Vec<Delivered>> {
+        let second = prop_oneof![4 => Just(None), 1 => Just(Some(Hop::Duplicate)), 1 => Just(Some(Hop::Stale))];
+        prop::collection::vec(delivered(second), 1..40)
+    }
+
+    /// Every count that is made, in order.
+    fn counted(events: &[Delivered]) -> Vec<(Hop, Op, Window, EventId)> {
+        let mut counts = Vec::new();
+        for (id, op, window, fate, second) in events {
+            let fate = [Hop::Upserted, Hop::Deleted, Hop::Superseded][*fate];
+            let copy: Vec<Hop> = second.iter().flat_map(|second| [Hop::Consumed, *second]).collect();
+            for hop in [Hop::Captured, Hop::Published, Hop::Consumed, fate].into_iter().chain(copy) {
+                counts.push((hop, Op::STREAM[*op], Window(window * Window::LENGTH_MS), EventId(*id)));
+            }
+        }
+        counts
+    }
+
+    fn tally<'a>(counts: impl IntoIterator<Item = &'a (Hop, Op, Window, EventId)>) -> Vec<StageCount> {
+        let mut tally = Tally::default();
+        for (hop, op, window, id) in counts {
+            tally.event(*hop, *op, *window, *id);
+        }
+        tally.counts()
+    }
+
     proptest! {
         /// Leaving out any one count of any one event is seen.
         #[test]
@@ -234,6 +316,56 @@ mod tests {
             }
             prop_assert_eq!(audit(&whole.counts()), Audit::default());
             prop_assert!(!audit(&lacking.counts()).unbalanced.is_empty());
+        }
+
+        #[test]
+        fn copies_that_were_dropped_are_balanced_and_counted(events in through_a_broker()) {
+            let copies = events.iter().filter(|event| event.4.is_some()).count() as u64;
+            prop_assert_eq!(audit(&tally(&counted(&events))), Audit { unbalanced: Vec::new(), doubled: copies });
+        }
+
+        /// With copies about, leaving out any one count of any one event is seen.
+        #[test]
+        fn no_single_omission_is_overlooked_among_copies(
+            events in through_a_broker(),
+            omitted in any::<prop::sample::Index>(),
+        ) {
+            let mut counts = counted(&events);
+            counts.remove(omitted.index(counts.len()));
+            prop_assert!(!audit(&tally(&counts)).unbalanced.is_empty());
+        }
+
+        /// So is counting it twice.
+        #[test]
+        fn no_single_doubling_is_overlooked_among_copies(
+            events in through_a_broker(),
+            doubled in any::<prop::sample::Index>(),
+        ) {
+            let mut counts = counted(&events);
+            counts.push(counts[doubled.index(counts.len())]);
+            prop_assert!(!audit(&tally(&counts)).unbalanced.is_empty());
+        }
+
+        /// A published event that never came, and a second delivery that was applied, are told whatever else came.
+        #[test]
+        fn a_loss_and_a_doubled_row_are_told_among_copies(
+            events in through_a_broker(),
+            one in any::<prop::sample::Index>(),
+            is_lost in any::<bool>(),
+        ) {
+            let mut counts = counted(&events);
+            let (id, op, window, ..) = events[one.index(events.len())];
+            let (op, window) = (Op::STREAM[op], Window(window * Window::LENGTH_MS));
+            // One that nothing else is a copy of.
+            let id = EventId(id ^ (1 << 77));
+            let hops: &[Hop] = if is_lost {
+                &[Hop::Captured, Hop::Published]
+            } else {
+                &[Hop::Captured, Hop::Published, Hop::Consumed, Hop::Upserted, Hop::Consumed, Hop::Upserted]
+            };
+            counts.extend(hops.iter().map(|hop| (*hop, op, window, id)));
+            let unbalanced = audit(&tally(&counts)).unbalanced;
+            prop_assert!(unbalanced.iter().any(|unbalanced| unbalanced.between == ["published", "consumed"]));
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use weir_model::{GtidSet, TableId, Window, clock};
 use weir_mysql::{MysqlError, SourceOptions, TablePatterns, catalogue, server};
 
+use super::missing::ship_missing;
 use super::report::{Facts, Reach, TableFacts};
 use crate::error::Error;
 use crate::limits::{RECONCILE_POLL, RECONCILE_WAIT_MAX};
@@ -56,7 +57,7 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
         tables: Vec::new(),
     };
     for Place { table, reach, .. } in places {
-        ship_missing(question, sink, &table).await?;
+        ship_missing(sink, question.source, question.warehouse, &table).await?;
         let counts = sink.totals(question.source, &table, question.since).await?;
         facts.tables.push(TableFacts { table, reach, counts });
     }
@@ -160,25 +161,6 @@ fn common_position(places: &[Place]) -> GtidSet {
         |place: &&Place| matches!(place.reach, Reach::All | Reach::Unknown | Reach::Behind(_) | Reach::Partial);
     let positions = places.iter().filter(following).map(|place| place.position.clone());
     positions.reduce(|common, other| common.difference(&common.difference(&other))).unwrap_or_default()
-}
-
-/// Ships the commits of `table` that the trace lacks, in order. A table that is older than the trace's mark was made
-/// anew, and what the trace has is another table's.
-async fn ship_missing<T: TraceSink>(question: &Question<'_>, sink: &T, table: &TableId) -> Result<(), Error> {
-    let mut after = sink.shipped_version(question.source, table).await?;
-    let newest = history::figures(question.warehouse, table).await?.map(|figures| figures.version);
-    if let (Some(shipped), Some(newest)) = (after, newest)
-        && newest < shipped
-    {
-        tracing::warn!(%table, shipped, newest, "the table was made anew; its trace begins again");
-        sink.forget(question.source, table).await?;
-        after = None;
-    }
-    for commit in history::commits_since(question.warehouse, table, after).await? {
-        let accounts = commit.record.map(|record| record.accounts).unwrap_or_default();
-        sink.ship(question.source, table, commit.version, commit.at_ms, &accounts).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod gather;
+pub mod missing;
 pub mod render;
 pub mod report;
 

@@ -133,7 +133,10 @@ fn table_report(facts: TableFacts) -> TableReport {
     let audit = audit(&facts.counts);
     let mut notices: Vec<String> = reach_notice(&facts.reach).into_iter().collect();
     if audit.doubled > 0 {
-        notices.push(format!("consumed: {} half-event(s) were dropped as copies of others", audit.doubled));
+        let doubled = audit.doubled;
+        notices.push(format!(
+            "between published and consumed: {doubled} half-event(s) came twice; the copies were dropped"
+        ));
     }
     if audit.unbalanced.iter().any(|unbalanced| unbalanced.count == 0) {
         notices.push("where the count is 0, as many passed on both sides, but not the same ones".into());

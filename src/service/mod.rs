@@ -17,6 +17,7 @@ mod seed;
 mod shipping;
 mod start;
 mod supervisor;
+mod trace;
 
 use std::path::PathBuf;
 
@@ -24,8 +25,10 @@ use tokio_util::sync::CancellationToken;
 use weir_model::TableId;
 use weir_mysql::MysqlError;
 
-pub use self::shipping::catch_up;
+use self::shipping::Patience;
+pub use self::shipping::{PublishedLog, Shipper, Shipping, Unshipped};
 use self::supervisor::{Failure, Finished};
+pub use self::trace::{ConfiguredTrace, open_trace, probe_trace};
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::SHUTDOWN_MAX;
@@ -95,13 +98,17 @@ async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken
     match result {
         Err(failure @ Failure::Fenced { .. }) => Err(failure.into()),
         Err(failure) => {
-            if let Err(error) = incarnation.supervisor.finish().await {
+            if let Err(error) = incarnation.supervisor.finish(Patience::Stop).await {
                 tracing::warn!(%error, "the checkpoint could not be written; more is read again at the next start");
             }
             Err(failure.into())
         }
         Ok(finished) => {
-            incarnation.supervisor.finish().await?;
+            let patience = match finished {
+                Finished::CaughtUp { .. } => Patience::UntilAllIsIn,
+                Finished::Asked | Finished::Restart => Patience::Stop,
+            };
+            incarnation.supervisor.finish(patience).await?;
             Ok(finished)
         }
     }

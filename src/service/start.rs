@@ -16,8 +16,9 @@ use super::progress::Progress;
 use super::reading::Reading;
 use super::registrar::TableRegistrar;
 use super::seed::{Load, Loader};
-use super::shipping::{Shipper, catch_up};
+use super::shipping::{Shipper, Shipping};
 use super::supervisor::{LoadMaker, Supervisor};
+use super::trace::open_trace;
 use super::{Reseed, RunOptions};
 use crate::apply::Pace;
 use crate::apply::chunks::ChunkDesk;
@@ -29,7 +30,6 @@ use crate::error::Error;
 use crate::limits::{REQUESTS_MAX, TABLES_OPENED_TOGETHER};
 use crate::state::{Checkpoint, CheckpointLog, Phase, StateSeries, TableStanding, Written};
 use crate::table::{Warehouse, Writer, history};
-use crate::trace::sqlite::SqliteTrace;
 use crate::transport::Boundary;
 use crate::transport::direct::Direct;
 
@@ -103,10 +103,14 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
     }
     write(&mut checkpoints, &checkpoint).await?;
 
-    let trace = Arc::new(SqliteTrace::open(&config.trace_path())?);
     let listed: BTreeSet<&TableId> = checkpoint.tables.keys().chain(&facts.tables).collect();
-    let listed: Vec<TableId> = listed.into_iter().cloned().collect();
-    catch_up(&*trace, &config.source.name, &warehouse, &listed).await?;
+    let shipping = Shipping {
+        sink: Arc::new(open_trace(config)?),
+        source: config.source.name.clone(),
+        warehouse: warehouse.clone(),
+        tables: listed.into_iter().cloned().collect(),
+        published: None,
+    };
 
     let transport = Direct::new(config.apply.memory_bytes());
     let (reports, reports_inbox) = mpsc::unbounded_channel();
@@ -164,7 +168,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         hurry,
         loader,
         load_of: load_maker(config, &registrar, &warehouse),
-        shipper: Shipper::start(trace, config.source.name.clone()),
+        shipper: Shipper::start(shipping),
         checkpoints,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),

@@ -14,12 +14,13 @@ use weir_model::{GtidSet, TableId, clock};
 
 use super::progress::Progress;
 use super::seed::{Load, Loader, SeedError};
-use super::shipping::{Shipment, Shipper};
+use super::shipping::{Patience, Shipper};
 use crate::apply::{Report, WorkerError};
 use crate::capture::CaptureError;
 use crate::capture::request::{Request, Told};
 use crate::limits::CHECKPOINT_INTERVAL;
 use crate::state::{Checkpoint, CheckpointLog, Phase, StateError, TableStanding};
+use crate::trace::Shipment;
 use crate::transport::Boundary;
 
 /// Why an incarnation ended without an error.
@@ -118,7 +119,7 @@ impl Supervisor {
     }
 
     /// Takes in what is left once workers and capture have ended, and makes it durable.
-    pub async fn finish(&mut self) -> Result<(), Failure> {
+    pub async fn finish(&mut self, patience: Patience) -> Result<(), Failure> {
         self.loads.clear();
         while let Ok(told) = self.told.try_recv() {
             self.on_told(told);
@@ -129,7 +130,14 @@ impl Supervisor {
         self.checkpoint.running = false;
         self.dirty = true;
         self.write_checkpoint().await?;
-        self.shipper.finish().await.map_err(|error| Failure::Trace(error.to_string()))
+        match self.shipper.finish(patience).await {
+            Err(unshipped) if patience == Patience::UntilAllIsIn => Err(Failure::Trace(unshipped.to_string())),
+            Err(unshipped) => {
+                tracing::warn!("{unshipped}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     fn on_told(&mut self, told: Told) {
@@ -174,7 +182,7 @@ impl Supervisor {
                     self.progress.committed(&table, number);
                     self.dirty = true;
                 }
-                self.shipper.send(Shipment { table, version, at_ms: clock::now_ms(), accounts });
+                self.shipper.send(Shipment::of_commit(table, version, clock::now_ms(), accounts));
             }
             Report::SeedBegun { table, plan } => {
                 if self.is_under_way(&table, plan) {

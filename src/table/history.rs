@@ -47,6 +47,33 @@ pub async fn commits_since(
     Ok(commits)
 }
 
+/// The first commits above `after`, at most so many; as in [`commits_since`].
+pub async fn next_commits(
+    warehouse: &Warehouse,
+    table: &TableId,
+    after: Option<i64>,
+    commits_max: usize,
+) -> Result<Vec<Commit>, TableError> {
+    let log = Log::new(warehouse, table);
+    let first = match after {
+        Some(after) => Some(after + 1),
+        None => log.versions().await?.commits.first().copied(),
+    };
+    let mut commits = Vec::new();
+    let Some(first) = first else { return Ok(commits) };
+    while commits.len() < commits_max {
+        let version = first + commits.len() as i64;
+        let Some(actions) = log.read_if_there(version).await? else { break };
+        commits.push(Commit::of(version, actions));
+    }
+    Ok(commits)
+}
+
+/// The newest version of `table` in its log, without reading it; `None` if there is no table.
+pub async fn newest_version(warehouse: &Warehouse, table: &TableId) -> Result<Option<i64>, TableError> {
+    Ok(Log::new(warehouse, table).versions().await?.commits.last().copied())
+}
+
 impl Commit {
     fn of(version: i64, actions: Vec<Action>) -> Self {
         let info = actions.into_iter().find_map(|action| action.commit_info);

@@ -2,14 +2,14 @@
 
 use weir_model::{Digest, EventId, Op, TableId, Window};
 
-use super::{Hop, StageCount, Tally, TraceSink};
+use super::{Hop, Origin, Shipment, StageCount, Tally, TraceSink};
 
-pub(crate) fn table() -> TableId {
+pub fn table() -> TableId {
     TableId::new("shop", "orders")
 }
 
 /// `count` creates that passed from capture into the table, with digests that wrap around.
-pub(crate) fn accounts(window_ms: i64, count: u64) -> Vec<StageCount> {
+pub fn accounts(window_ms: i64, count: u64) -> Vec<StageCount> {
     let mut tally = Tally::default();
     for hop in [Hop::Captured, Hop::Consumed, Hop::Published, Hop::Upserted] {
         for n in 0..count {
@@ -19,32 +19,47 @@ pub(crate) fn accounts(window_ms: i64, count: u64) -> Vec<StageCount> {
     tally.counts()
 }
 
+/// A commit of [`table`].
+pub fn commit(version: i64, at_ms: i64, accounts: Vec<StageCount>) -> Shipment {
+    Shipment::of_commit(table(), version, at_ms, accounts)
+}
+
 /// `sink` is empty.
-pub(crate) async fn upheld_by(sink: &impl TraceSink) {
+pub async fn upheld_by(sink: &impl TraceSink) {
     an_empty_sink_knows_nothing(sink).await;
     a_commit_shipped_twice_counts_once(sink).await;
     sums_cover_commits_and_wrap_as_digests_do(sink).await;
     windows_before_since_are_left_out(sink).await;
     sources_and_tables_are_kept_apart(sink).await;
     the_mark_never_falls_and_moves_without_counts(sink).await;
-    a_forgotten_table_begins_anew(sink).await;
+    many_commits_of_many_tables_go_in_one_call(sink).await;
+    capture_counts_many_tables_and_keeps_a_mark_of_its_own(sink).await;
+    windows_of_any_age_go_in_one_call(sink).await;
+    a_forgotten_table_begins_anew_and_keeps_what_capture_counted(sink).await;
+}
+
+async fn mark(sink: &impl TraceSink, source: &str) -> Option<i64> {
+    sink.shipped_version(source, &Origin::Table(table())).await.unwrap()
 }
 
 async fn an_empty_sink_knows_nothing(sink: &impl TraceSink) {
-    assert_eq!(sink.shipped_version("shop", &table()).await.unwrap(), None);
+    assert_eq!(mark(sink, "shop").await, None);
+    assert_eq!(sink.shipped_version("shop", &Origin::Capture).await.unwrap(), None);
     assert_eq!(sink.totals("shop", &table(), None).await.unwrap(), []);
+    sink.ship("shop", &[]).await.unwrap();
 }
 
 async fn a_commit_shipped_twice_counts_once(sink: &impl TraceSink) {
     for at_ms in [10, 20] {
-        sink.ship("shop", &table(), 1, at_ms, &accounts(60_000, 3)).await.unwrap();
+        sink.ship("shop", &[commit(1, at_ms, accounts(60_000, 3))]).await.unwrap();
     }
-    assert_eq!(sink.shipped_version("shop", &table()).await.unwrap(), Some(1));
+    sink.ship("shop", &vec![commit(1, 20, accounts(60_000, 3)); 2]).await.unwrap();
+    assert_eq!(mark(sink, "shop").await, Some(1));
     assert_eq!(sink.totals("shop", &table(), None).await.unwrap(), accounts(60_000, 3));
 }
 
 async fn sums_cover_commits_and_wrap_as_digests_do(sink: &impl TraceSink) {
-    sink.ship("shop", &table(), 2, 30, &accounts(60_000, 2)).await.unwrap();
+    sink.ship("shop", &[commit(2, 30, accounts(60_000, 2))]).await.unwrap();
     let sums = sink.totals("shop", &table(), None).await.unwrap();
     let (first, second) = (accounts(60_000, 3), accounts(60_000, 2));
     for (sum, (a, b)) in sums.iter().zip(first.iter().zip(&second)) {
@@ -54,29 +69,85 @@ async fn sums_cover_commits_and_wrap_as_digests_do(sink: &impl TraceSink) {
 }
 
 async fn windows_before_since_are_left_out(sink: &impl TraceSink) {
-    sink.ship("shop", &table(), 3, 40, &accounts(120_000, 1)).await.unwrap();
+    sink.ship("shop", &[commit(3, 40, accounts(120_000, 1))]).await.unwrap();
     assert_eq!(sink.totals("shop", &table(), Some(Window(120_000))).await.unwrap(), accounts(120_000, 1));
     assert_eq!(sink.totals("shop", &table(), None).await.unwrap().len(), 8);
 }
 
 async fn sources_and_tables_are_kept_apart(sink: &impl TraceSink) {
-    let other = TableId::new("shop", "customers");
-    sink.ship("shop", &other, 7, 50, &accounts(0, 9)).await.unwrap();
-    sink.ship("crm", &table(), 8, 50, &accounts(0, 8)).await.unwrap();
-    assert_eq!(sink.shipped_version("shop", &table()).await.unwrap(), Some(3));
+    let other = TableId::new("shop", "it's \\ ? `käufer`");
+    sink.ship("shop", &[Shipment::of_commit(other.clone(), 7, 50, accounts(0, 9))]).await.unwrap();
+    sink.ship("crm", &[commit(8, 50, accounts(0, 8))]).await.unwrap();
+    assert_eq!(mark(sink, "shop").await, Some(3));
+    assert_eq!(mark(sink, "crm").await, Some(8));
+    assert_eq!(sink.shipped_version("shop", &Origin::Table(other.clone())).await.unwrap(), Some(7));
     assert_eq!(sink.totals("shop", &other, None).await.unwrap(), accounts(0, 9));
     assert_eq!(sink.totals("crm", &table(), None).await.unwrap(), accounts(0, 8));
 }
 
 async fn the_mark_never_falls_and_moves_without_counts(sink: &impl TraceSink) {
-    sink.ship("shop", &table(), 5, 60, &[]).await.unwrap();
-    sink.ship("shop", &table(), 3, 60, &accounts(120_000, 1)).await.unwrap();
-    assert_eq!(sink.shipped_version("shop", &table()).await.unwrap(), Some(5));
+    sink.ship("shop", &[commit(5, 60, vec![])]).await.unwrap();
+    sink.ship("shop", &[commit(3, 60, accounts(120_000, 1))]).await.unwrap();
+    assert_eq!(mark(sink, "shop").await, Some(5));
 }
 
-async fn a_forgotten_table_begins_anew(sink: &impl TraceSink) {
-    sink.forget("shop", &table()).await.unwrap();
-    an_empty_sink_knows_nothing(sink).await;
+async fn many_commits_of_many_tables_go_in_one_call(sink: &impl TraceSink) {
+    let tables: Vec<TableId> = (0..5).map(|n| TableId::new("many", &format!("t{n}"))).collect();
+    let of = |version: i64| {
+        let counts = accounts(version % 3 * 60_000, 2);
+        tables.iter().map(move |table| Shipment::of_commit(table.clone(), version, 70, counts.clone()))
+    };
+    let shipments: Vec<Shipment> = (0..30).flat_map(of).collect();
+    sink.ship("shop", &shipments).await.unwrap();
+    for table in &tables {
+        assert_eq!(sink.shipped_version("shop", &Origin::Table(table.clone())).await.unwrap(), Some(29));
+        let totals = sink.totals("shop", table, None).await.unwrap();
+        assert_eq!((totals.len(), totals[0].count), (12, 20));
+    }
+}
+
+async fn capture_counts_many_tables_and_keeps_a_mark_of_its_own(sink: &impl TraceSink) {
+    let (a, b) = (TableId::new("kafka", "a"), TableId::new("kafka", "b"));
+    let published = |table: &TableId, n| {
+        let count =
+            StageCount { hop: Hop::Published, op: Op::Update, window: Window(0), count: n, digest: Digest(u128::MAX) };
+        (table.clone(), count)
+    };
+    let record = |version, counts| Shipment { origin: Origin::Capture, version, at_ms: 80, counts };
+    let records = [record(4, vec![published(&a, 3), published(&b, 5)]), record(9, vec![published(&a, 2)])];
+    for _ in 0..2 {
+        sink.ship("shop", &records).await.unwrap();
+    }
+    let consumed = StageCount { hop: Hop::Consumed, ..published(&a, 5).1 };
+    sink.ship("shop", &[Shipment::of_commit(a.clone(), 0, 90, vec![consumed])]).await.unwrap();
+    assert_eq!(sink.shipped_version("shop", &Origin::Capture).await.unwrap(), Some(9));
+    assert_eq!(sink.shipped_version("shop", &Origin::Table(b.clone())).await.unwrap(), None);
+    let both = StageCount { digest: Digest(u128::MAX - 1), ..published(&a, 5).1 };
+    assert_eq!(sink.totals("shop", &a, None).await.unwrap(), [both, consumed]);
+    assert_eq!(sink.totals("shop", &b, None).await.unwrap(), [published(&b, 5).1]);
+}
+
+/// Event times are those of a client's choice.
+async fn windows_of_any_age_go_in_one_call(sink: &impl TraceSink) {
+    let old = TableId::new("shop", "old");
+    let month_ms = 31 * 86_400_000;
+    let shipments: Vec<Shipment> =
+        (0..240).map(|n| Shipment::of_commit(old.clone(), n, 95, accounts(n * month_ms, 1))).collect();
+    sink.ship("shop", &shipments).await.unwrap();
+    assert_eq!(sink.shipped_version("shop", &Origin::Table(old.clone())).await.unwrap(), Some(239));
+    assert_eq!(sink.totals("shop", &old, None).await.unwrap().len(), 240 * 4);
+}
+
+async fn a_forgotten_table_begins_anew_and_keeps_what_capture_counted(sink: &impl TraceSink) {
+    let published = accounts(60_000, 1)[1];
+    let capture = Shipment { origin: Origin::Capture, version: 10, at_ms: 99, counts: vec![(table(), published)] };
+    sink.ship("shop", &[capture]).await.unwrap();
+    for _ in 0..2 {
+        sink.forget("shop", &table()).await.unwrap();
+        assert_eq!(mark(sink, "shop").await, None);
+        assert_eq!(sink.totals("shop", &table(), None).await.unwrap(), [published]);
+    }
+    assert_eq!(sink.shipped_version("shop", &Origin::Capture).await.unwrap(), Some(10));
     let counts = [StageCount {
         hop: Hop::ChunkRead,
         op: Op::Read,
@@ -84,7 +155,9 @@ async fn a_forgotten_table_begins_anew(sink: &impl TraceSink) {
         count: 4,
         digest: Digest::default(),
     }];
-    sink.ship("shop", &table(), 0, 70, &counts).await.unwrap();
-    assert_eq!(sink.totals("shop", &table(), None).await.unwrap(), counts);
-    assert_eq!(sink.shipped_version("crm", &table()).await.unwrap(), Some(8));
+    sink.ship("shop", &[commit(0, 70, counts.to_vec())]).await.unwrap();
+    assert_eq!(mark(sink, "shop").await, Some(0));
+    assert_eq!(sink.totals("shop", &table(), None).await.unwrap(), [counts[0], published]);
+    assert_eq!(mark(sink, "crm").await, Some(8));
+    assert_eq!(sink.totals("crm", &table(), None).await.unwrap(), accounts(0, 8));
 }

@@ -1,14 +1,16 @@
 //! What passed each hop: counts and digests per table, operation and window of event time, and where they are kept.
 //!
-//! Commits carry their counts; a [`TraceSink`] gathers them, so that the whole of a table's history can be summed
-//! without its log. What a sink lacks or loses is shipped again from the tables' commits. Comparing the sums is
-//! `reconcile`'s business.
+//! Commits carry their counts, and with a broker between capture and apply so do the records of capture's position
+//! topic; a [`TraceSink`] gathers both, so that the whole of a table's history can be summed without its log. What a sink
+//! lacks or loses is shipped again from where it was counted. Comparing the sums is `reconcile`'s business.
 
-#[cfg(test)]
-mod contract;
+pub mod clickhouse;
+#[doc(hidden)]
+pub mod contract;
 pub mod sqlite;
 mod tally;
 
+use std::fmt;
 use std::future::Future;
 
 use serde::{Deserialize, Serialize};
@@ -16,31 +18,68 @@ use weir_model::{Digest, Op, TableId, Window};
 
 pub use self::tally::Tally;
 
-/// Keeps the counts of commits.
-///
-/// Identity: a count is `(source, table, version, window, op, hop)`. Shipping a commit again, whole or by another
-/// process, changes nothing. Ordering: a table's commits are shipped in ascending order of version, which makes
-/// [`Self::shipped_version`] a mark below which nothing is missing. Durability: when `ship` returns, the counts and the
-/// mark are durable, both or neither. Cancellation: a dropped `ship` has happened or not; ship again.
-pub trait TraceSink: Send + Sync {
-    /// Takes in what one commit counted; `at_ms` is the time of the commit, ms since the epoch.
-    fn ship(
-        &self,
-        source: &str,
-        table: &TableId,
-        version: i64,
-        at_ms: i64,
-        accounts: &[StageCount],
-    ) -> impl Future<Output = Result<(), TraceError>> + Send;
+/// Counts of one commit of a table, or of one record of capture's position topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shipment {
+    pub origin: Origin,
+    /// The commit's version, or the record's offset; never negative.
+    pub version: i64,
+    /// When it was written, ms since the epoch.
+    pub at_ms: i64,
+    /// What was counted, by table: of [`Origin::Table`] all of that table.
+    pub counts: Vec<(TableId, StageCount)>,
+}
 
-    /// The greatest version of `table` that was shipped, if any was.
+impl Shipment {
+    /// What a commit of `table` counted.
+    pub fn of_commit(table: TableId, version: i64, at_ms: i64, counts: Vec<StageCount>) -> Self {
+        let counts = counts.into_iter().map(|count| (table.clone(), count)).collect();
+        Self { origin: Origin::Table(table), version, at_ms, counts }
+    }
+}
+
+/// Where counts were made durable, and so where they can be read again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    /// The commits of this lake table.
+    Table(TableId),
+    /// Capture's position topic, one for a source.
+    Capture,
+}
+
+impl fmt::Display for Origin {
+    /// As in the trace: a table's name has a dot, so none is taken for capture.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table(table) => table.fmt(f),
+            Self::Capture => f.write_str(CAPTURE),
+        }
+    }
+}
+
+/// [`Origin::Capture`] in the trace.
+const CAPTURE: &str = "capture";
+
+/// Keeps the counts of commits and of capture's records.
+///
+/// Identity: a count is `(source, origin, table, version, window, op, hop)`. Shipping again, whole or by another process,
+/// changes nothing. Ordering: versions of one origin are shipped in ascending order, within a call and from call to
+/// call, with none left out; that makes [`Self::shipped_version`] a mark below which nothing is missing. Durability: when
+/// `ship` returns, the counts and the marks are durable; after an error some may be, but no mark above its counts.
+/// Cancellation: a dropped `ship` has happened, in part or not at all; ship again.
+pub trait TraceSink: Send + Sync {
+    /// Takes in what was counted, in one round trip for many commits.
+    fn ship(&self, source: &str, shipments: &[Shipment]) -> impl Future<Output = Result<(), TraceError>> + Send;
+
+    /// The greatest version of `origin` that was shipped, if any was.
     fn shipped_version(
         &self,
         source: &str,
-        table: &TableId,
+        origin: &Origin,
     ) -> impl Future<Output = Result<Option<i64>, TraceError>> + Send;
 
-    /// Sums over every shipped commit, one entry a window, operation and hop; only windows from `since` on.
+    /// Sums over all that was shipped of `table` from either origin, one entry a window, operation and hop, in this
+    /// order; only windows from `since` on.
     fn totals(
         &self,
         source: &str,
@@ -48,26 +87,49 @@ pub trait TraceSink: Send + Sync {
         since: Option<Window>,
     ) -> impl Future<Output = Result<Vec<StageCount>, TraceError>> + Send;
 
-    /// Drops all that is known of `table`: its lake table was made anew and counts versions from 0 again.
+    /// Drops what the commits of `table` counted: its lake table was made anew and counts versions from 0 again. What
+    /// capture counted stays.
     fn forget(&self, source: &str, table: &TableId) -> impl Future<Output = Result<(), TraceError>> + Send;
 }
 
-/// The trace cannot be reached, read or written.
+/// The trace cannot be reached, read or written. That says nothing of the data: whatever the trace lacks stays in the
+/// tables' commits.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     #[error("trace {place}: {source}")]
     Store { place: String, source: Box<dyn std::error::Error + Send + Sync> },
+    /// A server that does not answer, or refuses.
+    #[error("trace {place}: {what}")]
+    Server { place: String, what: String },
     /// What it holds was written by a later version or is not a trace.
     #[error("trace {place}: {what}")]
     Foreign { place: String, what: String },
 }
 
+impl TraceError {
+    fn way_out(&self) -> &'static str {
+        match self {
+            Self::Store { .. } => {
+                "make [apply] state_dir writable; a trace file that is removed is filled again from the tables' commits"
+            }
+            Self::Server { .. } => {
+                "see that [trace] url names a ClickHouse that runs, and a user (WEIR_TRACE_PASSWORD) who may create and \
+                 write its database; nothing is lost meanwhile, what the trace lacks is shipped from the tables' commits"
+            }
+            Self::Foreign { .. } => {
+                "use the version of weir that wrote it, or name another trace, which is filled anew"
+            }
+        }
+    }
+}
+
 impl From<TraceError> for crate::error::Error {
     fn from(error: TraceError) -> Self {
-        let (TraceError::Store { place, .. } | TraceError::Foreign { place, .. }) = &error;
-        Self::failed("the trace cannot be used")
+        let (TraceError::Store { place, .. } | TraceError::Server { place, .. } | TraceError::Foreign { place, .. }) =
+            &error;
+        Self::failed("the trace cannot be used; this says nothing about the tables")
             .at(place.clone())
-            .way_out("make [apply] state_dir writable; a trace file that is removed is filled again from the tables' commits")
+            .way_out(error.way_out())
             .because(error)
     }
 }

@@ -1,6 +1,6 @@
 //! The embedded trace: one SQLite file, shared by the service and by commands that run beside it.
 //!
-//! Every count of every commit is a row of `weir_trace`; `weir_trace_marks` holds the greatest version shipped. One
+//! Every count is a row of `weir_trace`; `weir_trace_marks` holds the greatest version shipped of each origin. One
 //! transaction writes both. Sums are made when they are asked for, so that what a report says is what the rows say.
 
 use std::collections::BTreeMap;
@@ -10,25 +10,39 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use weir_model::{Digest, Op, TableId, Window};
 
-use super::{Hop, StageCount, TraceError, TraceSink};
+use super::{Hop, Origin, Shipment, StageCount, TraceError, TraceSink};
 use crate::limits::TRACE_BUSY_MAX;
 
 /// `PRAGMA user_version` of the tables below.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const TABLES: &str = "
     CREATE TABLE weir_trace (
-        source TEXT NOT NULL, table_name TEXT NOT NULL, version INTEGER NOT NULL,
+        source TEXT NOT NULL, origin TEXT NOT NULL, table_name TEXT NOT NULL, version INTEGER NOT NULL,
         window_ms INTEGER NOT NULL, op TEXT NOT NULL, hop TEXT NOT NULL,
         at_ms INTEGER NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL,
-        PRIMARY KEY (source, table_name, version, window_ms, op, hop)
+        PRIMARY KEY (source, origin, table_name, version, window_ms, op, hop)
     ) WITHOUT ROWID;
     CREATE INDEX weir_trace_windows ON weir_trace (source, table_name, window_ms);
     CREATE TABLE weir_trace_marks (
-        source TEXT NOT NULL, table_name TEXT NOT NULL, version INTEGER NOT NULL,
-        PRIMARY KEY (source, table_name)
+        source TEXT NOT NULL, origin TEXT NOT NULL, version INTEGER NOT NULL,
+        PRIMARY KEY (source, origin)
     ) WITHOUT ROWID;
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
+";
+
+/// Format 1 knew no origin but the table itself.
+const SET_FORMAT_1_ASIDE: &str = "
+    DROP INDEX weir_trace_windows;
+    ALTER TABLE weir_trace RENAME TO weir_trace_1;
+    ALTER TABLE weir_trace_marks RENAME TO weir_trace_marks_1;
+";
+const TAKE_IN_FORMAT_1: &str = "
+    INSERT INTO weir_trace
+        SELECT source, table_name, table_name, version, window_ms, op, hop, at_ms, count, digest FROM weir_trace_1;
+    INSERT INTO weir_trace_marks SELECT source, table_name, version FROM weir_trace_marks_1;
+    DROP TABLE weir_trace_1;
+    DROP TABLE weir_trace_marks_1;
 ";
 
 /// A trace in one file. Clones share the connection.
@@ -73,35 +87,23 @@ impl SqliteTrace {
 }
 
 impl TraceSink for SqliteTrace {
-    async fn ship(
-        &self,
-        source: &str,
-        table: &TableId,
-        version: i64,
-        at_ms: i64,
-        accounts: &[StageCount],
-    ) -> Result<(), TraceError> {
-        let (source, table, accounts) = (source.to_owned(), table.to_string(), accounts.to_vec());
+    async fn ship(&self, source: &str, shipments: &[Shipment]) -> Result<(), TraceError> {
+        let (source, shipments) = (source.to_owned(), shipments.to_vec());
         self.on_connection(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for count in &accounts {
-                insert(&transaction, &source, &table, version, at_ms, count)?;
+            for shipment in &shipments {
+                insert(&transaction, &source, shipment)?;
             }
-            transaction.execute(
-                "INSERT INTO weir_trace_marks VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET version = max(version, excluded.version)",
-                params![source, table, version],
-            )?;
             transaction.commit()
         })
         .await
     }
 
-    async fn shipped_version(&self, source: &str, table: &TableId) -> Result<Option<i64>, TraceError> {
-        let (source, table) = (source.to_owned(), table.to_string());
+    async fn shipped_version(&self, source: &str, origin: &Origin) -> Result<Option<i64>, TraceError> {
+        let (source, origin) = (source.to_owned(), origin.to_string());
         self.on_connection(move |connection| {
-            let sql = "SELECT version FROM weir_trace_marks WHERE source = ?1 AND table_name = ?2";
-            connection.query_row(sql, params![source, table], |row| row.get(0)).optional()
+            let sql = "SELECT version FROM weir_trace_marks WHERE source = ?1 AND origin = ?2";
+            connection.query_row(sql, params![source, origin], |row| row.get(0)).optional()
         })
         .await
     }
@@ -129,7 +131,7 @@ impl TraceSink for SqliteTrace {
         self.on_connection(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for name in ["weir_trace", "weir_trace_marks"] {
-                let sql = format!("DELETE FROM {name} WHERE source = ?1 AND table_name = ?2");
+                let sql = format!("DELETE FROM {name} WHERE source = ?1 AND origin = ?2");
                 transaction.execute(&sql, params![source, table])?;
             }
             transaction.commit()
@@ -138,7 +140,7 @@ impl TraceSink for SqliteTrace {
     }
 }
 
-/// Sets the connection up, makes the tables in an empty file, and returns the file's format.
+/// Sets the connection up, makes the tables in an empty file, brings one of format 1 up, and returns the file's format.
 fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
     connection.busy_timeout(TRACE_BUSY_MAX)?;
     // Readers and the writer don't wait for each other; a power cut may undo the last commits, which are shipped again
@@ -147,8 +149,14 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let format = |transaction: &Transaction<'_>| transaction.query_row("PRAGMA user_version", [], |row| row.get(0));
-    if format(&transaction)? == 0 {
-        transaction.execute_batch(TABLES)?;
+    match format(&transaction)? {
+        0 => transaction.execute_batch(TABLES)?,
+        1 => {
+            transaction.execute_batch(SET_FORMAT_1_ASIDE)?;
+            transaction.execute_batch(TABLES)?;
+            transaction.execute_batch(TAKE_IN_FORMAT_1)?;
+        }
+        _ => {}
     }
     let format = format(&transaction)?;
     transaction.commit()?;
@@ -156,31 +164,32 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
 }
 
 /// A count that is there already stays as it is.
-fn insert(
-    transaction: &Transaction<'_>,
-    source: &str,
-    table: &str,
-    version: i64,
-    at_ms: i64,
-    count: &StageCount,
-) -> rusqlite::Result<()> {
+fn insert(transaction: &Transaction<'_>, source: &str, shipment: &Shipment) -> rusqlite::Result<()> {
+    let origin = shipment.origin.to_string();
     let mut statement = transaction.prepare_cached(
-        "INSERT INTO weir_trace (source, table_name, version, window_ms, op, hop, at_ms, count, digest)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+        "INSERT INTO weir_trace (source, origin, table_name, version, window_ms, op, hop, at_ms, count, digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
     )?;
-    let (op, hop, digest) = (count.op.to_string(), count.hop.name(), count.digest.to_string());
-    statement.execute(params![
-        source,
-        table,
-        version,
-        count.window.0,
-        op,
-        hop,
-        at_ms,
-        // SQLite's integers are signed; no count comes near 2^63.
-        count.count as i64,
-        digest
-    ])?;
+    for (table, count) in &shipment.counts {
+        statement.execute(params![
+            source,
+            origin,
+            table.to_string(),
+            shipment.version,
+            count.window.0,
+            count.op.to_string(),
+            count.hop.name(),
+            shipment.at_ms,
+            // SQLite's integers are signed; no count comes near 2^63.
+            count.count as i64,
+            count.digest.to_string()
+        ])?;
+    }
+    let mut mark = transaction.prepare_cached(
+        "INSERT INTO weir_trace_marks VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET version = max(version, excluded.version)",
+    )?;
+    mark.execute(params![source, origin, shipment.version])?;
     Ok(())
 }
 
@@ -234,9 +243,10 @@ mod tests {
     #[tokio::test]
     async fn what_was_shipped_is_there_when_opened_again() {
         let folder = tempfile::tempdir().unwrap();
-        let accounts = contract::accounts(60_000, 3);
-        open(&folder).ship("shop", &contract::table(), 1, 5, &accounts).await.unwrap();
-        assert_eq!(open(&folder).totals("shop", &contract::table(), None).await.unwrap(), accounts);
+        let shipment = contract::commit(1, 5, contract::accounts(60_000, 3));
+        open(&folder).ship("shop", &[shipment]).await.unwrap();
+        let totals = open(&folder).totals("shop", &contract::table(), None).await.unwrap();
+        assert_eq!(totals, contract::accounts(60_000, 3));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,7 +255,8 @@ mod tests {
         let ship_all = |trace: SqliteTrace| {
             tokio::spawn(async move {
                 for version in 1..=40 {
-                    trace.ship("shop", &contract::table(), version, version, &contract::accounts(0, 1)).await.unwrap();
+                    let shipment = contract::commit(version, version, contract::accounts(0, 1));
+                    trace.ship("shop", &[shipment]).await.unwrap();
                 }
             })
         };
@@ -254,6 +265,45 @@ mod tests {
         command.await.unwrap();
         let totals = open(&folder).totals("shop", &contract::table(), None).await.unwrap();
         assert!(totals.iter().all(|sum| sum.count == 40), "{totals:?}");
+    }
+
+    /// As the first version made it.
+    const FORMAT_1: &str = "
+        CREATE TABLE weir_trace (
+            source TEXT NOT NULL, table_name TEXT NOT NULL, version INTEGER NOT NULL,
+            window_ms INTEGER NOT NULL, op TEXT NOT NULL, hop TEXT NOT NULL,
+            at_ms INTEGER NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL,
+            PRIMARY KEY (source, table_name, version, window_ms, op, hop)
+        ) WITHOUT ROWID;
+        CREATE INDEX weir_trace_windows ON weir_trace (source, table_name, window_ms);
+        CREATE TABLE weir_trace_marks (
+            source TEXT NOT NULL, table_name TEXT NOT NULL, version INTEGER NOT NULL,
+            PRIMARY KEY (source, table_name)
+        ) WITHOUT ROWID;
+        INSERT INTO weir_trace VALUES
+            ('shop', 'shop.orders', 4, 60000, 'u', 'captured', 9, 3, '000000000000000000000000000000ff');
+        INSERT INTO weir_trace_marks VALUES ('shop', 'shop.orders', 4), ('shop', 'shop.idle', 7);
+        PRAGMA user_version = 1;
+    ";
+
+    #[tokio::test]
+    async fn a_file_of_format_1_is_brought_up_with_all_that_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("trace.sqlite");
+        Connection::open(&file).unwrap().execute_batch(FORMAT_1).unwrap();
+        for _ in 0..2 {
+            let trace = SqliteTrace::open(&file).unwrap();
+            let (hop, op, window) = (Hop::Captured, Op::Update, Window(60_000));
+            let count = StageCount { hop, op, window, count: 3, digest: Digest(0xff) };
+            assert_eq!(trace.totals("shop", &contract::table(), None).await.unwrap(), [count]);
+            let origin = |name| Origin::Table(TableId::new("shop", name));
+            assert_eq!(trace.shipped_version("shop", &origin("orders")).await.unwrap(), Some(4));
+            assert_eq!(trace.shipped_version("shop", &origin("idle")).await.unwrap(), Some(7));
+        }
+        let trace = SqliteTrace::open(&file).unwrap();
+        trace.ship("shop", &[contract::commit(4, 9, vec![])]).await.unwrap();
+        trace.forget("shop", &contract::table()).await.unwrap();
+        assert_eq!(trace.totals("shop", &contract::table(), None).await.unwrap(), []);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use super::mysql::Mysql;
 use super::root;
 use super::weir::Weir;
 
-fn python(script: &str) -> Command {
+/// A script of this folder, in the readers' environment.
+pub fn python(script: &str) -> Command {
     let services = std::env::var_os("WEIR_SERVICES_DIR").map_or_else(|| root().join("target/services"), Into::into);
     let python = services.join("readers/bin/python");
     assert!(python.exists(), "the readers' Python environment is missing; `make services` fetches it");

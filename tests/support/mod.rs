@@ -1,12 +1,37 @@
-//! What the topics share: a real MySQL, a `weir` with its folders, and the independent readers' verdict.
+//! What the topics share: real servers, a `weir` with its folders, and the independent readers' verdict.
 
+pub mod clickhouse;
+pub mod kafka;
 pub mod lake;
 pub mod mysql;
 pub mod weir;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The checkout's root.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What `scripts/services.sh` prints. Servers that it starts end with the test process.
+///
+/// # Panics
+/// If it fails: a test without its server fails.
+fn services(arguments: &[&str]) -> String {
+    let output = Command::new(root().join("scripts/services.sh"))
+        .args(arguments)
+        .env("WEIR_SERVICE_OWNER_PID", std::process::id().to_string())
+        .output()
+        .expect("scripts/services.sh runs");
+    assert!(
+        output.status.success(),
+        "scripts/services.sh {arguments:?} failed; `make services` fetches what it needs:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("the script prints text")
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
 }

@@ -1,11 +1,10 @@
 //! A real MySQL: the user's own by `WEIR_TEST_MYSQL_URL`, or one that the project's script fetches and starts.
 
-use std::process::Command;
 use std::sync::OnceLock;
 
 use mysql_async::prelude::Queryable;
 
-use super::root;
+use super::{path, services};
 
 /// A server that is stopped when dropped, unless it is the user's own.
 pub struct Mysql {
@@ -68,7 +67,7 @@ impl Mysql {
 impl Drop for Mysql {
     fn drop(&mut self) {
         if let Some(folder) = &self.folder {
-            script(&["mysql-stop", path(folder.path())]);
+            services(&["mysql-stop", path(folder.path())]);
         }
     }
 }
@@ -76,25 +75,7 @@ impl Drop for Mysql {
 fn start_in(folder: &std::path::Path, flags: &[&str]) -> String {
     let mut arguments = vec!["mysql-start", path(folder)];
     arguments.extend(flags);
-    script(&arguments).trim().to_owned()
-}
-
-fn path(path: &std::path::Path) -> &str {
-    path.to_str().expect("temporary folders have plain names")
-}
-
-fn script(arguments: &[&str]) -> String {
-    let output = Command::new(root().join("scripts/services.sh"))
-        .args(arguments)
-        .env("WEIR_SERVICE_OWNER_PID", std::process::id().to_string())
-        .output()
-        .expect("scripts/services.sh runs");
-    assert!(
-        output.status.success(),
-        "scripts/services.sh {arguments:?} failed; `make services` fetches what it needs:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).expect("the script prints text")
+    services(&arguments).trim().to_owned()
 }
 
 /// Runs a future to its end on a runtime of its own.

@@ -4,27 +4,52 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use super::clickhouse::Clickhouse;
+use super::kafka::{Kafka, source_name};
+
 /// One configuration and its folders.
 pub struct Weir {
     folder: tempfile::TempDir,
+    /// The source's.
+    pub name: String,
 }
 
 impl Weir {
     /// Mirrors `tables` of the server at `url`; `extra` is appended to the configuration.
     pub fn new(url: &str, tables: &[&str], extra: &str) -> Weir {
-        let folder = tempfile::Builder::new().prefix("weir-test-").tempdir().expect("a temporary folder");
-        let weir = Weir { folder };
+        let weir = Weir::named("test");
         weir.configure(url, tables, extra);
         weir
+    }
+
+    /// Mirrors through Kafka, with counts in ClickHouse, under a source name that begins with `test`; `transport` holds more
+    /// keys of that section.
+    pub fn over_kafka(
+        test: &str,
+        url: &str,
+        tables: &[&str],
+        (kafka, clickhouse): (&Kafka, &Clickhouse),
+        transport: &str,
+    ) -> Weir {
+        let weir = Weir::named(&source_name(test));
+        weir.configure(url, tables, &kafka.sections(clickhouse, &weir.name, transport));
+        weir
+    }
+
+    /// Not configured yet.
+    fn named(name: &str) -> Weir {
+        let folder = tempfile::Builder::new().prefix("weir-test-").tempdir().expect("a temporary folder");
+        Weir { folder, name: name.to_owned() }
     }
 
     /// Writes the configuration anew.
     pub fn configure(&self, url: &str, tables: &[&str], extra: &str) {
         let text = format!(
-            "[source]\nname = \"test\"\nurl = \"{url}\"\ntables = {tables:?}\n\n\
+            "[source]\nname = \"{}\"\nurl = \"{url}\"\ntables = {tables:?}\n\n\
              [warehouse]\nurl = \"file://{}\"\n\n\
              [apply]\ncommit_interval_ms = 200\nstate_dir = \"{}\"\n\n\
              [http]\nlisten = \"127.0.0.1:0\"\n\n{extra}\n",
+            self.name,
             self.warehouse().display(),
             self.folder.path().join("state").display(),
         );
@@ -79,10 +104,25 @@ impl Weir {
 
     /// Starts `weir run` in the background; its log goes to `run.log`.
     pub fn run(&self) -> Running {
-        let log = self.folder.path().join("run.log");
+        self.start(&["run"], "run.log")
+    }
+
+    /// Starts `weir capture` in the background; its log goes to `capture.log`.
+    pub fn capture(&self) -> Running {
+        self.start(&["capture"], "capture.log")
+    }
+
+    /// Starts one of several `weir apply` in the background; its log goes to `apply-<ordinal>.log`.
+    pub fn apply(&self, ordinal: u32) -> Running {
+        self.start(&["apply"], &format!("apply-{ordinal}.log"))
+    }
+
+    /// Starts a command in the background; what it logs is appended to the file `log`.
+    pub fn start(&self, arguments: &[&str], log: &str) -> Running {
+        let log = self.folder.path().join(log);
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
         let child =
-            self.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::from(file)).spawn().expect("weir starts");
+            self.command(arguments).stdout(Stdio::null()).stderr(Stdio::from(file)).spawn().expect("weir starts");
         Running { child, log }
     }
 }

@@ -8,4 +8,5 @@ mod kills;
 mod mirror;
 mod oracle;
 mod tables;
+mod trace;
 mod usage;
