@@ -116,12 +116,12 @@ clickhouse_start_on_port() {
     : >"$folder/clickhouse.log"
     launch "$folder/clickhouse.log" "$clickhouse_dir/bin/clickhouse-server" --config-file="$folder/config.xml"
     printf '%s\n' "$launched_pid" >"$folder/clickhouse.pid"
-    is_up_within 60 "$launched_pid" answers_http "$port"
+    is_up_within 120 "$launched_pid" answers_http "$folder" "$port"
 }
 
 # A process of another's may hold the port, so the server itself must say that it is ready, too.
 answers_http() {
-    grep -q 'Ready for connections' "$folder/clickhouse.log" && (exec 8<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+    grep -q 'Ready for connections' "$1/clickhouse.log" && (exec 8<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null
 }
 
 # --- clickhouse-stop ---

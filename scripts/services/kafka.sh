@@ -15,7 +15,10 @@ kafka_fetch_locked() {
     if [ "$(cat "$kafka_dir/version" 2>/dev/null)" = "$kafka_version" ]; then
         return 0
     fi
-    command -v java >/dev/null || die "Kafka needs Java 17 or later on PATH (Debian: openjdk-17-jre-headless), or set WEIR_TEST_KAFKA_BROKERS"
+    local java_major
+    java_major=$(java -version 2>&1 | sed -nE 's/.* version "([0-9]+).*/\1/p' | head -n 1 || true)
+    [ "${java_major:-0}" -ge 17 ] ||
+        die "Kafka needs Java 17 or later on PATH (Debian: openjdk-17-jre-headless) and found ${java_major:-none}; or set WEIR_TEST_KAFKA_BROKERS"
     command -v mvn >/dev/null || die "Kafka is fetched with Maven, and there is no mvn on PATH (Debian: maven); or set WEIR_TEST_KAFKA_BROKERS"
     local building=$services_dir/kafka.building
     say "fetching Kafka $kafka_version from Maven"
@@ -139,7 +142,7 @@ kafka_start_on_ports() {
         -Dorg.slf4j.simpleLogger.showDateTime=true -Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd\'T\'HH:mm:ss.SSS \
         -cp "$kafka_dir/libs/*" kafka.Kafka "$folder/server.properties"
     printf '%s\n' "$launched_pid" >"$folder/kafka.pid"
-    is_up_within 60 "$launched_pid" grep -q 'Kafka Server started' "$folder/kafka.log"
+    is_up_within 120 "$launched_pid" grep -q 'Kafka Server started' "$folder/kafka.log"
 }
 
 # --- kafka-stop ---

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::clickhouse::Clickhouse;
+use super::lake::python;
 use super::{path, services};
 
 /// A broker that is stopped when dropped, unless it is the user's own.
@@ -51,6 +52,32 @@ impl Kafka {
             self.brokers,
             clickhouse.url_of(source)
         )
+    }
+
+    /// Names of all topics.
+    pub fn topics(&self) -> Vec<String> {
+        serde_json::from_value(self.topic_script(&["list"])).expect("a list of names")
+    }
+
+    /// Sends a topic's messages of changes once more, all or the first of each partition, byte for byte; gives how many
+    /// rows these are.
+    pub fn copy_messages(&self, topic: &str, first: Option<u32>) -> u64 {
+        let first = first.map(|first| first.to_string());
+        let mut arguments = vec!["copy", topic];
+        arguments.extend(first.iter().flat_map(|first| ["--first", first.as_str()]));
+        self.topic_script(&arguments)["rows"].as_u64().expect("a number of rows")
+    }
+
+    /// Deletes a topic and makes one of the same name and settings.
+    pub fn recreate(&self, topic: &str) {
+        self.topic_script(&["recreate", topic]);
+    }
+
+    fn topic_script(&self, arguments: &[&str]) -> serde_json::Value {
+        let mut command = python("tests/support/topic.py");
+        let output = command.args(["--brokers", &self.brokers]).args(arguments).output().expect("the script starts");
+        assert!(output.status.success(), "topic.py {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("the script prints JSON")
     }
 
     fn folder(&self) -> &str {

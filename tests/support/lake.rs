@@ -6,20 +6,20 @@ use super::mysql::Mysql;
 use super::root;
 use super::weir::Weir;
 
-/// A script of this folder, in the readers' environment.
+/// A script of the checkout, in the readers' Python environment.
 pub fn python(script: &str) -> Command {
     let services = std::env::var_os("WEIR_SERVICES_DIR").map_or_else(|| root().join("target/services"), Into::into);
     let python = services.join("readers/bin/python");
     assert!(python.exists(), "the readers' Python environment is missing; `make services` fetches it");
     let mut command = Command::new(python);
-    command.arg(root().join("tests/support").join(script));
+    command.arg(root().join(script));
     command
 }
 
 /// Fails unless every table of `database` is equal, by both readers.
 pub fn assert_equal(mysql: &Mysql, weir: &Weir, database: &str) {
     for reader in ["duckdb", "deltalake"] {
-        let output = python("compare.py")
+        let output = python("tests/support/compare.py")
             .args(["--url", &mysql.url, "--database", database, "--reader", reader])
             .arg("--warehouse")
             .arg(weir.warehouse())
@@ -61,7 +61,7 @@ impl Workload<'_> {
 
     fn phase(&self, phase: &str) -> Command {
         eprintln!("workload {phase} on {}, seed {}", self.database, self.seed);
-        let mut command = python("workload.py");
+        let mut command = python("tests/support/workload.py");
         command.args(["--url", &self.mysql.url, "--database", self.database]);
         command.args(["--seed", &self.seed.to_string(), "--phase", phase]);
         command

@@ -56,6 +56,13 @@ impl Weir {
         std::fs::write(self.config(), text).expect("the configuration can be written");
     }
 
+    /// Changes a part of the configuration's text.
+    pub fn replace_in_config(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.config()).expect("the configuration is there");
+        assert!(text.contains(from), "{from} is not in the configuration:\n{text}");
+        std::fs::write(self.config(), text.replace(from, to)).expect("the configuration can be written");
+    }
+
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("weir.toml")
     }
@@ -102,6 +109,19 @@ impl Weir {
         self.expect(0, &["run", "--until-caught-up"]);
     }
 
+    /// The report of `weir reconcile`, which must find everything balanced.
+    pub fn balanced(&self) -> serde_json::Value {
+        let report = self.expect(0, &["reconcile", "--format", "json"]).json();
+        assert_eq!(report["verdict"], "balanced", "{report:#}");
+        report
+    }
+
+    /// Whether `weir read` gives so many rows of a table.
+    pub fn has_rows(&self, table: &str, rows: usize) -> bool {
+        let read = self.output(&["read", "--table", table, "--format", "jsonl"]);
+        read.status.success() && String::from_utf8_lossy(&read.stdout).lines().count() == rows
+    }
+
     /// Starts `weir run` in the background; its log goes to `run.log`.
     pub fn run(&self) -> Running {
         self.start(&["run"], "run.log")
@@ -125,6 +145,12 @@ impl Weir {
             self.command(arguments).stdout(Stdio::null()).stderr(Stdio::from(file)).spawn().expect("weir starts");
         Running { child, log }
     }
+}
+
+/// A count of the hops over all tables of a report.
+pub fn hops(report: &serde_json::Value, name: &str) -> u64 {
+    let tables = report["tables"].as_array().expect("a report has tables");
+    tables.iter().map(|table| table["hops"][name].as_u64().expect("a count")).sum()
 }
 
 /// What a command printed.
