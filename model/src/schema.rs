@@ -32,6 +32,36 @@ pub fn quote_identifier(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
+/// Each byte outside `[A-Za-z0-9_-]` as `_xHH`, and a literal `_x` as `_x5fx`: a name that folders of the lake and Kafka's
+/// topics can have.
+pub fn escape_name(name: &str) -> String {
+    let bytes = name.as_bytes();
+    let mut escaped = String::with_capacity(name.len());
+    for (i, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'_' if bytes.get(i + 1) == Some(&b'x') => escaped.push_str("_x5f"),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => escaped.push(char::from(*byte)),
+            other => escaped.push_str(&format!("_x{other:02x}")),
+        }
+    }
+    escaped
+}
+
+/// The name that [`escape_name`] made `escaped` of; `None` if it made no such text.
+pub fn unescape_name(escaped: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped;
+    while let Some(at) = rest.find("_x") {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        let digits = rest.get(at + 2..at + 4)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = &rest[at + 4..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    let name = String::from_utf8(bytes).ok()?;
+    (escape_name(&name) == escaped).then_some(name)
+}
+
 impl fmt::Display for TableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.database, self.table)

@@ -1,15 +1,18 @@
-//! Small durable state beside the tables: [`StateSeries`], numbered objects of which the greatest number wins, and
-//! [`Checkpoint`], what `direct` keeps in one.
+//! Small durable state beside the tables: [`StateSeries`], numbered objects of which the greatest number wins,
+//! [`Checkpoint`], what `direct` keeps in one (over Kafka it is the copy that commands read), and [`Appeals`], what
+//! writers of tables ask of capture.
 //!
 //! A conditional update exists neither on local disk nor on HDFS, put-if-absent does on every store; so an update is
 //! the next number, put if absent, and old numbers are kept for hours for readers that listed them a moment ago.
 
 mod checkpoint;
 mod log;
+mod requests;
 mod series;
 
 pub use checkpoint::{Checkpoint, CheckpointRule, LastTransaction, Phase, TableStanding, may_follow};
 pub use log::{CheckpointLog, Written};
+pub use requests::{Appeal, AppealKind, Appeals};
 pub use series::{Put, StateSeries};
 
 /// State that could not be read or written. Says which object.

@@ -10,6 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use url::Url;
 use uuid::Uuid;
 use weir_model::TableId;
+use weir_model::schema::{escape_name, unescape_name};
 
 use super::TableError;
 use super::durable::DurableFolder;
@@ -24,6 +25,8 @@ pub struct Warehouse {
 
 /// Our own state, beside the databases.
 const STATE_FOLDER: &str = "_weir";
+/// The folder of a database that has its name.
+const STATE_FOLDER_ESCAPED: &str = "_x5fweir";
 
 /// What became of a put-if-absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,15 +79,15 @@ impl Warehouse {
     /// The folder of a table: `<database>/<table>`, escaped. A database named as our state's folder is escaped once more.
     pub fn table_path(&self, table: &TableId) -> Path {
         let database = match &*table.database {
-            STATE_FOLDER => "_x5fweir".to_owned(),
-            name => escape(name),
+            STATE_FOLDER => STATE_FOLDER_ESCAPED.to_owned(),
+            name => escape_name(name),
         };
-        Path::from(format!("{database}/{}", escape(&table.table)))
+        Path::from(format!("{database}/{}", escape_name(&table.table)))
     }
 
     /// The folder of our own state for a source: `_weir/<source>`.
     pub fn state_path(&self, source: &str) -> Path {
-        Path::from(format!("{STATE_FOLDER}/{}", escape(source)))
+        Path::from(format!("{STATE_FOLDER}/{}", escape_name(source)))
     }
 
     /// Every table in the warehouse, whoever wrote it.
@@ -148,38 +151,13 @@ impl Warehouse {
     }
 }
 
-/// Each byte outside `[A-Za-z0-9_-]` as `_xHH`, and a literal `_x` as `_x5fx`: some reader stumbles over anything else.
-fn escape(name: &str) -> String {
-    let mut escaped = String::with_capacity(name.len());
-    let bytes = name.as_bytes();
-    for (i, byte) in bytes.iter().enumerate() {
-        match byte {
-            b'_' if bytes.get(i + 1) == Some(&b'x') => escaped.push_str("_x5f"),
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => escaped.push(char::from(*byte)),
-            other => escaped.push_str(&format!("_x{other:02x}")),
-        }
-    }
-    escaped
-}
-
 /// The name that was escaped; `None` for a folder that is not one of ours, `_weir` in particular.
 fn unescape(folder: &str) -> Option<String> {
-    if folder == STATE_FOLDER {
-        return None;
+    match folder {
+        STATE_FOLDER => None,
+        STATE_FOLDER_ESCAPED => Some(STATE_FOLDER.to_owned()),
+        folder => unescape_name(folder),
     }
-    let mut bytes = Vec::with_capacity(folder.len());
-    let mut rest = folder.as_bytes();
-    while let [first, tail @ ..] = rest {
-        if let [b'_', b'x', high, low, after @ ..] = rest {
-            let hex = std::str::from_utf8(&[*high, *low]).ok().map(str::to_owned)?;
-            bytes.push(u8::from_str_radix(&hex, 16).ok()?);
-            rest = after;
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -190,10 +168,10 @@ mod tests {
 
     #[test]
     fn names_are_escaped_bytewise() {
-        assert_eq!(escape("orders-2"), "orders-2");
-        assert_eq!(escape("a b"), "a_x20b");
-        assert_eq!(escape("é"), "_xc3_xa9");
-        assert_eq!(escape("a_x20"), "a_x5fx20");
+        assert_eq!(escape_name("orders-2"), "orders-2");
+        assert_eq!(escape_name("a b"), "a_x20b");
+        assert_eq!(escape_name("é"), "_xc3_xa9");
+        assert_eq!(escape_name("a_x20"), "a_x5fx20");
     }
 
     #[test]
@@ -208,7 +186,7 @@ mod tests {
         #[test]
         fn escaping_is_undone(name in "[ -~éß日]{1,12}") {
             prop_assume!(name != STATE_FOLDER);
-            let folder = escape(&name);
+            let folder = escape_name(&name);
             prop_assert!(folder.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
             prop_assert_eq!(unescape(&folder), Some(name));
         }
