@@ -93,3 +93,40 @@ pub const COMMITS_READ_TOGETHER: usize = 16;
 pub const FILES_READ_TOGETHER: usize = 2;
 /// Rows whose orders a table keeps once it had to read them; 16 bytes each.
 pub const ORDERS_KEPT_MAX: usize = 2_000_000;
+/// A Kafka message is at most about this large before compression, so that brokers and readers are not strained; a row
+/// that is larger goes alone.
+pub const KAFKA_BATCH_BYTES: usize = 2 << 20;
+/// A single row may make a message of this size; topics are made to take it.
+pub const KAFKA_MESSAGE_BYTES_MAX: usize = 128 << 20;
+/// Bytes of changes in one publish over Kafka, so that a transaction there ends in a fraction of its timeout.
+pub const KAFKA_PUBLISH_BYTES_MAX: usize = 32 << 20;
+/// The broker gives up a transaction that lasts longer, and with it a producer that was killed.
+pub const KAFKA_TRANSACTION_MAX: Duration = Duration::from_secs(60);
+/// Brokers are given this long for an answer to a question.
+pub const KAFKA_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Names of topics have at most this many bytes.
+pub const NAME_BYTES_MAX_OF_TOPIC: usize = 249;
+/// A position with nothing else to send waits this long for something: transactions that concern no table are cheap.
+pub const POSITION_ONLY_DELAY: Duration = Duration::from_millis(500);
+/// Records of the position topic between two that say everything.
+pub const POSITIONS_BETWEEN_FULL: u32 = 2_000;
+/// What Kafka or the warehouse refused is tried again after this.
+pub const KAFKA_RETRY_DELAY: Duration = Duration::from_millis(500);
+/// A group looks this often for topics that have appeared.
+pub const TOPICS_LISTED_EVERY: Duration = Duration::from_secs(1);
+/// Whoever captures looks this often at tables that have not yet taken in what was published.
+pub const LAKE_LOOKED_AT_EVERY: Duration = Duration::from_millis(50);
+/// Requests of those who apply are looked for this often.
+pub const APPEALS_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+/// What a table that others write, too, could not do at once is tried again after this,
+pub const SHARED_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// so often before the table stops.
+pub const SHARED_RETRIES_MAX: u32 = 60;
+/// A table that stopped says so again, for a capture that was away.
+pub const APPEAL_REPEATED_EVERY: Duration = Duration::from_secs(10);
+/// How far the trace is with what capture counted is asked this often.
+pub const TRACE_MARK_LOOKED_AT_EVERY: Duration = Duration::from_secs(30);
+/// After the end of capture, what was handed to the publisher gets this long to become durable.
+pub const PUBLISHER_ENDS_MAX: Duration = Duration::from_secs(10);
+/// `weir check` gives brokers this long to answer.
+pub const KAFKA_PROBE_MAX: Duration = Duration::from_secs(5);

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use weir_model::{Order, TableId};
 
-use crate::table::StagedChunk;
+use crate::table::{StagedChunk, StagedFile};
 use crate::transport::ChunkId;
 
 /// What became of a chunk whose marker was delivered.
@@ -26,9 +27,20 @@ pub struct WaitingChunk {
     pub ordinal: u32,
     /// The order of every row of it.
     pub order0: Order,
-    /// None if the range holds no row.
-    pub staged: Option<StagedChunk>,
+    /// Empty if the range holds no row.
+    pub staged: Vec<StagedChunk>,
     pub outcome: oneshot::Sender<ChunkOutcome>,
+}
+
+/// A chunk whose parts, one a bucket, lie in the table's folder; the content of its marker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkFiles {
+    /// Number of the load's plan, and of the chunk in it.
+    pub plan: u64,
+    pub ordinal: u32,
+    /// The order of every row of it.
+    pub order0: Order,
+    pub files: Vec<StagedFile>,
 }
 
 /// Where the loader leaves chunks for the workers; a marker in the stream says when to take one.

@@ -3,43 +3,48 @@
 //! In: a [`Subscription`]. Out: commits of a [`Table`], and [`Report`]s. [`reduce`], [`plan`] and [`conform`] decide
 //! and do no I/O; the loop here does.
 //!
-//! A worker commits at the end of a publish, never inside one: only there does the boundary hold for its table.
+//! A worker commits at the end of a publish, never inside one: only there does the boundary hold for its table. Over
+//! Kafka it has some of a table's buckets, and others may have the rest: `shared` is what that takes.
 
 pub mod chunks;
 pub mod conform;
+mod markers;
+mod pending;
 pub mod plan;
 pub mod reduce;
+mod shared;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use weir_model::schema::{Evolution, evolution};
-use weir_model::{ChangeBatch, Order, OrderState, RecordKeys, TableId, TableSchema};
+use weir_model::{ChangeBatch, Order, RecordKeys, TableId, TableSchema};
 
-use self::chunks::{ChunkDesk, ChunkOutcome, WaitingChunk};
+use self::chunks::ChunkDesk;
 use self::conform::lake_rows;
+use self::markers::MarkerAt;
+use self::pending::Pending;
 use self::plan::{Known, StreamPlan};
-use self::reduce::reduce;
-use crate::table::{
-    BucketRows, Clear, CommitOutcome, Located, PartialTransaction, RemoveBelow, RowAddress, SeedProgress, StagedChunk,
-    Table, TableChange, TableError, TableState,
-};
-use crate::trace::{StageCount, Tally};
-use crate::transport::{Boundary, Changes, Delivery, Item, Marker, PublishNumber, Subscription};
-
-/// The bucket of every row: a table that is fed through `direct` is not sharded.
-const BUCKET: u32 = 0;
+use self::reduce::{ChangeAt, Lateness, reduce};
+pub use self::shared::SharedTable;
+use self::state::{advance, raise_orders, reads, state_at};
+use crate::table::{BucketRows, CommitOutcome, Located, RowAddress, Table, TableChange, TableError};
+use crate::trace::StageCount;
+use crate::transport::{Boundary, Delivery, Item, PublishNumber, Subscription};
 
 /// What a worker tells its supervisor.
 #[derive(Debug)]
 pub enum Report {
     /// A commit; if there is a `number`, everything up to that publish is in the table.
     Committed { table: TableId, number: Option<PublishNumber>, version: i64, accounts: Vec<StageCount> },
+    /// Everything up to a publish is in the table, by commits that were reported before.
+    Reached { table: TableId, number: PublishNumber },
     /// A load has begun durably: its progress is in the table.
     SeedBegun { table: TableId, plan: u64 },
     /// Every chunk of the load is in.
@@ -63,6 +68,9 @@ pub enum WorkerError {
     Schema(String),
     #[error("{0}")]
     Rows(String),
+    /// The topic does not hold what the table has not taken in.
+    #[error("{0}; load the table anew with `weir snapshot --table`")]
+    Topic(String),
 }
 
 /// How a worker paces itself.
@@ -86,30 +94,15 @@ pub struct Worker<S> {
     reports: mpsc::UnboundedSender<Report>,
     pace: Pace,
     pending: Pending,
+    /// A marker of which some buckets' copies have come.
+    marker: Option<MarkerAt>,
     last_commit: Option<Instant>,
-}
-
-/// Changes received and not committed.
-#[derive(Debug, Default)]
-struct Pending {
-    batches: Vec<ChangeBatch>,
-    sent: Tally,
-    holds: Vec<tokio::sync::OwnedSemaphorePermit>,
-    bytes: usize,
-    partial_rows: u64,
-    /// The newest publish received whole; its boundary is the table's when `batches` are committed.
-    complete: Option<(PublishNumber, Arc<Boundary>)>,
-    /// Items of a publish have been received, but not its last.
-    inside_publish: bool,
-}
-
-impl Pending {
-    fn receive(&mut self, changes: Changes) {
-        self.bytes += changes.batch.bytes();
-        self.sent.add(&changes.sent);
-        self.partial_rows = changes.partial_rows;
-        self.batches.push(changes.batch);
-    }
+    /// The newest publish that something was received of.
+    seen: PublishNumber,
+    /// Why it cannot go on from where the table stands.
+    failed: Option<WorkerError>,
+    /// How to go on with a table that others write, too.
+    shared: Option<SharedTable>,
 }
 
 impl<S: Subscription> Worker<S> {
@@ -120,18 +113,48 @@ impl<S: Subscription> Worker<S> {
         reports: mpsc::UnboundedSender<Report>,
         pace: Pace,
     ) -> Self {
-        Self { table, subscription, desk, reports, pace, pending: Pending::default(), last_commit: None }
+        let (pending, marker, last_commit, shared) = (Pending::default(), None, None, None);
+        let seen = PublishNumber::default();
+        Self { table, subscription, desk, reports, pace, pending, marker, last_commit, seen, failed: None, shared }
+    }
+
+    /// For a table that others may write, too.
+    #[must_use]
+    pub fn shared(self, shared: SharedTable) -> Self {
+        Self { shared: Some(shared), ..self }
+    }
+
+    /// Begins as if it had just failed with `error`.
+    #[must_use]
+    pub fn after(self, error: WorkerError) -> Self {
+        Self { failed: Some(error), ..self }
     }
 
     /// Runs until the subscription ends; what it has received by then is committed.
     pub async fn run(mut self) {
         let id = self.table.schema().table.clone();
-        if let Err(error) = self.apply_all().await {
+        loop {
+            let Err(error) = self.apply_all().await else { return };
+            if self.shared.is_some() {
+                // What follows is of no use without what failed, until a load makes up for it.
+                match self.wait_for_a_load(error).await {
+                    Ok(true) => continue,
+                    Ok(false) => return,
+                    Err(error) => {
+                        let _ = self.reports.send(Report::Stopped { table: id, error });
+                        return;
+                    }
+                }
+            }
             let _ = self.reports.send(Report::Stopped { table: id, error });
+            return;
         }
     }
 
     async fn apply_all(&mut self) -> Result<(), WorkerError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         loop {
             let due = self.due();
             tokio::select! {
@@ -167,166 +190,135 @@ impl<S: Subscription> Worker<S> {
         Some(self.last_commit.map_or_else(Instant::now, |last| last + self.pace.interval))
     }
 
-    async fn receive(&mut self, delivery: Delivery) -> Result<(), WorkerError> {
-        let Delivery { number, boundary, item, last, hold } = delivery;
+    async fn receive(&mut self, mut delivery: Delivery) -> Result<(), WorkerError> {
+        self.seen = self.seen.max(delivery.number);
+        self.belongs_here(&delivery)?;
+        if let Item::Marker(_) = &delivery.item {
+            // Capture sends markers in publishes of their own, so what is pending is complete.
+            self.commit_changes().await?;
+            return match MarkerAt::gather(&mut self.marker, delivery) {
+                Some(marker) => self.apply_marker(marker).await,
+                None => Ok(()),
+            };
+        }
+        let share = delivery.share.take();
+        let Delivery { number, boundary, item, last, hold, .. } = delivery;
         match item {
             Item::Changes(changes) => {
-                self.pending.receive(changes);
+                self.pending.receive(changes, share.clone());
                 self.pending.holds.extend(hold);
-                self.pending.inside_publish = !last;
-                if last {
-                    self.pending.complete = Some((number, boundary));
-                }
-                Ok(())
             }
-            Item::TransactionEnd => {
-                self.pending.partial_rows = 0;
-                self.pending.inside_publish = !last;
-                if last {
-                    self.pending.complete = Some((number, boundary));
-                }
-                Ok(())
-            }
-            Item::Marker(marker) => {
-                // Capture sends markers in publishes of their own, so what is pending is complete.
+            Item::TransactionEnd => self.pending.partial_rows = 0,
+            Item::Unreadable(why) => {
                 self.commit_changes().await?;
-                self.apply_marker(marker, last.then_some((number, boundary))).await
+                return Err(WorkerError::Topic(why));
             }
+            Item::Marker(_) | Item::Nothing => {}
         }
+        self.pending.place(number, boundary, last, share);
+        Ok(())
+    }
+
+    /// Refuses messages of a topic that is not the one the table has been reading, but for the beginning of a load.
+    fn belongs_here(&self, delivery: &Delivery) -> Result<(), WorkerError> {
+        let Some(share) = &delivery.share else { return Ok(()) };
+        let of_none = matches!(delivery.item, Item::Unreadable(_));
+        if of_none || reads(self.table.state(), share) || markers::begins_a_load(&delivery.item) {
+            return Ok(());
+        }
+        Err(WorkerError::Topic(format!(
+            "bucket {} comes to messages of another topic at offset {}: the topic was deleted and made again",
+            share.bucket,
+            share.offset - 1
+        )))
     }
 
     /// Commits everything pending in one commit.
     async fn commit_changes(&mut self) -> Result<(), WorkerError> {
-        let Some((number, boundary)) = self.pending.complete.take() else { return Ok(()) };
-        let pending = std::mem::take(&mut self.pending);
-        let evolve = evolve_to_hold(self.table.schema(), pending.batches.iter().map(|b| &b.schema))?;
+        let Some((number, boundary)) = self.pending.complete.clone() else { return Ok(()) };
+        loop {
+            self.pending.drop_applied(self.table.state());
+            if self.shared.is_some() && self.pending.shares.is_empty() {
+                // All of it is in: another owner of these buckets was faster.
+                self.pending = Pending::default();
+                return Ok(());
+            }
+            let change = self.change_of_pending(&boundary).await?;
+            if self.put(change, Some(number)).await? {
+                self.pending = Pending::default();
+                return Ok(());
+            }
+        }
+    }
+
+    /// What is pending as a commit.
+    async fn change_of_pending(&mut self, boundary: &Boundary) -> Result<TableChange, WorkerError> {
+        let batches = &self.pending.batches;
+        let evolve = evolve_to_hold(self.table.schema(), batches.iter().map(|b| &b.schema))?;
         let lake = evolve.clone().map_or_else(|| self.table.schema().clone(), Arc::new);
         // By the batch's own names of the key's columns: they may be spelled in another case than the lake's.
         let keys_of = |batch: &ChangeBatch| RecordKeys::of(&batch.rows, &batch.schema.key_names());
-        let keys: Vec<RecordKeys> = pending
-            .batches
+        let keys: Vec<RecordKeys> = batches
             .iter()
             .map(keys_of)
             .collect::<Result<_, _>>()
             .map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let StreamPlan { upserts, deletes, tally } = self.plan(&pending.batches, &keys).await?;
-        let rows =
-            lake_rows(&pending.batches, &upserts, &lake).map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let row_keys =
-            RecordKeys::of(&rows, &lake.key_names()).map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let mut state =
-            state_at(self.table.state(), &boundary, (!pending.batches.is_empty()).then_some(pending.partial_rows));
-        // Not each batch's last: copies may come behind what is newer.
-        if let Some(newest) = pending.batches.iter().flat_map(|batch| &batch.orders).max() {
-            raise_orders(&mut state, *newest);
+        let lateness = self.lateness();
+        let StreamPlan { upserts, deletes, tally } = plan_changes(&mut self.table, batches, &keys, lateness).await?;
+        let mut rows = Vec::new();
+        for (bucket, upserts) in self.by_bucket(upserts) {
+            let failed = |error: &dyn std::fmt::Display| WorkerError::Rows(error.to_string());
+            let batch = lake_rows(batches, &upserts, &lake).map_err(|error| failed(&error))?;
+            let keys = RecordKeys::of(&batch, &lake.key_names()).map_err(|error| failed(&error))?;
+            rows.push(BucketRows { bucket, rows: batch, keys });
         }
-        let mut accounts = pending.sent;
+        let part = (!batches.is_empty()).then_some(self.pending.partial_rows);
+        let mut state = state_at(self.table.state(), boundary, part);
+        advance(&mut state, &self.pending.shares);
+        for (bucket, newest) in self.pending.newest() {
+            raise_orders(&mut state, bucket, newest);
+        }
+        let mut accounts = self.pending.sent.clone();
         accounts.add(&tally);
-        let rows = vec![BucketRows { bucket: BUCKET, rows, keys: row_keys }];
-        let change = TableChange { rows, deletes, evolve, accounts, ..TableChange::to(state) };
-        self.put(change, Some(number)).await
+        Ok(TableChange { rows, deletes, evolve, accounts, ..TableChange::to(state) })
     }
 
-    /// What to do with the pending changes; reads orders from the table only where a change could lose.
-    async fn plan(&mut self, batches: &[ChangeBatch], keys: &[RecordKeys]) -> Result<StreamPlan, WorkerError> {
-        let reduced = reduce(batches, keys);
-        let mut doubtful = Vec::new();
-        for at in &reduced.winners {
-            let located = self.table.locate(keys[at.batch as usize].get(at.row as usize));
-            if let Located::Live(address) = located
-                && reduce::order(batches, *at) <= self.table.file_greatest(address)
-            {
-                doubtful.push(address);
-            }
+    /// Only what travels through a topic can come twice.
+    fn lateness(&self) -> Lateness {
+        if self.shared.is_none() {
+            return Lateness::default();
         }
-        let orders = self.table.orders_of(&doubtful).await?;
-        let orders: HashMap<RowAddress, Order> = doubtful.into_iter().zip(orders).collect();
-        let table = &self.table;
-        Ok(plan::plan(
-            batches,
-            keys,
-            reduced,
-            |key| table.floor_of(key),
-            |key| match table.locate(key) {
-                Located::Live(address) => orders.get(&address).map_or(Known::LiveBelow, |order| Known::Live(*order)),
-                Located::Deleted(order) => Known::Deleted(order),
-                Located::Absent => Known::Absent,
-            },
-        ))
+        let state = self.table.state();
+        let owned = &self.table.buckets().owned;
+        let greatest = owned.iter().map(|bucket| (*bucket, state.greatest_of(*bucket))).collect();
+        let buckets = (0..self.pending.batches.len()).map(|batch| self.pending.bucket(batch as u32)).collect();
+        Lateness::new(greatest, buckets)
     }
 
-    async fn apply_marker(&mut self, marker: Marker, complete: Option<Complete>) -> Result<(), WorkerError> {
-        let id = self.table.schema().table.clone();
-        let mut state = match &complete {
-            Some((_, boundary)) => state_at(self.table.state(), boundary, None),
-            None => self.table.state().clone(),
+    /// Upserts by the bucket of their batch, each in its order.
+    fn by_bucket(&self, upserts: Vec<ChangeAt>) -> BTreeMap<u32, Vec<ChangeAt>> {
+        let mut by_bucket: BTreeMap<u32, Vec<ChangeAt>> = BTreeMap::new();
+        for at in upserts {
+            by_bucket.entry(self.pending.bucket(at.batch)).or_default().push(at);
+        }
+        by_bucket
+    }
+
+    /// Commits and reports. False if a table that others write has moved: it was opened anew, and what is to be
+    /// committed must be worked out again.
+    async fn put(&mut self, change: TableChange, number: Option<PublishNumber>) -> Result<bool, WorkerError> {
+        let outcome = match self.table.commit(change).await {
+            Ok(outcome) => outcome,
+            Err(error) => return self.open_after(error).await.map(|()| false),
         };
-        let number = complete.map(|(number, _)| number);
-        match marker {
-            Marker::Schema(schema) => {
-                let evolve = evolve_to_hold(self.table.schema(), std::iter::once(&schema))?;
-                self.put(TableChange { evolve, ..TableChange::to(state) }, number).await
-            }
-            Marker::Clear { at } => {
-                raise_orders(&mut state, at);
-                let clear = Clear { at, buckets: BTreeSet::from([BUCKET]) };
-                self.put(TableChange { clear: Some(clear), ..TableChange::to(state) }, number).await
-            }
-            Marker::SeedBegin { plan, start } => {
-                raise_orders(&mut state, start);
-                state.seed = Some(SeedProgress { plan, done: Vec::new(), start });
-                self.put(TableChange::to(state), number).await?;
-                self.report(Report::SeedBegun { table: id, plan });
-                Ok(())
-            }
-            Marker::SeedEnd => {
-                let Some(seed) = state.seed.take() else { return self.put(TableChange::to(state), number).await };
-                let remove = RemoveBelow { order: seed.start, buckets: BTreeSet::from([BUCKET]) };
-                self.put(TableChange { remove_below: Some(remove), ..TableChange::to(state) }, number).await?;
-                self.report(Report::SeedEnded { table: id, plan: seed.plan });
-                Ok(())
-            }
-            Marker::Chunk { chunk } => match self.desk.take(&id, chunk) {
-                Some(chunk) => self.merge_chunk(chunk, state, number).await,
-                None => self.put(TableChange::to(state), number).await,
-            },
-        }
-    }
-
-    /// Merges a chunk whose upper bound the stream has passed, or refuses it.
-    async fn merge_chunk(
-        &mut self,
-        chunk: WaitingChunk,
-        mut state: TableState,
-        number: Option<PublishNumber>,
-    ) -> Result<(), WorkerError> {
-        let under_way = state.seed.as_ref().is_some_and(|seed| seed.plan == chunk.plan && chunk.order0 > seed.start);
-        if !under_way || !self.table.may_merge(BUCKET, chunk.order0) {
-            let _ = chunk.outcome.send(ChunkOutcome::Refused);
-            return self.put(TableChange::to(state), number).await;
-        }
-        state.order = state.order.max(OrderState(chunk.order0));
-        if let Some(seed) = &mut state.seed
-            && let Err(at) = seed.done.binary_search(&chunk.ordinal)
-        {
-            seed.done.insert(at, chunk.ordinal);
-        }
-        let evolve = evolve_to_hold(self.table.schema(), chunk.staged.iter().map(StagedChunk::schema))?;
-        self.put(TableChange { staged: chunk.staged.into_iter().collect(), evolve, ..TableChange::to(state) }, number)
-            .await?;
-        let _ = chunk.outcome.send(ChunkOutcome::Merged);
-        Ok(())
-    }
-
-    /// Commits and reports.
-    async fn put(&mut self, change: TableChange, number: Option<PublishNumber>) -> Result<(), WorkerError> {
-        match self.table.commit(change).await? {
+        match outcome {
             CommitOutcome::Committed { version, accounts } => {
                 self.last_commit = Some(Instant::now());
                 let table = self.table.schema().table.clone();
                 self.report(Report::Committed { table, number, version, accounts });
-                Ok(())
+                Ok(true)
             }
+            CommitOutcome::Moved if self.shared.is_some() => self.open_anew().await.map(|()| false),
             CommitOutcome::Moved => Err(WorkerError::Moved),
             CommitOutcome::Fenced { epoch } => Err(WorkerError::Fenced { epoch }),
         }
@@ -338,8 +330,38 @@ impl<S: Subscription> Worker<S> {
     }
 }
 
-/// The newest publish that a table has whole.
-type Complete = (PublishNumber, Arc<Boundary>);
+/// What to do with the pending changes; reads orders from the table only where a change could lose.
+async fn plan_changes(
+    table: &mut Table,
+    batches: &[ChangeBatch],
+    keys: &[RecordKeys],
+    lateness: Lateness,
+) -> Result<StreamPlan, WorkerError> {
+    let reduced = reduce(batches, keys, lateness);
+    let mut doubtful = Vec::new();
+    for at in &reduced.winners {
+        let located = table.locate(keys[at.batch as usize].get(at.row as usize));
+        if let Located::Live(address) = located
+            && reduce::order(batches, *at) <= table.file_greatest(address)
+        {
+            doubtful.push(address);
+        }
+    }
+    let orders = table.orders_of(&doubtful).await?;
+    let orders: HashMap<RowAddress, Order> = doubtful.into_iter().zip(orders).collect();
+    let table = &*table;
+    Ok(plan::plan(
+        batches,
+        keys,
+        reduced,
+        |key| table.floor_of(key),
+        |key| match table.locate(key) {
+            Located::Live(address) => orders.get(&address).map_or(Known::LiveBelow, |order| Known::Live(*order)),
+            Located::Deleted(order) => Known::Deleted(order),
+            Located::Absent => Known::Absent,
+        },
+    ))
+}
 
 /// The lake schema that holds rows of all of `sources`, or `None` if it already does.
 fn evolve_to_hold<'a>(
@@ -365,30 +387,6 @@ fn evolve_to_hold<'a>(
         }
     }
     Ok(evolved)
-}
-
-/// The table's state once everything up to `boundary` is in. `partial_rows` is how much of the boundary's partial
-/// transaction the table has, if it received any changes.
-///
-/// The table's own set may be ahead of the boundary while a restarted stream is read again, so sets are joined.
-fn state_at(state: &TableState, boundary: &Boundary, partial_rows: Option<u64>) -> TableState {
-    let gtid_set = state.gtid_set.union(&boundary.gtid_set);
-    let partial = match (&boundary.partial, partial_rows) {
-        (Some(gtid), Some(rows_done)) if rows_done > 0 && !gtid_set.contains(gtid) => {
-            Some(PartialTransaction { gtid: gtid.clone(), rows_done })
-        }
-        _ => state.partial.clone().filter(|partial| !gtid_set.contains(&partial.gtid)),
-    };
-    TableState { gtid_set, partial, ..state.clone() }
-}
-
-/// Nothing that is handed out from here on may be at or below `newest`.
-fn raise_orders(state: &mut TableState, newest: Order) {
-    state.order = state.order.max(OrderState(newest));
-    match state.greatest.first_mut() {
-        Some(greatest) => *greatest = newest.max(*greatest),
-        None => state.greatest.push(newest),
-    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

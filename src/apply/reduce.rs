@@ -1,7 +1,7 @@
 //! Many changes of a batch to one a key: the greatest order wins. Pure.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use weir_model::key::KeyRef;
@@ -20,39 +20,84 @@ pub struct ChangeAt {
 #[derive(Debug)]
 pub struct Reduced {
     pub winners: Vec<ChangeAt>,
-    /// `consumed` for every change, `duplicate` and `superseded` for those that are not among the winners.
+    /// `consumed` for every change, and what became of those that are not among the winners.
     pub tally: Tally,
+}
+
+/// Tells the copies in a bucket's stream from its originals: originals rise, and a copy comes behind what it is a copy
+/// of.
+#[derive(Debug, Default)]
+pub struct Lateness {
+    /// Of each bucket the greatest order that came; empty where there are no copies.
+    greatest: BTreeMap<u32, Order>,
+    /// The bucket of each batch.
+    buckets: Vec<u32>,
+    /// Every order so far, once it matters.
+    seen: Option<HashSet<Order, RandomState>>,
+}
+
+impl Lateness {
+    /// For batches of these buckets, whose tables have come to these orders.
+    pub fn new(greatest: BTreeMap<u32, Order>, buckets: Vec<u32>) -> Self {
+        Self { greatest, buckets, seen: None }
+    }
+
+    /// `None` for a change in its order; for one that comes late, how it is counted if it loses.
+    fn of(&mut self, batches: &[ChangeBatch], at: ChangeAt) -> Option<Hop> {
+        let bucket = *self.buckets.get(at.batch as usize)?;
+        let order = order(batches, at);
+        let greatest = self.greatest.entry(bucket).or_insert(Order::MIN);
+        let late = order <= *greatest;
+        *greatest = order.max(*greatest);
+        if !late {
+            if let Some(seen) = &mut self.seen {
+                seen.insert(order);
+            }
+            return None;
+        }
+        let seen = self.seen.get_or_insert_with(|| orders_before(batches, at));
+        Some(if seen.insert(order) { Hop::Stale } else { Hop::Duplicate })
+    }
+}
+
+fn orders_before(batches: &[ChangeBatch], at: ChangeAt) -> HashSet<Order, RandomState> {
+    let whole = batches[..at.batch as usize].iter().flat_map(|batch| &batch.orders);
+    whole.chain(&batches[at.batch as usize].orders[..at.row as usize]).copied().collect()
 }
 
 /// Folds `batches`, whose record keys are `keys`, to one change a key.
 ///
-/// A change with the order of one already seen is a copy of it (`duplicate`); one with a lower order is
-/// `superseded`. Both are counted and neither is applied.
-pub fn reduce(batches: &[ChangeBatch], keys: &[RecordKeys]) -> Reduced {
+/// A change with the order of one already seen is a copy of it (`duplicate`); one with a lower order is `superseded`, or
+/// `stale` if it came late. All are counted and none is applied.
+pub fn reduce(batches: &[ChangeBatch], keys: &[RecordKeys], mut lateness: Lateness) -> Reduced {
     let total: usize = batches.iter().map(ChangeBatch::len).sum();
-    let mut newest: HashMap<KeyRef<'_>, ChangeAt, RandomState> =
+    let mut newest: HashMap<KeyRef<'_>, (ChangeAt, Option<Hop>), RandomState> =
         HashMap::with_capacity_and_hasher(total, RandomState::default());
     let mut tally = Tally::default();
     for (b, (batch, keys)) in batches.iter().zip(keys).enumerate() {
         for row in 0..batch.len() {
             let at = ChangeAt { batch: b as u32, row: row as u32 };
             count(&mut tally, Hop::Consumed, batches, at);
+            let late = lateness.of(batches, at);
             match newest.entry(keys.get(row)) {
                 Entry::Vacant(entry) => {
-                    entry.insert(at);
+                    entry.insert((at, late));
                 }
                 Entry::Occupied(mut entry) => {
-                    let (lost, hop) = match order(batches, at).cmp(&order(batches, *entry.get())) {
+                    let (lost, hop) = match order(batches, at).cmp(&order(batches, entry.get().0)) {
                         std::cmp::Ordering::Equal => (at, Hop::Duplicate),
-                        std::cmp::Ordering::Less => (at, Hop::Superseded),
-                        std::cmp::Ordering::Greater => (entry.insert(at), Hop::Superseded),
+                        std::cmp::Ordering::Less => (at, late.unwrap_or(Hop::Superseded)),
+                        std::cmp::Ordering::Greater => {
+                            let (lost, late) = entry.insert((at, late));
+                            (lost, late.unwrap_or(Hop::Superseded))
+                        }
                     };
                     count(&mut tally, hop, batches, lost);
                 }
             }
         }
     }
-    Reduced { winners: newest.into_values().collect(), tally }
+    Reduced { winners: newest.into_values().map(|(at, _)| at).collect(), tally }
 }
 
 /// The order of the change at `at`.

@@ -7,13 +7,13 @@ use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use object_store::memory::InMemory;
 use proptest::prelude::*;
-use weir_model::{Column, ColumnType, Digest, EventId, Op, Window};
+use weir_model::{Column, ColumnType, Digest, EventId, Op, OrderState, Window};
 
 use super::*;
-use crate::table::{Buckets, Scan, Warehouse, Writer};
-use crate::trace::Hop;
+use crate::table::{Buckets, PartialTransaction, Scan, TableState, Warehouse, Writer};
+use crate::trace::{Hop, Tally};
 use crate::transport::direct::{Direct, DirectSubscription};
-use crate::transport::{Publish, Publisher};
+use crate::transport::{Changes, Publish, Publisher};
 
 const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
@@ -90,7 +90,15 @@ impl World {
     async fn publish(&mut self, boundary: Arc<Boundary>, items: Vec<Item>) {
         self.published += 1;
         let items = items.into_iter().map(|item| (id(), item)).collect();
-        self.transport.publish(Publish { number: PublishNumber(self.published), boundary, items }).await.unwrap();
+        let publish = Publish {
+            number: PublishNumber(self.published),
+            boundary,
+            items,
+            order: OrderState::default(),
+            partial_rows: BTreeMap::new(),
+            standings: Vec::new(),
+        };
+        self.transport.publish(publish).await.unwrap();
     }
 
     /// Lets the worker do all that was published. Gives its reports.

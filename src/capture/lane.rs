@@ -101,6 +101,11 @@ impl Lane {
         self.generation += 1;
     }
 
+    /// The last order handed out.
+    pub fn last_order(&self) -> OrderState {
+        self.order
+    }
+
     /// An order above everything handed out before.
     pub fn next_order(&mut self, event_ms: i64) -> Order {
         self.order.assign(event_ms)

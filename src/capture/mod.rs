@@ -20,17 +20,17 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weir_model::{Gtid, LogPosition, TableId, clock};
+use weir_model::{Gtid, LogPosition, OrderState, TableId, clock};
 
 use self::event_time::event_time;
 use self::lane::{Lane, LaneStart, TransactionTime};
-use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, Told};
+use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, SeedOpening, Told};
 use self::resume::is_same_transaction;
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
-use crate::state::LastTransaction;
+use crate::state::{LastTransaction, Phase, TableStanding};
 use crate::table::PartialTransaction;
-use crate::transport::{Boundary, Item, Marker, PublishNumber, Publisher};
+use crate::transport::{Boundary, Item, Marker, PublishError, PublishNumber, Publisher};
 
 /// Why capture ended.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +41,8 @@ pub enum CaptureError {
     /// What the stream says cannot be applied as it is; nobody else may go past it either.
     #[error("at {at}: {what}")]
     Stop { at: LogPosition, what: String },
-    #[error("the tables' end of the transport is closed")]
-    Closed,
+    #[error(transparent)]
+    Publisher(#[from] PublishError),
 }
 
 /// How an incarnation of capture ended without an error.
@@ -74,6 +74,26 @@ pub struct Settings {
     pub transaction_bytes_max: usize,
     /// Whether TRUNCATE empties the lake table.
     pub follow_truncate: bool,
+    /// Whether tables that appear are loaded; without loads, one that lost rows without events stops.
+    pub seeds: bool,
+    /// Whether orders are kept for the source as a whole, with its position, and not by each table.
+    pub shares_order: bool,
+}
+
+/// Where capture goes on.
+#[derive(Debug, Clone, Default)]
+pub struct CaptureStart {
+    pub boundary: Boundary,
+    /// Row changes that were sent of the boundary's partial transaction, per table.
+    pub partial_rows: BTreeMap<TableId, u64>,
+    /// The last publish that was made.
+    pub number: PublishNumber,
+    /// The greatest order handed out, where tables share it.
+    pub order: OrderState,
+    /// The source's clock, in ms since the epoch.
+    pub event_ms: i64,
+    /// Standings to be made durable with the first publish.
+    pub standings: BTreeMap<TableId, TableStanding>,
 }
 
 /// The state of the transaction under way.
@@ -101,7 +121,11 @@ pub struct Capture<P, R> {
     published_partial: BTreeMap<TableId, u64>,
     /// Tables that were sent a part of a transaction and not yet what ends it.
     unfinished: BTreeMap<TableId, Gtid>,
+    /// Standings that changed since the last publish.
+    standings: BTreeMap<TableId, TableStanding>,
     number: PublishNumber,
+    /// The greatest order handed out.
+    order: OrderState,
     server_uuid: String,
     verify: Option<LastTransaction>,
     open: Option<Open>,
@@ -114,26 +138,29 @@ pub struct Capture<P, R> {
 }
 
 impl<P: Publisher, R: Registrar> Capture<P, R> {
-    /// Capture from `start` on; `event_ms` is the source's clock, in ms since the epoch.
+    /// Capture from `start` on.
     pub fn new(
         settings: Settings,
         publisher: P,
         registrar: Arc<R>,
         told: mpsc::UnboundedSender<Told>,
-        start: Boundary,
-        event_ms: i64,
+        start: CaptureStart,
     ) -> Self {
+        let CaptureStart { boundary, partial_rows, number, order, event_ms, standings } = start;
+        let unfinished = |gtid: &Gtid| partial_rows.keys().map(|table| (table.clone(), gtid.clone())).collect();
         Self {
             settings,
             publisher,
             registrar,
             told,
             lanes: HashMap::new(),
-            position: start.clone(),
-            published: start,
-            published_partial: BTreeMap::new(),
-            unfinished: BTreeMap::new(),
-            number: PublishNumber::default(),
+            position: boundary.clone(),
+            unfinished: boundary.partial.as_ref().map(unfinished).unwrap_or_default(),
+            published: boundary,
+            published_partial: partial_rows,
+            standings,
+            number,
+            order,
             server_uuid: String::new(),
             verify: None,
             open: None,
@@ -146,7 +173,11 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     }
 
     /// Captures `table` from the start.
-    pub fn add_lane(&mut self, table: TableId, start: LaneStart) {
+    pub fn add_lane(&mut self, table: TableId, mut start: LaneStart) {
+        if self.settings.shares_order {
+            self.order = self.lanes.values().flatten().map(Lane::last_order).fold(self.order, OrderState::max);
+            start.order = start.order.max(self.order);
+        }
         self.lanes.insert(table.clone(), Some(Lane::new(table, start)));
     }
 
@@ -174,7 +205,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         self.verify = verify;
         if self.server_uuid != server_uuid {
             for chunk in self.waiting.drain(..) {
-                let _ = chunk.sent.send(false);
+                let _ = chunk.sent.send(None);
             }
             self.server_uuid = server_uuid.to_owned();
         }
@@ -284,7 +315,9 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         match registration {
             Registration::Lane(start) => {
                 self.add_lane(table.clone(), *start);
-                self.tell(Told::NeedsSeed { table: table.clone(), reason: "a table seen for the first time" });
+                let reason = FIRST_SEEN;
+                self.stand_to_be_loaded(table, reason);
+                self.tell(Told::NeedsSeed { table: table.clone(), reason });
             }
             Registration::Gone => {
                 self.lanes.insert(table.clone(), None);
@@ -337,13 +370,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
 
     async fn answer(&mut self, request: Request) -> Result<(), CaptureError> {
         match request {
-            Request::BeginSeed { table, plan, reply } => {
-                let start = self.lane_order(&table);
-                if let Some(start) = start {
-                    self.send_markers(vec![(table, Marker::SeedBegin { plan, start })]).await?;
-                }
-                let _ = reply.send(start);
-            }
+            Request::BeginSeed(opening) => self.begin_seed(opening).await?,
             Request::OpenChunk { table, reply } => {
                 let order0 = self.lane_order(&table);
                 let held = self.lane(&table).map(Lane::held).cloned().unwrap_or_default();
@@ -355,19 +382,59 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 self.waiting.push(chunk);
                 self.release_chunks().await?;
             }
-            Request::EndSeed { table } if self.lane(&table).is_none() => {}
-            Request::EndSeed { table } => {
-                self.send_markers(vec![(table, Marker::SeedEnd)]).await?;
+            Request::EndSeed { table, plan, reply } => {
+                let mut sent = None;
+                if self.lane(&table).is_some() {
+                    self.stand(&table, Phase::Streaming, None);
+                    sent = Some(self.send_marker(table, Marker::SeedEnd { plan }).await?);
+                }
+                let _ = reply.send(sent);
             }
-            Request::Stop { table } => {
-                self.lanes.insert(table, None);
+            Request::Stop { table, error } => {
+                self.lanes.insert(table.clone(), None);
+                self.stand(&table, Phase::Stopped, Some(error));
             }
         }
         Ok(())
     }
 
+    /// Announces a load, and that it has begun, in one publish.
+    async fn begin_seed(&mut self, opening: SeedOpening) -> Result<(), CaptureError> {
+        let SeedOpening { table, plan, schema, reset, reply } = opening;
+        let mut sent = None;
+        if let Some(start) = self.lane_order(&table) {
+            self.publish().await?;
+            self.stand(&table, Phase::Filling { restart: false }, None);
+            sent = Some(self.send_marker(table, Marker::SeedBegin { plan, start, schema, reset }).await?);
+        }
+        let _ = reply.send(sent);
+        Ok(())
+    }
+
+    /// The table is to be loaded; durable with the next publish, since nothing else in the stream says so again.
+    fn stand_to_be_loaded(&mut self, table: &TableId, reason: &str) {
+        if self.settings.seeds {
+            self.stand(table, Phase::Filling { restart: true }, None);
+        } else if reason == FIRST_SEEN {
+            self.stand(table, Phase::Streaming, None);
+        } else {
+            let error =
+                format!("{reason}, and [source] snapshot = \"never\"; load it with `weir snapshot --table {table}`");
+            self.stand(table, Phase::Stopped, Some(error));
+        }
+    }
+
+    fn stand(&mut self, table: &TableId, phase: Phase, error: Option<String>) {
+        // What the table holds already may be ahead of the stream: it was loaded at the source's present.
+        let held = self.lane(table).map(Lane::held).cloned().unwrap_or_default();
+        let start_set = self.position.gtid_set.union(&held);
+        self.standings.insert(table.clone(), TableStanding { phase, start_set, error });
+        self.pending_since.get_or_insert_with(Instant::now);
+    }
+
     fn stop_table(&mut self, table: &TableId, error: String) {
         self.lanes.insert(table.clone(), None);
+        self.stand(table, Phase::Stopped, Some(error.clone()));
         self.tell(Told::Stopped { table: table.clone(), error });
     }
 
@@ -385,6 +452,9 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         let _ = self.told.send(told);
     }
 }
+
+/// Why a table is loaded that has appeared.
+const FIRST_SEEN: &str = "a table seen for the first time";
 
 fn stop(at: &LogPosition, what: &impl std::fmt::Display) -> CaptureError {
     CaptureError::Stop { at: at.clone(), what: what.to_string() }

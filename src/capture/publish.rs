@@ -7,7 +7,7 @@ use weir_model::{Gtid, GtidSet, TableId};
 
 use super::request::{Registrar, Told};
 use super::{Capture, CaptureError};
-use crate::transport::{Item, Marker, Publish, Publisher};
+use crate::transport::{Item, Marker, Publish, PublishError, PublishNumber, Publisher};
 
 impl<P: Publisher, R: Registrar> Capture<P, R> {
     /// Sends the markers of the chunks whose upper bound the stream has passed, behind everything before it.
@@ -19,15 +19,20 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             let log = &self.position.log;
             let passed = !log.file.is_empty() && log.has_passed(&chunk.upper).unwrap_or(false);
             if void {
-                let _ = chunk.sent.send(false);
+                let _ = chunk.sent.send(None);
             } else if passed {
-                ready.push((chunk.table, Marker::Chunk { chunk: chunk.chunk }));
-                let _ = chunk.sent.send(true);
+                ready.push(chunk);
             } else {
                 self.waiting.push(chunk);
             }
         }
-        if ready.is_empty() { Ok(()) } else { self.send_markers(ready).await }
+        // One a publish: the buckets of a table take in a marker together.
+        for chunk in ready {
+            let marker = Marker::Chunk { chunk: chunk.chunk, content: chunk.content };
+            let number = self.send_marker(chunk.table, marker).await?;
+            let _ = chunk.sent.send(Some(number));
+        }
+        Ok(())
     }
 
     /// Sends everything collected, and the position even if there is nothing else. In mid-transaction the position
@@ -39,6 +44,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         self.published_partial.clear();
         for (table, lane) in &mut self.lanes {
             let Some(lane) = lane else { continue };
+            self.order = self.order.max(lane.last_order());
             items.extend(lane.seal().into_iter().map(|changes| (table.clone(), Item::Changes(changes))));
             if partial.is_some() && lane.rows_in_transaction() > 0 {
                 self.published_partial.insert(table.clone(), lane.rows_in_transaction());
@@ -52,7 +58,8 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         }
         self.pending_bytes = 0;
         self.pending_since = None;
-        if items.is_empty() && self.position == self.published {
+        let standings: Vec<_> = std::mem::take(&mut self.standings).into_iter().collect();
+        if items.is_empty() && standings.is_empty() && self.position == self.published {
             return Ok(());
         }
         self.number.0 += 1;
@@ -63,19 +70,39 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             boundary: boundary.clone(),
             tables: tables.into_iter().collect(),
         });
-        self.publisher
-            .publish(Publish { number: self.number, boundary, items })
-            .await
-            .map_err(|_| CaptureError::Closed)?;
+        let partial_rows = self.published_partial.clone();
+        self.hand_over(Publish { number: self.number, boundary, items, order: self.order, partial_rows, standings })
+            .await?;
         self.published = self.position.clone();
         Ok(())
     }
 
-    /// Sends markers in a publish of their own, behind everything collected before them.
-    pub(super) async fn send_markers(&mut self, markers: Vec<(TableId, Marker)>) -> Result<(), CaptureError> {
+    /// Hands a publish to the transport; without the items of a table that cannot travel, which stops.
+    async fn hand_over(&mut self, publish: Publish) -> Result<(), CaptureError> {
+        let mut next = publish;
+        loop {
+            match self.publisher.publish(next).await {
+                Ok(()) => return Ok(()),
+                Err(PublishError::Refused { table, why, publish }) => {
+                    next = *publish;
+                    next.items.retain(|(other, _)| *other != table);
+                    next.partial_rows.remove(&table);
+                    self.published_partial.remove(&table);
+                    self.stop_table(&table, why);
+                    // Durable in the very publish that passes it by.
+                    next.standings.extend(std::mem::take(&mut self.standings));
+                }
+                Err(error) => return Err(CaptureError::Publisher(error)),
+            }
+        }
+    }
+
+    /// Sends a marker in a publish of its own, behind everything collected before it. Returns that publish's number.
+    pub(super) async fn send_marker(&mut self, table: TableId, marker: Marker) -> Result<PublishNumber, CaptureError> {
         self.publish().await?;
-        self.queued.extend(markers.into_iter().map(|(table, marker)| (table, Item::Marker(marker))));
-        self.publish().await
+        self.queued.push((table, Item::Marker(marker)));
+        self.publish().await?;
+        Ok(self.number)
     }
 }
 
@@ -103,7 +130,7 @@ mod tests {
         let other: Gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:6".parse().unwrap();
         let mut unfinished =
             BTreeMap::from([(a.clone(), gtid.clone()), (b.clone(), gtid.clone()), (c.clone(), other.clone())]);
-        let mut items = vec![(b, Item::Marker(Marker::SeedEnd))];
+        let mut items = vec![(b, Item::Marker(Marker::SeedEnd { plan: 1 }))];
         end_transactions(&mut unfinished, &GtidSet::default(), &mut items);
         assert_eq!((unfinished.len(), items.len()), (3, 1));
         let complete: GtidSet = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5".parse().unwrap();

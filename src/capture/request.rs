@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use weir_model::{Gtid, GtidSet, LogPosition, Order, TableId, TableSchema};
 
-use crate::transport::{Boundary, ChunkId, PublishNumber};
+use crate::transport::{Boundary, ChunkContent, ChunkId, PublishNumber};
 
 /// The bounds of a chunk attempt below which everything must be visible to its SELECT.
 #[derive(Debug, Clone)]
@@ -27,24 +27,40 @@ pub struct ReadChunk {
     /// End of the binlog, read after the SELECT, on the server whose uuid is `server_uuid`.
     pub upper: LogPosition,
     pub server_uuid: String,
-    /// False at once if the attempt is void; true when its marker has been sent.
-    pub sent: oneshot::Sender<bool>,
+    /// Where its rows are, for whoever merges them.
+    pub content: ChunkContent,
+    /// None at once if the attempt is void; the publish of its marker when that has been sent.
+    pub sent: oneshot::Sender<Option<PublishNumber>>,
 }
 
 /// Asked of capture.
 #[derive(Debug)]
 pub enum Request {
-    /// A load of the whole table begins with the plan of this number. Answered once the marker is sent; `None` if the
-    /// table is not captured.
-    BeginSeed { table: TableId, plan: u64, reply: oneshot::Sender<Option<Order>> },
+    /// A load of the whole table begins.
+    BeginSeed(SeedOpening),
     /// A chunk attempt begins; `None` if the table is not captured.
     OpenChunk { table: TableId, reply: oneshot::Sender<Option<ChunkOpening>> },
     /// A chunk attempt has been read.
     CloseChunk(ReadChunk),
-    /// Every chunk has been merged.
-    EndSeed { table: TableId },
+    /// Every chunk of the load has been merged. Answered with the publish of the marker; `None` if the table is not
+    /// captured.
+    EndSeed { table: TableId, plan: u64, reply: oneshot::Sender<Option<PublishNumber>> },
     /// The table has stopped; its changes are dropped from here on.
-    Stop { table: TableId },
+    Stop { table: TableId, error: String },
+}
+
+/// The beginning of a load.
+#[derive(Debug)]
+pub struct SeedOpening {
+    pub table: TableId,
+    /// Number of its plan.
+    pub plan: u64,
+    /// The source's columns.
+    pub schema: Arc<TableSchema>,
+    /// A table that cannot take such rows becomes empty and gets these columns.
+    pub reset: bool,
+    /// Answered once the marker is sent; `None` if the table is not captured.
+    pub reply: oneshot::Sender<Option<PublishNumber>>,
 }
 
 /// Told by capture, in the order in which it happened.

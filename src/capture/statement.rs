@@ -121,7 +121,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 if let Some(Some(lane)) = self.lanes.get_mut(&table) {
                     lane.void_chunks();
                 }
-                self.send_markers(vec![(table, Marker::Clear { at })]).await
+                self.send_marker(table, Marker::Clear { at }).await.map(|_| ())
             }
             // A table that has stopped, or one whose TRUNCATE is not followed.
             Effect::Altered { .. } | Effect::LostRows(_) | Effect::Emptied(_) => Ok(()),
@@ -143,6 +143,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         if let Some(Some(lane)) = self.lanes.get_mut(table) {
             lane.void_chunks();
         }
+        self.stand_to_be_loaded(table, reason);
         self.tell(Told::NeedsSeed { table: table.clone(), reason });
     }
 
@@ -151,7 +152,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     async fn look_at(&mut self, table: &TableId) -> Result<(), CaptureError> {
         let schema = retry_registrar(|| self.registrar.describe(table)).await.map_err(|error| lost(&error))?;
         match schema {
-            Some(schema) => self.send_markers(vec![(table.clone(), Marker::Schema(schema))]).await,
+            Some(schema) => self.send_marker(table.clone(), Marker::Schema(schema)).await.map(|_| ()),
             None => Ok(()),
         }
     }

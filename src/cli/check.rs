@@ -8,7 +8,8 @@ use super::output::{Output, table};
 use crate::capture::resume::resume;
 use crate::config::{Config, TraceKind};
 use crate::error::{Error, Exit};
-use crate::service::probe_trace;
+use crate::limits::KAFKA_PROBE_MAX;
+use crate::service::{kafka_of, probe_trace};
 use crate::state::CheckpointLog;
 use crate::table::Warehouse;
 
@@ -53,6 +54,7 @@ impl Check {
         let mut lines = source(config).await?;
         lines.extend(continuity(config).await);
         lines.push(warehouse(config).await);
+        lines.extend(brokers(config).await);
         lines.push(trace(config).await);
         self.output.print(&lines, |lines| render(lines))?;
         let failed = lines.iter().any(|line| line.status == CheckStatus::Fail);
@@ -119,6 +121,18 @@ async fn warehouse(config: &Config) -> Line {
     };
     let result = written.map(|()| format!("{url} can be written")).map_err(|error| error.to_string());
     Line::of("warehouse", result, "make the folder of [warehouse] url writable for this user, or choose another")
+}
+
+/// Whether the brokers answer; nothing to say where changes travel within one process.
+async fn brokers(config: &Config) -> Option<Line> {
+    let probed = match kafka_of(config) {
+        Ok(None) => return None,
+        Ok(Some(settings)) => settings.probe(KAFKA_PROBE_MAX).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let brokers = &config.transport.brokers;
+    let result = probed.map(|count| format!("{count} broker(s) answer at {brokers}"));
+    Some(Line::of("brokers", result, "see that [transport] brokers names brokers that run, and that options fit them"))
 }
 
 async fn trace(config: &Config) -> Line {

@@ -5,6 +5,7 @@
 mod binlog;
 mod check;
 mod completions;
+mod halves;
 mod init;
 mod output;
 mod read;
@@ -53,6 +54,8 @@ enum Command {
     Init(init::Init),
     Check(check::Check),
     Run(run::Run),
+    Capture(halves::Capture),
+    Apply(halves::Apply),
     Snapshot(snapshot::Snapshot),
     Status(status::Status),
     Reconcile(reconcile::Reconcile),
@@ -76,6 +79,8 @@ impl Cli {
             Command::Completions(completions) => completions.run(),
             Command::Check(check) => block_on(check.run(&config_to_act_on()?)),
             Command::Run(run) => block_on(run.run(&config_to_act_on()?)),
+            Command::Capture(capture) => block_on(capture.run(&config_to_act_on()?)),
+            Command::Apply(apply) => block_on(apply.run(&config_to_act_on()?)),
             Command::Snapshot(snapshot) => block_on(snapshot.run(&config_to_act_on()?)),
             Command::Status(status) => block_on(status.run(&config()?)),
             Command::Reconcile(reconcile) => block_on(reconcile.run(&config()?)),

@@ -8,7 +8,7 @@ use super::snapshot::table_id;
 use crate::config::Config;
 use crate::error::{Error, Exit};
 use crate::reconcile::{Question, Report, Verdict, gather, render, report};
-use crate::service::open_trace;
+use crate::service::{self, open_trace};
 use crate::table::Warehouse;
 
 /// Compares what the source sent with what every hop counted; exits 3 if something was lost.
@@ -44,6 +44,7 @@ impl Reconcile {
             warehouse: &warehouse,
             tables: self.tables,
             since: self.since,
+            kafka: service::kafka_of(config)?,
         };
         let report = report(gather(&question, &trace).await?);
         match self.format {

@@ -6,7 +6,7 @@ use weir_model::{TableId, clock};
 use crate::config::Config;
 use crate::error::{Error, Exit};
 use crate::limits::RECONCILE_POLL;
-use crate::service::{self, Reseed, RunOptions};
+use crate::service::{self, Reseed, Role, RunOptions};
 use crate::state::CheckpointLog;
 use crate::table::Warehouse;
 
@@ -57,7 +57,7 @@ impl Snapshot {
         }
         refuse_beside_a_service(config).await?;
         let reseed = if self.tables.is_empty() { Reseed::All } else { Reseed::Tables(self.tables) };
-        service::run(config, RunOptions { until_caught_up: true, binlog_dir: None, reseed }).await?;
+        service::run(config, RunOptions { until_caught_up: true, binlog_dir: None, reseed }, Role::Both).await?;
         Ok(Exit::Done)
     }
 }

@@ -52,6 +52,8 @@ pub struct TableSettings {
     /// Columns of the record key; the source's own key where there are none.
     pub key: Option<Vec<String>>,
     pub zero_dates: ZeroDates,
+    /// Buckets of its topic; the transport's own number where none is set.
+    pub buckets: Option<u32>,
 }
 
 impl Config {
@@ -113,6 +115,7 @@ impl Config {
         rule.map_or_else(TableSettings::default, |rule| TableSettings {
             key: rule.key.clone(),
             zero_dates: rule.zero_dates,
+            buckets: rule.buckets,
         })
     }
 

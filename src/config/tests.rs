@@ -115,7 +115,8 @@ fn mistakes_name_the_key_the_line_and_what_is_allowed() {
         ("[apply]\n\ncommit_interval_ms = \"1s\"", 7, "apply.commit_interval_ms: a string where it should be u64"),
         ("[apply]\ncommit_interval_ms = 0", 6, "apply.commit_interval_ms must be from 1 to 3600000, and is 0"),
         ("[apply]\nmemory_max = \"1MiB\"", 6, "apply.memory_max must be at least 32.0 MiB, and is 1.0 MiB"),
-        ("[transport]\nkind = \"kafka\"", 6, "transport.kind = \"kafka\" comes with a later version"),
+        ("[transport]\nkind = \"kafka\"\nbrokers = \"h\"", 7, "transport.brokers must be host:port"),
+        ("[transport]\nkind = \"kafka\"\npartitions = 0", 7, "transport.partitions must be from 1 to 1024, and is 0"),
         (
             "[trace]\nkind = \"clickhouse\"\nurl = \"tcp://h:9000/weir\"",
             7,
@@ -198,7 +199,7 @@ fn a_wrong_variable_is_named() {
         ("WEIR_APPLY__COMMIT_INTERVAL_MS", "soon", "a string where it should be u64"),
         ("WEIR_APPLY__SPEED", "1", "unknown field `speed`"),
         ("WEIR_SNIK__URL", "x", "unknown field `snik`"),
-        ("WEIR_TRANSPORT__KIND", "kafka", "comes with a later version"),
+        ("WEIR_TRANSPORT__KIND", "pigeon", "expected `direct` or `kafka`"),
     ] {
         let rendered = refusal(MINIMAL, &[(variable, value)]);
         assert!(rendered.contains(said) && rendered.contains(&format!("variable {variable}")), "{rendered}");

@@ -18,6 +18,8 @@ const COMMIT_INTERVAL_MS_MAX: u64 = 3_600_000;
 /// Below it a single batch would fill the queues.
 const MEMORY_MIN: ByteSize = ByteSize::mib(32);
 const CONNECTIONS_MAX: usize = 256;
+/// Each is a file in every commit that touches it.
+const PARTITIONS_MAX: u32 = 1_024;
 /// Topic names have 249 characters, which the table's name shares.
 const NAME_LENGTH_MAX: usize = 64;
 
@@ -50,7 +52,7 @@ impl Config {
             let what = "must name an absolute folder, such as file:///var/lib/weir";
             require(self.warehouse.local_folder().is_some(), "warehouse.url", what)?;
         }
-        later(self.transport.kind == TransportKind::Direct, "transport.kind", "kafka", "direct")?;
+        self.validate_transport()?;
         if self.trace.kind == TraceKind::Clickhouse {
             let server = TraceServer::of(&self.trace.url);
             require(server.is_ok(), "trace.url", server.err().unwrap_or_default())?;
@@ -64,6 +66,19 @@ impl Config {
         require(is_listen_address(&self.http.listen), "http.listen", what)?;
         self.validate_tables()?;
         self.validate_backfills()
+    }
+
+    fn validate_transport(&self) -> Checked {
+        if self.transport.kind == TransportKind::Direct {
+            return Ok(());
+        }
+        let brokers = &self.transport.brokers;
+        let named = !brokers.is_empty() && brokers.split(',').all(|broker| is_listen_address(broker.trim()));
+        let what = format!("must be host:port, or several with commas between, and is \"{brokers}\"");
+        require(named, "transport.brokers", what)?;
+        let partitions = self.transport.partitions;
+        let what = format!("must be from 1 to {PARTITIONS_MAX}, and is {partitions}");
+        require((1..=PARTITIONS_MAX).contains(&partitions), "transport.partitions", what)
     }
 
     fn validate_tables(&self) -> Checked {
@@ -101,7 +116,9 @@ impl Config {
             ("http.listen", self.http.listen != LISTEN_DEFAULT),
             ("[[backfill]]", !self.backfills.is_empty()),
         ];
-        idle.push(("[[table]] buckets", self.tables.iter().any(|rule| rule.buckets.is_some_and(|n| n != 1))));
+        let direct = self.transport.kind == TransportKind::Direct;
+        let buckets = self.tables.iter().any(|rule| rule.buckets.is_some_and(|n| n != 1));
+        idle.push(("[[table]] buckets", direct && buckets));
         let set = idle.into_iter().filter(|(_, is_set)| *is_set);
         let mut warnings: Vec<String> = set.map(|(key, _)| format!("{key} has no effect yet")).collect();
         if source.on_truncate == DdlPolicy::Stop {

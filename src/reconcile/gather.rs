@@ -7,12 +7,15 @@ use weir_model::{GtidSet, TableId, Window, clock};
 use weir_mysql::{MysqlError, SourceOptions, TablePatterns, catalogue, server};
 
 use super::missing::ship_missing;
+use super::positions::{covers, ship_counted, windows_behind};
 use super::report::{Facts, Reach, TableFacts};
 use crate::error::Error;
 use crate::limits::{RECONCILE_POLL, RECONCILE_WAIT_MAX};
 use crate::state::{Checkpoint, CheckpointLog, Phase};
 use crate::table::{TableState, Warehouse, history};
 use crate::trace::TraceSink;
+use crate::transport::kafka::KafkaSettings;
+use crate::transport::kafka::position::Position;
 
 /// What is asked.
 pub struct Question<'a> {
@@ -24,6 +27,8 @@ pub struct Question<'a> {
     pub tables: Vec<TableId>,
     /// Only windows from here on.
     pub since: Option<Window>,
+    /// Where changes travel over Kafka.
+    pub kafka: Option<KafkaSettings>,
 }
 
 /// Reads what the source has executed, waits a moment for a running service to have it in, ships to `sink` the commits
@@ -49,17 +54,33 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
             .way_out("`weir run --until-caught-up` fills it")
     })?;
     let tables = tables_asked_for(question, listed, &checkpoint)?;
-    let places = wait_for(question, &mut checkpoints, checkpoint, &tables, executed.as_ref()).await?;
+    let published = match &question.kafka {
+        Some(kafka) => Some(ship_counted(kafka, question.source, sink).await?),
+        None => None,
+    };
+    let places =
+        wait_for(question, &mut checkpoints, checkpoint, &tables, executed.as_ref(), published.as_ref()).await?;
     let mut facts = Facts {
         source: question.source.to_owned(),
         at_ms: clock::now_ms(),
         position: common_position(&places),
         tables: Vec::new(),
     };
+    for Place { table, .. } in &places {
+        ship_missing(sink, question.source, question.warehouse, table).await?;
+    }
+    // Only now, so that whatever was consumed has been counted as published too.
+    let behind = match (&question.kafka, &published) {
+        (Some(kafka), Some(position)) => {
+            ship_counted(kafka, question.source, sink).await?;
+            Some(windows_behind(kafka, position).await?)
+        }
+        _ => None,
+    };
     for Place { table, reach, .. } in places {
-        ship_missing(sink, question.source, question.warehouse, &table).await?;
         let counts = sink.totals(question.source, &table, question.since).await?;
-        facts.tables.push(TableFacts { table, reach, counts });
+        let open = behind.as_ref().map(|behind| behind(&table)).unwrap_or_default();
+        facts.tables.push(TableFacts { table, reach, counts, open });
     }
     Ok(facts)
 }
@@ -103,6 +124,7 @@ async fn wait_for(
     mut checkpoint: Checkpoint,
     tables: &BTreeSet<TableId>,
     executed: Option<&GtidSet>,
+    published: Option<&Position>,
 ) -> Result<Vec<Place>, Error> {
     let deadline = Instant::now() + RECONCILE_WAIT_MAX;
     let mut places: Vec<Place> = Vec::new();
@@ -111,7 +133,7 @@ async fn wait_for(
         for table in &pending {
             let figures = history::figures(question.warehouse, table).await?;
             let state = figures.and_then(|figures| figures.state);
-            places.push(place(table, &checkpoint, state.as_ref(), executed));
+            places.push(place(table, &checkpoint, state.as_ref(), executed, published));
         }
         pending = places.iter().filter(|place| may_come(&place.reach)).map(|place| place.table.clone()).collect();
         let gives_up = !checkpoint.is_live(clock::now_ms()) || Instant::now() >= deadline;
@@ -134,8 +156,17 @@ fn may_come(reach: &Reach) -> bool {
 }
 
 /// A table holds what its own commits say and what the checkpoint says: an idle table makes no commits.
-fn place(table: &TableId, checkpoint: &Checkpoint, state: Option<&TableState>, executed: Option<&GtidSet>) -> Place {
-    let own = state.map(|state| state.gtid_set.clone()).unwrap_or_default();
+fn place(
+    table: &TableId,
+    checkpoint: &Checkpoint,
+    state: Option<&TableState>,
+    executed: Option<&GtidSet>,
+    published: Option<&Position>,
+) -> Place {
+    let mut own = state.map(|state| state.gtid_set.clone()).unwrap_or_default();
+    if let Some(position) = published.filter(|position| covers(state, table, position)) {
+        own = own.union(&position.boundary.gtid_set);
+    }
     let at = |reach, position| Place { table: table.clone(), reach, position };
     let Some(standing) = checkpoint.tables.get(table) else { return at(Reach::NotSeeded, own) };
     match standing.phase {
@@ -183,7 +214,7 @@ mod tests {
 
     fn reach(checkpoint: &Checkpoint, own: &str, executed: &str) -> Reach {
         let state = TableState { gtid_set: set(own), ..TableState::default() };
-        place(&TableId::new("shop", "a"), checkpoint, Some(&state), Some(&set(executed))).reach
+        place(&TableId::new("shop", "a"), checkpoint, Some(&state), Some(&set(executed)), None).reach
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod gather;
 pub mod missing;
+mod positions;
 pub mod render;
 pub mod report;
 

@@ -119,7 +119,7 @@ mod tests {
             tally.event(hop, Op::Delete, Window(0), EventId(1));
         }
         let table = TableId::new("shop", "<a|b>");
-        let facts = TableFacts { table, reach: Reach::Behind(2), counts: tally.counts() };
+        let facts = TableFacts { table, reach: Reach::Behind(2), counts: tally.counts(), open: Default::default() };
         report(Facts { source: "shop".into(), tables: vec![facts], ..Facts::default() })
     }
 

@@ -1,7 +1,9 @@
 //! Verdicts from facts. Pure.
 
+use std::collections::BTreeSet;
+
 use serde::{Serialize, Serializer};
-use weir_model::{GtidSet, TableId};
+use weir_model::{GtidSet, TableId, Window};
 
 use super::accounts::{Unbalanced, audit, rfc3339};
 use crate::trace::{Hop, StageCount};
@@ -23,6 +25,8 @@ pub struct TableFacts {
     pub table: TableId,
     pub reach: Reach,
     pub counts: Vec<StageCount>,
+    /// Windows in which more was published since: what was consumed of them is compared another time.
+    pub open: BTreeSet<Window>,
 }
 
 /// Whether a table holds all that the source had executed when it was asked.
@@ -130,7 +134,7 @@ pub fn report(facts: Facts) -> Report {
 
 /// Anything lost is `different`; a table that stopped, fills or lags is never `balanced`.
 fn table_report(facts: TableFacts) -> TableReport {
-    let audit = audit(&facts.counts);
+    let audit = audit(&facts.counts, &facts.open);
     let mut notices: Vec<String> = reach_notice(&facts.reach).into_iter().collect();
     if audit.doubled > 0 {
         let doubled = audit.doubled;
@@ -190,7 +194,12 @@ mod tests {
     }
 
     fn facts(tables: Vec<(Reach, Vec<StageCount>)>) -> Facts {
-        let table = |(i, (reach, counts))| TableFacts { table: TableId::new("shop", &format!("t{i}")), reach, counts };
+        let table = |(i, (reach, counts))| TableFacts {
+            table: TableId::new("shop", &format!("t{i}")),
+            reach,
+            counts,
+            open: BTreeSet::new(),
+        };
         Facts {
             source: "shop".into(),
             at_ms: 1_795_230_000_000,

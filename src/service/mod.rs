@@ -10,11 +10,13 @@
 //! cannot be settled inside one (a table that someone else changed) is settled by beginning the next from what is
 //! durable.
 
+mod kafka;
 mod progress;
 mod reading;
 mod registrar;
 mod seed;
 mod shipping;
+mod source_tables;
 mod start;
 mod supervisor;
 mod trace;
@@ -25,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 use weir_model::TableId;
 use weir_mysql::MysqlError;
 
+pub use self::kafka::{Role, kafka_of};
 use self::shipping::Patience;
 pub use self::shipping::{PublishedLog, Shipper, Shipping, Unshipped};
 use self::supervisor::{Failure, Finished};
 pub use self::trace::{ConfiguredTrace, open_trace, probe_trace};
-use crate::config::Config;
+use crate::config::{Config, TransportKind};
 use crate::error::Error;
 use crate::limits::SHUTDOWN_MAX;
 
@@ -53,15 +56,22 @@ pub enum Reseed {
     All,
 }
 
-/// Runs the service until it is told to stop, or until it has caught up.
+/// Runs the service, or the half of it that `role` says, until it is told to stop, or until it has caught up.
 ///
 /// # Errors
 /// When something concerns more than one table: the source or the warehouse cannot be had, the stream cannot be
 /// understood, another instance took over. With `until_caught_up` also when a table has stopped.
-pub async fn run(config: &Config, options: RunOptions) -> Result<(), Error> {
+pub async fn run(config: &Config, options: RunOptions, role: Role) -> Result<(), Error> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signal(stop.clone()));
-    let result = run_until(config, options, &stop).await;
+    let result = match (config.transport.kind, role) {
+        (TransportKind::Direct, Role::Both) => run_until(config, options, &stop).await,
+        (TransportKind::Direct, Role::Capture | Role::Apply) => Err(Error::config(
+            "`weir capture` and `weir apply` are joined by Kafka, and [transport] kind is \"direct\"",
+        )
+        .way_out("set [transport] kind = \"kafka\" and brokers, or use `weir run`")),
+        (TransportKind::Kafka, role) => kafka::run(config, options, role, &stop).await,
+    };
     signals.abort();
     result
 }
@@ -74,20 +84,24 @@ async fn run_until(config: &Config, mut options: RunOptions, stop: &Cancellation
             incarnation = start::start(config, &options) => incarnation?,
         };
         match supervise(incarnation, stop).await? {
-            Finished::Asked => return Ok(()),
-            Finished::CaughtUp { stopped: 0 } => return Ok(()),
-            Finished::CaughtUp { stopped } => {
-                return Err(Error::failed(format!(
-                    "{stopped} table(s) stopped; `weir status` says why, the others are caught up"
-                )));
-            }
             Finished::Restart => options.reseed = Reseed::None,
+            ended => return finished(ended),
+        }
+    }
+}
+
+/// How a service ends that need not begin again.
+fn finished(ended: Finished) -> Result<(), Error> {
+    match ended {
+        Finished::Asked | Finished::Restart | Finished::CaughtUp { stopped: 0 } => Ok(()),
+        Finished::CaughtUp { stopped } => {
+            Err(Error::failed(format!("{stopped} table(s) stopped; `weir status` says why, the others are caught up")))
         }
     }
 }
 
 /// One incarnation from its start to the last durable word.
-async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken) -> Result<Finished, Error> {
+async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken) -> Result<Finished, Failure> {
     let progress = incarnation.supervisor.loader.progress.clone();
     let result = progress.show_while(incarnation.supervisor.run(stop, &mut incarnation.capture)).await;
     incarnation.stop_capture.cancel();
@@ -96,12 +110,12 @@ async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken
         tracing::warn!("some commits did not end in time; they are read again at the next start");
     }
     match result {
-        Err(failure @ Failure::Fenced { .. }) => Err(failure.into()),
+        Err(failure @ Failure::Fenced { .. }) => Err(failure),
         Err(failure) => {
             if let Err(error) = incarnation.supervisor.finish(Patience::Stop).await {
                 tracing::warn!(%error, "the checkpoint could not be written; more is read again at the next start");
             }
-            Err(failure.into())
+            Err(failure)
         }
         Ok(finished) => {
             let patience = match finished {

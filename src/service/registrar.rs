@@ -7,14 +7,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use weir_model::schema::{Evolution, evolution};
 use weir_model::{Gtid, GtidSet, TableId, TableSchema};
-use weir_mysql::{KeySource, MysqlError, SourceOptions, TableDescription, catalogue, server};
 
+use super::source_tables::{Asked, SourceTables};
 use crate::apply::chunks::ChunkDesk;
 use crate::apply::{Pace, Report, Worker, WorkerError};
 use crate::capture::lane::LaneStart;
 use crate::capture::request::{RegisterError, Registrar, Registration};
-use crate::config::TableSettings;
-use crate::limits::EXECUTED_WAIT_MAX;
 use crate::table::{
     Buckets, Clear, CommitOutcome, SeedProgress, Table, TableChange, TableError, TableFiles, TableState, Warehouse,
     Writer,
@@ -30,10 +28,9 @@ pub struct Opened {
 
 /// Registers tables of one source in one warehouse, with workers on the `direct` transport.
 pub struct TableRegistrar {
-    pub source: SourceOptions,
+    pub source: SourceTables,
     pub warehouse: Warehouse,
     pub writer: Writer,
-    pub settings: Arc<dyn Fn(&TableId) -> TableSettings + Send + Sync>,
     pub transport: Direct,
     pub desk: ChunkDesk,
     pub reports: mpsc::UnboundedSender<Report>,
@@ -48,11 +45,6 @@ pub struct TableRegistrar {
 }
 
 impl TableRegistrar {
-    async fn description(&self, table: &TableId) -> Result<Option<TableDescription>, MysqlError> {
-        let mut connection = weir_mysql::connect(&self.source).await?;
-        catalogue::describe(&mut connection, table).await
-    }
-
     async fn open_or_create(&self, schema: &TableSchema, start: &GtidSet) -> Result<Table, TableError> {
         let state = TableState { gtid_set: start.clone(), ..TableState::default() };
         Table::open_or_create(&self.warehouse, schema, self.writer.clone(), state, Buckets::whole()).await
@@ -62,24 +54,6 @@ impl TableRegistrar {
     pub fn is_filling(&self, table: &TableId) -> bool {
         let opened = self.opened.lock().expect("no code panics while holding it");
         opened.get(table).is_some_and(|opened| opened.seed.is_some())
-    }
-
-    /// What `weir` can do with the table as it is described.
-    fn admit(&self, description: TableDescription) -> Result<TableDescription, String> {
-        let table = description.schema.table.clone();
-        let settings = (self.settings)(&table);
-        let description = match &settings.key {
-            Some(key) => description.with_key(key).map_err(|error| error.to_string())?,
-            None => description,
-        };
-        if matches!(description.key_source, KeySource::None) {
-            return Err(format!(
-                "{table} has neither a primary key nor a unique key over NOT NULL columns, so its rows cannot be told \
-                 apart. ALTER TABLE {} ADD PRIMARY KEY (...), or leave it out with \"!{table}\" in [source] tables",
-                table.quoted()
-            ));
-        }
-        Ok(description)
     }
 }
 
@@ -102,15 +76,10 @@ async fn reset_if_unlike(lake: &mut Table, source: &TableSchema) -> Result<(), S
 
 impl Registrar for TableRegistrar {
     async fn register(&self, table: &TableId, start: &GtidSet) -> Result<Registration, RegisterError> {
-        let description = match self.description(table).await {
-            Ok(Some(description)) => description,
-            Ok(None) => return Ok(Registration::Gone),
-            Err(error) if error.is_retryable() => return Err(RegisterError(error.to_string())),
-            Err(error) => return Ok(Registration::Refused(error.to_string())),
-        };
-        let description = match self.admit(description) {
-            Ok(description) => description,
-            Err(why) => return Ok(Registration::Refused(why)),
+        let description = match self.source.ask(table).await? {
+            Asked::Found(description) => description,
+            Asked::Gone => return Ok(Registration::Gone),
+            Asked::Refused(why) => return Ok(Registration::Refused(why)),
         };
         let mut lake = match self.open_or_create(&description.schema, start).await {
             Ok(lake) => lake,
@@ -131,7 +100,7 @@ impl Registrar for TableRegistrar {
             partial: state.partial.clone(),
             order: state.order,
             key: description.schema.key_names().into_iter().map(str::to_owned).collect(),
-            zero_dates: (self.settings)(table).zero_dates,
+            zero_dates: (self.source.settings)(table).zero_dates,
         };
         let opened = Opened { files: lake.files(), seed: state.seed.clone() };
         self.opened.lock().expect("no code panics while holding it").insert(table.clone(), opened);
@@ -154,18 +123,10 @@ impl Registrar for TableRegistrar {
     }
 
     async fn wait_until_executed(&self, gtid: &Gtid) -> Result<(), RegisterError> {
-        let failed = |error: MysqlError| RegisterError(error.to_string());
-        let mut connection = weir_mysql::connect(&self.source).await.map_err(failed)?;
-        let mut wanted = GtidSet::default();
-        wanted.insert(gtid);
-        match server::wait_for_executed(&mut connection, &wanted, EXECUTED_WAIT_MAX).await.map_err(failed)? {
-            true => Ok(()),
-            false => Err(RegisterError(format!("the source does not show {gtid}, which it has sent"))),
-        }
+        self.source.wait_until_executed(gtid).await
     }
 
     async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
-        let description = self.description(table).await.map_err(|error| RegisterError(error.to_string()))?;
-        Ok(description.and_then(|description| self.admit(description).ok()).map(|d| Arc::new(d.schema)))
+        self.source.describe(table).await
     }
 }

@@ -15,14 +15,16 @@ use tokio::task::JoinSet;
 use weir_model::{LogPosition, TableId, Window, ZeroDates};
 use weir_mysql::{MysqlError, SourceOptions, TableDescription, catalogue, server};
 
+use super::kafka::merging::LakeMerging;
+use crate::apply::Report;
 use crate::apply::chunks::{ChunkDesk, ChunkOutcome, WaitingChunk};
-use crate::capture::request::{ChunkOpening, ReadChunk, Request};
+use crate::capture::request::{ChunkOpening, ReadChunk, Request, SeedOpening};
 use crate::limits::{
     CHUNK_BATCH_BYTES, CHUNK_BYTES, CHUNK_RETRY_DELAY, CHUNK_ROWS, CHUNKS_WAITING_MAX, EXECUTED_WAIT_MAX,
 };
 use crate::state::{StateError, StateSeries};
-use crate::table::{Buckets, ChunkWriter, SeedProgress, StagedChunk, TableError, TableFiles};
-use crate::transport::ChunkId;
+use crate::table::{ChunkWriter, SeedProgress, StagedChunk, TableError, TableFiles};
+use crate::transport::{ChunkContent, ChunkId, PublishNumber};
 
 /// The chunks of one load, as they are kept beside the table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,11 +72,20 @@ impl SeedError {
 pub struct Loader {
     pub source: SourceOptions,
     pub requests: mpsc::Sender<Request>,
-    pub desk: ChunkDesk,
+    pub merging: Merging,
     /// One permit a connection that reads chunks.
     pub connections: Arc<Semaphore>,
     pub progress: Arc<Progress>,
     pub next_chunk: Arc<AtomicU64>,
+}
+
+/// How a chunk that has been read comes into its table.
+#[derive(Clone)]
+pub enum Merging {
+    /// The table's worker is in this process and takes it from the desk.
+    Desk(ChunkDesk),
+    /// Whoever has the table's buckets finds the chunk's files named in the stream; the table's log says when they are in.
+    Lake(LakeMerging),
 }
 
 /// One table to be loaded.
@@ -84,6 +95,10 @@ pub struct Load {
     pub key: Option<Vec<String>>,
     pub zero_dates: ZeroDates,
     pub files: TableFiles,
+    /// Buckets of the table: a chunk becomes a file for each.
+    pub buckets: u32,
+    /// A table that cannot take the source's rows becomes empty first and gets its columns.
+    pub reset: bool,
     /// Where its plans are kept.
     pub plans: StateSeries,
     /// Number of the plan that it follows, for its supervisor; 0 before there is one.
@@ -127,7 +142,14 @@ impl Loader {
         while let Some(finished) = attempts.join_next().await {
             rows_of(finished)?;
         }
-        self.ask(Request::EndSeed { table: load.table }).await
+        let (reply, sent) = oneshot::channel();
+        self.ask(Request::EndSeed { table: load.table.clone(), plan: number, reply }).await?;
+        let sent = sent.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
+        if let Merging::Lake(lake) = &self.merging {
+            lake.reached(&load.table, sent).await?;
+            lake.report(Report::SeedEnded { table: load.table, plan: number });
+        }
+        Ok(())
     }
 
     /// The plan to follow: the one under way, or a fresh one that is announced in the stream.
@@ -148,9 +170,17 @@ impl Loader {
         let bytes = serde_json::to_vec(&plan).expect("a plan is plain data");
         let number = load.plans.append(bytes.into()).await?;
         load.plan_under_way.store(number, Ordering::Release);
+        if let Merging::Lake(lake) = &self.merging {
+            // Before the load is announced: one that was announced must find how far it is.
+            lake.begin(&load.table, number).await?;
+        }
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::BeginSeed { table: load.table.clone(), plan: number, reply }).await?;
-        answer.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
+        let (table, schema) = (load.table.clone(), Arc::new(description.schema));
+        self.ask(Request::BeginSeed(SeedOpening { table, plan: number, schema, reset: load.reset, reply })).await?;
+        let begun = answer.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
+        if let Merging::Lake(lake) = &self.merging {
+            lake.begun(&load.table, number, begun);
+        }
         Ok((number, plan, BTreeSet::new()))
     }
 
@@ -206,67 +236,91 @@ impl Loader {
         let server_uuid = server::server_facts(&mut connection).await?.server_uuid;
         drop(connection);
         drop(permit);
-        let (rows, bytes) = staged.as_ref().map_or((0, 0), |staged| (staged.rows(), staged.bytes()));
-        let name = staged.as_ref().map(|staged| staged.name().to_owned());
+        let rows = staged.iter().map(StagedChunk::rows).sum();
+        let bytes = staged.iter().map(StagedChunk::bytes).sum();
+        let names: Vec<String> = staged.iter().map(|staged| staged.name().to_owned()).collect();
         progress.add(rows, bytes);
-        if self.merge(load, WaitingParts { plan, ordinal, staged, opening, upper, server_uuid }).await? {
+        let parts = WaitingParts { plan, ordinal, staged, opening, upper, server_uuid };
+        let fate = match &self.merging {
+            Merging::Desk(desk) => self.merge_by_desk(desk, load, parts).await?,
+            Merging::Lake(lake) => self.merge_by_lake(lake, load, parts).await?,
+        };
+        if fate == ChunkFate::Merged {
             return Ok(Some(rows));
         }
         progress.take_back(rows, bytes);
-        if let Some(name) = name {
-            load.files.discard(&name).await;
+        if fate == ChunkFate::Unnamed {
+            for name in names {
+                load.files.discard(&name).await;
+            }
         }
         Ok(None)
     }
 
-    /// Reads the range into a final data file that no commit names yet.
+    /// Reads the range into final data files, one a bucket, that no commit names yet.
     async fn read(
         &self,
         load: &Load,
         connection: &mut weir_mysql::Conn,
         range: &ChunkRange,
         opening: &ChunkOpening,
-    ) -> Result<Option<StagedChunk>, SeedError> {
+    ) -> Result<Vec<StagedChunk>, SeedError> {
         let description = self.describe(connection, load).await?;
         let schema = Arc::new(description.schema.clone());
         let window = Window::of(opening.order0.ts_ms);
-        let mut writer =
-            ChunkWriter::create(load.files.clone(), schema, opening.order0, window, Buckets::whole().count)?;
+        let mut writer = ChunkWriter::create(load.files.clone(), schema, opening.order0, window, load.buckets)?;
         let options = ReadOptions { zero_dates: load.zero_dates, batch_bytes: CHUNK_BATCH_BYTES };
         let mut reader = ChunkReader::open(connection, &description, range, &options).await?;
         while let Some(batch) = reader.next_batch().await? {
             writer.write(&batch)?;
         }
-        Ok(writer.finish().await?.pop())
+        Ok(writer.finish().await?)
     }
 
-    /// Hands the chunk over and waits until it is in a commit; false if it was void or refused.
-    async fn merge(&self, load: &Load, parts: WaitingParts) -> Result<bool, SeedError> {
+    /// Hands the chunk over to the table's worker and waits until it is in a commit.
+    async fn merge_by_desk(&self, desk: &ChunkDesk, load: &Load, parts: WaitingParts) -> Result<ChunkFate, SeedError> {
         let chunk = ChunkId(self.next_chunk.fetch_add(1, Ordering::Relaxed));
         let (outcome, merged) = oneshot::channel();
-        let waiting = WaitingChunk {
-            plan: parts.plan,
-            ordinal: parts.ordinal,
-            order0: parts.opening.order0,
-            staged: parts.staged,
-            outcome,
-        };
-        self.desk.leave(&load.table, chunk, waiting);
-        let (sent, passed) = oneshot::channel();
-        let read = ReadChunk {
-            table: load.table.clone(),
-            chunk,
-            generation: parts.opening.generation,
-            upper: parts.upper,
-            server_uuid: parts.server_uuid,
-            sent,
-        };
-        self.ask(Request::CloseChunk(read)).await?;
-        if !passed.await.map_err(|_| SeedError::NotCaptured)? {
-            self.desk.take(&load.table, chunk);
-            return Ok(false);
+        let WaitingParts { plan, ordinal, staged, opening, upper, server_uuid } = parts;
+        desk.leave(&load.table, chunk, WaitingChunk { plan, ordinal, order0: opening.order0, staged, outcome });
+        let read = ChunkRead { chunk, generation: opening.generation, upper, server_uuid, content: ChunkContent::Desk };
+        if self.close(load, read).await?.is_none() {
+            desk.take(&load.table, chunk);
+            return Ok(ChunkFate::Unnamed);
         }
-        Ok(merged.await.map_err(|_| SeedError::NotCaptured)? == ChunkOutcome::Merged)
+        let merged = merged.await.map_err(|_| SeedError::NotCaptured)? == ChunkOutcome::Merged;
+        Ok(if merged { ChunkFate::Merged } else { ChunkFate::Unnamed })
+    }
+
+    /// Names the chunk's files in the stream and waits until every bucket has taken in its share, or refused it.
+    async fn merge_by_lake(
+        &self,
+        lake: &LakeMerging,
+        load: &Load,
+        parts: WaitingParts,
+    ) -> Result<ChunkFate, SeedError> {
+        let chunk = ChunkId(self.next_chunk.fetch_add(1, Ordering::Relaxed));
+        let WaitingParts { plan, ordinal, staged, opening, upper, server_uuid } = parts;
+        let content = lake.content(plan, ordinal, opening.order0, &staged);
+        // Keys are in memory no longer; whoever merges reads them from the files.
+        drop(staged);
+        let read = ChunkRead { chunk, generation: opening.generation, upper, server_uuid, content };
+        let Some(number) = self.close(load, read).await? else { return Ok(ChunkFate::Unnamed) };
+        lake.reached(&load.table, number).await?;
+        if lake.was_refused(&load.table, chunk).await? {
+            return Ok(ChunkFate::Refused);
+        }
+        lake.done(&load.table, plan, ordinal).await?;
+        Ok(ChunkFate::Merged)
+    }
+
+    /// Tells capture that a chunk has been read; the publish of its marker, or none if the attempt was void.
+    async fn close(&self, load: &Load, read: ChunkRead) -> Result<Option<PublishNumber>, SeedError> {
+        let (sent, passed) = oneshot::channel();
+        let ChunkRead { chunk, generation, upper, server_uuid, content } = read;
+        let read = ReadChunk { table: load.table.clone(), chunk, generation, upper, server_uuid, content, sent };
+        self.ask(Request::CloseChunk(read)).await?;
+        passed.await.map_err(|_| SeedError::NotCaptured)
     }
 
     async fn ask(&self, request: Request) -> Result<(), SeedError> {
@@ -283,8 +337,27 @@ fn rows_of(finished: Result<Result<u64, SeedError>, tokio::task::JoinError>) -> 
 struct WaitingParts {
     plan: u64,
     ordinal: u32,
-    staged: Option<StagedChunk>,
+    staged: Vec<StagedChunk>,
     opening: ChunkOpening,
     upper: LogPosition,
     server_uuid: String,
+}
+
+/// What capture is told of it.
+struct ChunkRead {
+    chunk: ChunkId,
+    generation: u64,
+    upper: LogPosition,
+    server_uuid: String,
+    content: ChunkContent,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ChunkFate {
+    Merged,
+    /// Some bucket could not take in its share; others may have, so the files stay.
+    Refused,
+    /// Nobody was told of its files.
+    Unnamed,
 }

@@ -15,8 +15,9 @@ use weir_mysql::{CheckStatus, SourceOptions, catalogue, check, server};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::registrar::TableRegistrar;
-use super::seed::{Load, Loader};
+use super::seed::{Load, Loader, Merging};
 use super::shipping::{Shipper, Shipping};
+use super::source_tables::SourceTables;
 use super::supervisor::{LoadMaker, Supervisor};
 use super::trace::open_trace;
 use super::{Reseed, RunOptions};
@@ -24,11 +25,11 @@ use crate::apply::Pace;
 use crate::apply::chunks::ChunkDesk;
 use crate::capture::request::{Registrar, Registration, Request};
 use crate::capture::resume::{Discontinuity, resume};
-use crate::capture::{Capture, CaptureError, Settings};
+use crate::capture::{Capture, CaptureError, CaptureStart, Settings};
 use crate::config::{Config, SnapshotMode};
 use crate::error::Error;
 use crate::limits::{REQUESTS_MAX, TABLES_OPENED_TOGETHER};
-use crate::state::{Checkpoint, CheckpointLog, Phase, StateSeries, TableStanding, Written};
+use crate::state::{Checkpoint, CheckpointLog, LastTransaction, Phase, StateSeries, TableStanding, Written};
 use crate::table::{Warehouse, Writer, history};
 use crate::transport::Boundary;
 use crate::transport::direct::Direct;
@@ -38,11 +39,22 @@ pub(super) struct Incarnation {
     pub(super) supervisor: Supervisor,
     pub(super) capture: JoinHandle<Result<(), CaptureError>>,
     pub(super) stop_capture: CancellationToken,
-    pub(super) transport: Direct,
+    /// What applies in this very process; over Kafka it is not the incarnation's.
+    pub(super) workers: Option<Workers>,
+}
+
+/// The tables' workers, and the transport that feeds them.
+pub(super) struct Workers {
+    transport: Direct,
     registrar: Arc<TableRegistrar>,
 }
 
 impl Incarnation {
+    /// Its number; a greater one fences it.
+    pub(super) fn epoch(&self) -> u64 {
+        self.supervisor.checkpoint.epoch
+    }
+
     /// Capture ends first, then the transport, then the workers; each commits what it has received.
     pub(super) async fn wind_down(&mut self) {
         if !self.capture.is_finished() {
@@ -50,18 +62,19 @@ impl Incarnation {
             let _ = (&mut self.capture).await;
         }
         self.supervisor.hurry.send_replace(true);
-        self.transport.close();
-        let mut workers = std::mem::take(&mut *self.registrar.workers.lock().expect("no code panics while holding it"));
+        let Some(Workers { transport, registrar }) = &self.workers else { return };
+        transport.close();
+        let mut workers = std::mem::take(&mut *registrar.workers.lock().expect("no code panics while holding it"));
         while workers.join_next().await.is_some() {}
     }
 }
 
 /// What the source said at the start.
-struct SourceFacts {
-    executed: GtidSet,
-    purged: GtidSet,
-    clock_ms: i64,
-    tables: Vec<TableId>,
+pub(super) struct SourceFacts {
+    pub(super) executed: GtidSet,
+    pub(super) purged: GtidSet,
+    pub(super) clock_ms: i64,
+    pub(super) tables: Vec<TableId>,
 }
 
 /// Checks the source, takes the next epoch, opens the tables and starts every stage.
@@ -121,10 +134,12 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
     let desk = ChunkDesk::default();
     let settings = config.clone();
     let registrar = Arc::new(TableRegistrar {
-        source: source.clone(),
+        source: SourceTables {
+            source: source.clone(),
+            settings: Arc::new(move |table| settings.table_settings(table)),
+        },
         warehouse: warehouse.clone(),
         writer: Writer { source: config.source.name.clone(), epoch: checkpoint.epoch },
-        settings: Arc::new(move |table| settings.table_settings(table)),
         transport: transport.clone(),
         desk: desk.clone(),
         reports,
@@ -146,17 +161,18 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
             filter: Arc::new(move |table| patterns.matches(table)),
             transaction_bytes_max: config.apply.memory_bytes() / 8,
             follow_truncate: config.source.follows_truncate(),
+            seeds: config.source.snapshot == SnapshotMode::Initial,
+            shares_order: false,
         },
         transport.clone(),
         registrar.clone(),
         told.clone(),
-        position.clone(),
-        facts.clock_ms,
+        CaptureStart { boundary: position.clone(), event_ms: facts.clock_ms, ..CaptureStart::default() },
     );
     let loader = Loader {
         source: source.clone(),
         requests: requests.clone(),
-        desk,
+        merging: Merging::Desk(desk),
         connections: Arc::new(Semaphore::new(config.source.max_connections)),
         progress: snapshot_loader::Progress::new(),
         next_chunk: Arc::new(AtomicU64::new(0)),
@@ -178,6 +194,9 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         load_failures,
         load_failed,
         dirty: true,
+        // What was handed to a worker counts once that commits it.
+        durable: mpsc::unbounded_channel().1,
+        lake: None,
     };
 
     let mut lanes = Vec::new();
@@ -216,11 +235,11 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         binlog_dir: options.binlog_dir.clone(),
     };
     let capture = tokio::spawn(async move { reading.drive(capture, requests_inbox, capture_stopped).await });
-    Ok(Incarnation { supervisor, capture, stop_capture, transport, registrar })
+    Ok(Incarnation { supervisor, capture, stop_capture, workers: Some(Workers { transport, registrar }) })
 }
 
 /// Refuses a source that cannot be mirrored exactly, with the statement that mends it.
-async fn look_at_source(config: &Config, source: &SourceOptions) -> Result<SourceFacts, Error> {
+pub(super) async fn look_at_source(config: &Config, source: &SourceOptions) -> Result<SourceFacts, Error> {
     let mut connection = weir_mysql::connect(source).await?;
     let server = server::server_facts(&mut connection).await?;
     let failed: Vec<String> = check::server_checks(&server)
@@ -259,16 +278,18 @@ async fn greatest_epoch(warehouse: &Warehouse, tables: &[TableId]) -> Result<u64
 fn position(checkpoint: &mut Checkpoint, facts: &SourceFacts, options: &RunOptions) -> Result<Boundary, Error> {
     if checkpoint.is_new() {
         checkpoint.gtid_set = facts.executed.clone();
+    } else if !checkpoint.transport.is_empty() && options.reseed != Reseed::All {
+        return Err(Error::config(format!(
+            "this source was mirrored over `{}`; positions of one transport mean nothing to another",
+            checkpoint.transport
+        ))
+        .way_out("`weir snapshot` seeds every table anew, into a warehouse without them"));
     } else if options.reseed == Reseed::All {
         // Whatever stopped the stream lies behind it then.
         checkpoint.restart_at(facts.executed.clone());
+        checkpoint.transport.clear();
     }
-    let fits = resume(&checkpoint.gtid_set, &facts.executed, &facts.purged, checkpoint.last.as_ref());
-    match fits {
-        Ok(_) => {}
-        Err(Discontinuity::Purged { .. }) if options.binlog_dir.is_some() => {}
-        Err(error) => return Err(Error::failed(error.to_string())),
-    }
+    resumes(&checkpoint.gtid_set, checkpoint.last.as_ref(), facts, options)?;
     Ok(Boundary {
         gtid_set: checkpoint.gtid_set.clone(),
         partial: None,
@@ -277,8 +298,22 @@ fn position(checkpoint: &mut Checkpoint, facts: &SourceFacts, options: &RunOptio
     })
 }
 
+/// Whether the source can go on from a position.
+pub(super) fn resumes(
+    set: &GtidSet,
+    last: Option<&LastTransaction>,
+    facts: &SourceFacts,
+    options: &RunOptions,
+) -> Result<(), Error> {
+    match resume(set, &facts.executed, &facts.purged, last) {
+        Ok(_) => Ok(()),
+        Err(Discontinuity::Purged { .. }) if options.binlog_dir.is_some() => Ok(()),
+        Err(error) => Err(Error::failed(error.to_string())),
+    }
+}
+
 /// Tables that the caller wants loaded anew.
-fn asked_tables(facts: &SourceFacts, reseed: &Reseed) -> BTreeSet<TableId> {
+pub(super) fn asked_tables(facts: &SourceFacts, reseed: &Reseed) -> BTreeSet<TableId> {
     match reseed {
         Reseed::None => BTreeSet::new(),
         Reseed::Tables(tables) => tables.iter().cloned().collect(),
@@ -293,15 +328,15 @@ fn start_sets(checkpoint: &Checkpoint) -> BTreeMap<TableId, GtidSet> {
     begins.map(|(table, standing)| (table.clone(), standing.start_set.clone())).collect()
 }
 
-async fn write(checkpoints: &mut CheckpointLog, checkpoint: &Checkpoint) -> Result<(), Error> {
+pub(super) async fn write(checkpoints: &mut CheckpointLog, checkpoint: &Checkpoint) -> Result<(), Error> {
     match checkpoints.write(checkpoint).await? {
         Written::Done => Ok(()),
         Written::Fenced { epoch } => Err(Error::fenced(format!("another instance took over (epoch {epoch})"))),
     }
 }
 
-async fn register_all(
-    registrar: &Arc<TableRegistrar>,
+pub(super) async fn register_all<R: Registrar>(
+    registrar: &Arc<R>,
     tables: &[TableId],
     start: &GtidSet,
 ) -> Result<Vec<(TableId, Registration)>, Error> {
@@ -343,6 +378,9 @@ fn load_maker(config: &Config, registrar: &Arc<TableRegistrar>, warehouse: &Ware
             key: settings.key,
             zero_dates: settings.zero_dates,
             files: opened.files,
+            buckets: 1,
+            // The registrar has seen to it.
+            reset: false,
             plans: StateSeries::new(warehouse.store().clone(), plans),
             plan_under_way: Arc::default(),
             resume: if restart { None } else { opened.seed },

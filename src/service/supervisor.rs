@@ -12,16 +12,20 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use weir_model::{GtidSet, TableId, clock};
 
+use super::kafka::merging::LakeMerging;
+use super::kafka::watch::LakeWatch;
 use super::progress::Progress;
 use super::seed::{Load, Loader, SeedError};
 use super::shipping::{Patience, Shipper};
 use crate::apply::{Report, WorkerError};
 use crate::capture::CaptureError;
 use crate::capture::request::{Request, Told};
-use crate::limits::CHECKPOINT_INTERVAL;
-use crate::state::{Checkpoint, CheckpointLog, Phase, StateError, TableStanding};
-use crate::trace::Shipment;
-use crate::transport::Boundary;
+use crate::limits::{APPEALS_LOOKED_AT_EVERY, CHECKPOINT_INTERVAL, PUBLISHER_ENDS_MAX};
+use crate::state::{AppealKind, Checkpoint, CheckpointLog, Phase, StateError, TableStanding};
+use crate::trace::{Origin, Shipment};
+use crate::transport::kafka::Durable;
+use crate::transport::kafka::position::Position;
+use crate::transport::{Boundary, PublishError, PublishNumber};
 
 /// Why an incarnation ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +75,16 @@ pub struct Supervisor {
     pub load_failures: mpsc::UnboundedReceiver<(TableId, SeedError)>,
     pub load_failed: mpsc::UnboundedSender<(TableId, SeedError)>,
     pub dirty: bool,
+    /// Publishes that have become durable, where that takes a transport of its own.
+    pub durable: mpsc::UnboundedReceiver<Durable>,
+    /// The lake as other processes write it; none on `direct`, where the workers are here.
+    pub lake: Option<Lake>,
+}
+
+/// What a supervisor needs of tables that other processes write.
+pub struct Lake {
+    pub watch: LakeWatch,
+    pub merging: LakeMerging,
 }
 
 /// A load's task; dropped, it ends.
@@ -95,6 +109,8 @@ impl Supervisor {
     ) -> Result<Finished, Failure> {
         let mut tick = tokio::time::interval(CHECKPOINT_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut appeals = tokio::time::interval(APPEALS_LOOKED_AT_EVERY);
+        appeals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if self.is_caught_up() {
                 return Ok(Finished::CaughtUp { stopped: self.count_stopped() });
@@ -108,12 +124,14 @@ impl Supervisor {
                         return Ok(finished);
                     }
                 }
+                Some(durable) = self.durable.recv() => self.on_durable(durable),
                 Some((table, error)) = self.load_failures.recv() => self.on_load_failed(table, &error),
                 ended = &mut *capture => {
-                    ended.unwrap_or(Err(CaptureError::Closed))?;
+                    ended.unwrap_or(Err(CaptureError::Publisher(PublishError::Closed)))?;
                     return Ok(Finished::Asked);
                 }
                 _ = tick.tick() => self.write_checkpoint().await?,
+                _ = appeals.tick(), if self.lake.is_some() => self.hear_appeals().await,
             }
         }
     }
@@ -123,6 +141,10 @@ impl Supervisor {
         self.loads.clear();
         while let Ok(told) = self.told.try_recv() {
             self.on_told(told);
+        }
+        // Closed once the publisher has sent what it had taken over.
+        while let Ok(Some(durable)) = tokio::time::timeout(PUBLISHER_ENDS_MAX, self.durable.recv()).await {
+            self.on_durable(durable);
         }
         while let Ok(report) = self.reports.try_recv() {
             self.on_report(report).await?;
@@ -142,36 +164,99 @@ impl Supervisor {
 
     fn on_told(&mut self, told: Told) {
         match told {
-            Told::Published { number, boundary, tables } => {
-                if self.target.as_ref().is_some_and(|target| target.is_subset(&boundary.gtid_set)) {
-                    self.hurry.send_replace(true);
-                }
-                // Capture goes on sending to a table that has stopped until it is told, and nobody commits that.
-                let stopped = |table: &TableId| {
-                    self.checkpoint.tables.get(table).is_some_and(|standing| standing.phase == Phase::Stopped)
-                };
-                let tables: Vec<TableId> = tables.into_iter().filter(|table| !stopped(table)).collect();
-                self.progress.published(number, boundary, &tables);
-                self.dirty = true;
-            }
+            // It counts once it is durable.
+            Told::Published { .. } if self.lake.is_some() => {}
+            Told::Published { number, boundary, tables } => self.on_published(number, boundary, tables),
             Told::NeedsSeed { table, reason } => {
                 let known = self.checkpoint.tables.contains_key(&table);
                 if self.seeds {
                     tracing::info!(%table, reason, "loading the table");
                     self.begin_load(&table, true);
                 } else if known {
-                    self.ask_to_stop(&table);
-                    self.stop_table(
-                        &table,
-                        format!(
-                            "{reason}, and [source] snapshot = \"never\"; load it with `weir snapshot --table {table}`"
-                        ),
+                    let error = format!(
+                        "{reason}, and [source] snapshot = \"never\"; load it with `weir snapshot --table {table}`"
                     );
+                    self.ask_to_stop(&table, &error);
+                    self.stop_table(&table, error);
                 } else {
                     self.stand(&table, Phase::Streaming, None);
                 }
             }
             Told::Stopped { table, error } => self.stop_table(&table, error),
+        }
+    }
+
+    fn on_published(&mut self, number: PublishNumber, boundary: Arc<Boundary>, tables: Vec<TableId>) {
+        if self.target.as_ref().is_some_and(|target| target.is_subset(&boundary.gtid_set)) {
+            self.hurry.send_replace(true);
+        }
+        // Capture goes on sending to a table that has stopped until it is told, and nobody commits that.
+        let stopped = |table: &TableId| {
+            self.checkpoint.tables.get(table).is_some_and(|standing| standing.phase == Phase::Stopped)
+        };
+        let tables: Vec<TableId> = tables.into_iter().filter(|table| !stopped(table)).collect();
+        self.progress.published(number, boundary, &tables);
+        self.dirty = true;
+    }
+
+    /// What was published before this incarnation has yet to be seen in the tables.
+    pub fn goes_on_from(&mut self, position: &Position) {
+        let stopped = |table: &&TableId| {
+            self.checkpoint.tables.get(*table).is_none_or(|standing| standing.phase == Phase::Stopped)
+        };
+        let tables: Vec<TableId> = position.ends.keys().filter(|table| !stopped(table)).cloned().collect();
+        if let Some(lake) = &self.lake {
+            lake.watch.goes_on_from(position, &tables);
+        }
+        self.on_published(position.publish, Arc::new(position.boundary.clone()), tables);
+    }
+
+    /// A publish is durable: what it counted goes to the trace, and its tables are looked at until they have it.
+    fn on_durable(&mut self, durable: Durable) {
+        if let Some(lake) = &self.lake {
+            lake.watch.published(&durable);
+        }
+        let Durable { number, boundary, touched, at_ms, counts } = durable;
+        self.on_published(number, boundary, touched.into_keys().collect());
+        if !counts.is_empty() {
+            self.shipper.send(Shipment { origin: Origin::Capture, version: number.0 as i64, at_ms, counts });
+        }
+    }
+
+    /// Deals with what those who write the tables ask.
+    async fn hear_appeals(&mut self) {
+        let Some(merging) = self.lake.as_ref().map(|lake| lake.merging.clone()) else { return };
+        let appeals = match merging.appeals().await {
+            Ok(appeals) => appeals,
+            Err(error) => {
+                tracing::warn!(%error, "the requests of those who apply cannot be read yet");
+                return;
+            }
+        };
+        for appeal in appeals {
+            let phase = self.checkpoint.tables.get(&appeal.table).map(|standing| standing.phase);
+            let settled = match (answer_to(&appeal.kind, phase), &appeal.kind) {
+                (Answer::Stop, AppealKind::Stopped { publish, .. })
+                    if merging.makes_up_for(&appeal.table, PublishNumber(*publish)) =>
+                {
+                    true
+                }
+                (Answer::Stop, AppealKind::Stopped { error, .. }) => {
+                    self.ask_to_stop(&appeal.table, error);
+                    self.stop_table(&appeal.table, error.clone());
+                    true
+                }
+                (Answer::Load, _) => {
+                    tracing::warn!(table = %appeal.table, "files of a load are gone; loading the table");
+                    self.begin_load(&appeal.table, true);
+                    true
+                }
+                (Answer::LeaveToTheLoad, _) => false,
+                _ => true,
+            };
+            if settled && let Err(error) = merging.settle(&appeal).await {
+                tracing::warn!(%error, "a request that was dealt with stays");
+            }
         }
     }
 
@@ -183,6 +268,10 @@ impl Supervisor {
                     self.dirty = true;
                 }
                 self.shipper.send(Shipment::of_commit(table, version, clock::now_ms(), accounts));
+            }
+            Report::Reached { table, number } => {
+                self.progress.committed(&table, number);
+                self.dirty = true;
             }
             Report::SeedBegun { table, plan } => {
                 if self.is_under_way(&table, plan) {
@@ -204,8 +293,9 @@ impl Supervisor {
                 return Ok(Some(Finished::Restart));
             }
             Report::Stopped { table, error } => {
-                self.ask_to_stop(&table);
-                self.stop_table(&table, error.to_string());
+                let error = error.to_string();
+                self.ask_to_stop(&table, &error);
+                self.stop_table(&table, error);
             }
         }
         Ok(None)
@@ -216,8 +306,9 @@ impl Supervisor {
             // Whoever stopped the table has said why.
             SeedError::NotCaptured => {}
             error => {
-                self.ask_to_stop(&table);
-                self.stop_table(&table, format!("while it was loaded: {error}"));
+                let error = format!("while it was loaded: {error}");
+                self.ask_to_stop(&table, &error);
+                self.stop_table(&table, error);
             }
         }
     }
@@ -228,9 +319,9 @@ impl Supervisor {
     }
 
     /// Tells capture in a task of its own: it may be waiting for a source that is away.
-    fn ask_to_stop(&self, table: &TableId) {
-        let (requests, table) = (self.requests.clone(), table.clone());
-        tokio::spawn(async move { requests.send(Request::Stop { table }).await });
+    fn ask_to_stop(&self, table: &TableId, error: &str) {
+        let (requests, table, error) = (self.requests.clone(), table.clone(), error.to_owned());
+        tokio::spawn(async move { requests.send(Request::Stop { table, error }).await });
     }
 
     /// Starts the load of `table`, instead of one under way; from the beginning if `restart`.
@@ -261,6 +352,9 @@ impl Supervisor {
         self.loads.remove(table);
         self.loader.progress.remove(table);
         self.progress.stopped(table);
+        if let Some(lake) = &self.lake {
+            lake.watch.forget(table);
+        }
         self.stand(table, Phase::Stopped, Some(error));
     }
 
@@ -306,6 +400,30 @@ impl Supervisor {
 
     fn count_stopped(&self) -> usize {
         self.checkpoint.tables.values().filter(|standing| standing.phase == Phase::Stopped).count()
+    }
+}
+
+/// What is to be done about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Stop,
+    Load,
+    /// The load under way looks for it, or has made up for it.
+    LeaveToTheLoad,
+    /// It is of yesterday.
+    Nothing,
+}
+
+/// Decides by what the table is doing.
+fn answer_to(kind: &AppealKind, phase: Option<Phase>) -> Answer {
+    match (kind, phase) {
+        (_, None) => Answer::Nothing,
+        (AppealKind::Stopped { .. }, Some(Phase::Stopped | Phase::Filling { restart: true })) => Answer::Nothing,
+        (AppealKind::Stopped { .. }, Some(_)) => Answer::Stop,
+        (AppealKind::ChunkRefused { .. }, Some(Phase::Filling { .. })) => Answer::LeaveToTheLoad,
+        // Its chunk was in once: the lake's files have gone since.
+        (AppealKind::ChunkRefused { .. }, Some(Phase::Streaming)) => Answer::Load,
+        (AppealKind::ChunkRefused { .. }, Some(Phase::Stopped)) => Answer::Nothing,
     }
 }
 

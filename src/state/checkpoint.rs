@@ -19,6 +19,9 @@ pub struct Checkpoint {
     /// Drawn anew when an epoch is taken, so that no two processes ever write the same bytes.
     #[serde(default)]
     pub instance: String,
+    /// How changes travel; they continue only the same way. Empty for `direct`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub transport: String,
     /// Every healthy table holds these transactions.
     pub gtid_set: GtidSet,
     /// The newest transaction of `gtid_set`, asked for again at a resume; none before the first.

@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
-use weir_model::{Order, RecordKeys, TableSchema, Window};
+use weir_model::{Order, RecordKeys, TableId, TableSchema, Window};
 
 use super::TableError;
 use super::location::Warehouse;
@@ -27,6 +27,11 @@ pub struct TableFiles {
 }
 
 impl TableFiles {
+    /// Those of `table`, which need not exist yet.
+    pub fn of(warehouse: &Warehouse, table: &TableId) -> Self {
+        Self { warehouse: warehouse.clone(), folder: warehouse.table_path(table) }
+    }
+
     /// Removes a data file that no commit names.
     pub async fn discard(&self, name: &str) {
         if let Err(error) = self.warehouse.store().delete(&self.folder.clone().join(name)).await {

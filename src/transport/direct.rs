@@ -5,35 +5,24 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use weir_model::TableId;
 
-use super::{Closed, Delivery, Item, Publish, Publisher, Subscription};
+use super::memory::{Memory, bytes_of};
+use super::{Delivery, Publish, PublishError, Publisher, Subscription};
 use crate::limits::PUBLISHES_IN_FLIGHT_MAX;
-
-/// Memory is counted in steps of this many bytes.
-const PERMIT_BYTES: usize = 1 << 10;
 
 /// Connects one publisher with the subscriptions of many tables, which may join and leave.
 #[derive(Debug, Clone)]
 pub struct Direct {
     inboxes: Arc<Mutex<HashMap<TableId, mpsc::Sender<Delivery>>>>,
-    memory: Arc<Semaphore>,
-    permits: u32,
-    pressure: Arc<watch::Sender<bool>>,
+    memory: Memory,
 }
 
 impl Direct {
     /// A transport whose undelivered and unreleased items stay within `memory_bytes`.
     pub fn new(memory_bytes: usize) -> Self {
-        let permits = u32::try_from((memory_bytes / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(1 << 30)))
-            .expect("clamped to 2^30");
-        Self {
-            inboxes: Arc::default(),
-            memory: Arc::new(Semaphore::new(permits as usize)),
-            permits,
-            pressure: Arc::new(watch::Sender::new(false)),
-        }
+        Self { inboxes: Arc::default(), memory: Memory::new(memory_bytes) }
     }
 
     /// The receiving end for `table`; a later one for the same table replaces it.
@@ -45,7 +34,7 @@ impl Direct {
 
     /// True while the publisher waits for memory: whoever holds some should let it go.
     pub fn pressure(&self) -> watch::Receiver<bool> {
-        self.pressure.subscribe()
+        self.memory.pressure()
     }
 
     /// Items for `table` are dropped from here on.
@@ -61,35 +50,13 @@ impl Direct {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TableId, mpsc::Sender<Delivery>>> {
         self.inboxes.lock().expect("no code panics while holding the inboxes")
     }
-
-    /// Memory for all of a publish at once: a table that has received a part of one cannot commit, so it must never
-    /// hold what the rest waits for. A publish larger than the whole memory is let through alone.
-    async fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Closed> {
-        let wanted = permits_for(bytes).min(self.permits);
-        if let Ok(hold) = self.memory.clone().try_acquire_many_owned(wanted) {
-            return Ok(hold);
-        }
-        self.pressure.send_replace(true);
-        let hold = self.memory.clone().acquire_many_owned(wanted).await;
-        self.pressure.send_replace(false);
-        hold.map_err(|_| Closed)
-    }
-}
-
-fn permits_for(bytes: usize) -> u32 {
-    u32::try_from(bytes / PERMIT_BYTES + usize::from(bytes > 0)).unwrap_or(u32::MAX)
-}
-
-fn bytes_of(item: &Item) -> usize {
-    match item {
-        Item::Changes(changes) => changes.batch.bytes(),
-        Item::TransactionEnd | Item::Marker(_) => 0,
-    }
 }
 
 impl Publisher for Direct {
-    async fn publish(&mut self, publish: Publish) -> Result<(), Closed> {
-        let mut hold = self.hold(publish.items.iter().map(|(_, item)| bytes_of(item)).sum()).await?;
+    /// Waits for the memory of all of the publish at once: a table that has received a part of one cannot commit, so it
+    /// must never hold what the rest waits for.
+    async fn publish(&mut self, publish: Publish) -> Result<(), PublishError> {
+        let mut hold = self.memory.hold(publish.items.iter().map(|(_, item)| bytes_of(item)).sum()).await;
         let mut left: HashMap<TableId, usize> = HashMap::new();
         for (table, _) in &publish.items {
             *left.entry(table.clone()).or_default() += 1;
@@ -98,10 +65,10 @@ impl Publisher for Direct {
             let left = left.get_mut(&table).expect("counted above");
             *left -= 1;
             let last = *left == 0;
-            let share = (permits_for(bytes_of(&item)) as usize).min(hold.num_permits());
-            let hold = hold.split(share);
+            let hold = Memory::share(&mut hold, bytes_of(&item));
             let Some(inbox) = self.lock().get(&table).cloned() else { continue };
-            let delivery = Delivery { number: publish.number, boundary: publish.boundary.clone(), item, last, hold };
+            let delivery =
+                Delivery { number: publish.number, boundary: publish.boundary.clone(), item, last, share: None, hold };
             // A table that stopped has dropped its inbox; the others go on.
             let _ = inbox.send(delivery).await;
         }
@@ -123,14 +90,15 @@ impl Subscription for DirectSubscription {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
     use std::time::Duration;
 
-    use weir_model::{ChangeBuilder, Column, ColumnType, Half, Op, Order, TableSchema, Window, ZeroDates};
+    use weir_model::{ChangeBuilder, Column, ColumnType, Half, Op, Order, OrderState, TableSchema, Window, ZeroDates};
 
     use super::*;
     use crate::trace::Tally;
-    use crate::transport::{Boundary, Changes, PublishNumber};
+    use crate::transport::{Boundary, Changes, Item, PublishNumber};
 
     fn item(table: &TableId, bytes: usize) -> (TableId, Item) {
         let columns = vec![Column { name: "v".into(), ty: ColumnType::Binary, nullable: true }];
@@ -147,7 +115,22 @@ mod tests {
     }
 
     fn publish(number: u64, items: Vec<(TableId, Item)>) -> Publish {
-        Publish { number: PublishNumber(number), boundary: Arc::new(Boundary::default()), items }
+        Publish {
+            number: PublishNumber(number),
+            boundary: Arc::new(Boundary::default()),
+            items,
+            order: OrderState::default(),
+            partial_rows: BTreeMap::new(),
+            standings: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_contract_is_upheld() {
+        use crate::transport::contract;
+        let direct = Direct::new(64 << 20);
+        let [first, second] = contract::tables().map(|table| direct.subscribe(&table));
+        contract::upheld_by(direct, first, second).await;
     }
 
     #[tokio::test]

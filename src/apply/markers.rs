@@ -1,0 +1,242 @@
+//! What a marker does to a table. Over Kafka each bucket gets a copy of its own, and those of the owned buckets act
+//! together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_model::{Order, OrderState};
+
+use super::chunks::{ChunkFiles, ChunkOutcome, WaitingChunk};
+use super::pending::{Complete, note};
+use super::state::{advance, is_in, raise_orders, state_at};
+use super::{Report, Worker, WorkerError, evolve_to_hold};
+use crate::state::{Appeal, AppealKind};
+use crate::table::{Clear, RemoveBelow, SeedProgress, StagedChunk, TableChange, TableState};
+use crate::transport::{ChunkContent, ChunkId, Delivery, Item, Marker, Share, Subscription};
+
+/// A marker and the buckets whose copies have come.
+#[derive(Debug)]
+pub(super) struct MarkerAt {
+    marker: Marker,
+    /// None on `direct`, where the table has one bucket.
+    shares: BTreeMap<u32, Share>,
+    /// The publish that it is the end of, if it is the last of it.
+    complete: Option<Complete>,
+}
+
+impl MarkerAt {
+    /// Adds a copy to those in `slot`; gives the marker once the last of its publish has come.
+    pub(super) fn gather(slot: &mut Option<Self>, delivery: Delivery) -> Option<Self> {
+        let Delivery { number, boundary, item, last, share, .. } = delivery;
+        let Item::Marker(marker) = item else { return None };
+        let shared = share.is_some();
+        let gathered = slot.get_or_insert_with(|| Self { marker, shares: BTreeMap::new(), complete: None });
+        if let Some(share) = share {
+            note(&mut gathered.shares, share);
+        }
+        if last {
+            gathered.complete = Some((number, boundary));
+        }
+        // On `direct` each marker stands for itself.
+        if last || !shared { slot.take() } else { None }
+    }
+
+    /// The buckets that it concerns.
+    fn buckets(&self) -> BTreeSet<u32> {
+        if self.shares.is_empty() { BTreeSet::from([0]) } else { self.shares.keys().copied().collect() }
+    }
+
+    pub(super) fn begins_a_load(&self) -> bool {
+        matches!(self.marker, Marker::SeedBegin { .. })
+    }
+}
+
+/// Whether an item is the beginning of a load: with it a table may begin to read another incarnation of its topic.
+pub(super) fn begins_a_load(item: &Item) -> bool {
+    matches!(item, Item::Marker(Marker::SeedBegin { .. }))
+}
+
+impl<S: Subscription> Worker<S> {
+    /// Applies a marker, again if the table moves meanwhile.
+    pub(super) async fn apply_marker(&mut self, mut at: MarkerAt) -> Result<(), WorkerError> {
+        if let Marker::Chunk { chunk, content: ChunkContent::Desk } = &at.marker {
+            return match self.desk.take(&self.table.schema().table, *chunk) {
+                Some(chunk) => self.merge_from_desk(chunk, &at).await,
+                None => self.put_marker(TableChange::to(self.state_behind(&at)), &at).await.map(|_| ()),
+            };
+        }
+        loop {
+            let change = self.change_of(&at).await?;
+            if self.put_marker(change, &at).await? {
+                break;
+            }
+            let state = self.table.state();
+            let all = at.shares.len();
+            at.shares.retain(|_, share| !is_in(state, share));
+            // Another owner of these buckets has applied it.
+            if all > 0 && at.shares.is_empty() {
+                return Ok(());
+            }
+        }
+        let table = self.table.schema().table.clone();
+        match at.marker {
+            Marker::SeedBegin { plan, .. } => self.report(Report::SeedBegun { table, plan }),
+            Marker::SeedEnd { plan } => self.report(Report::SeedEnded { table, plan }),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn put_marker(&mut self, change: TableChange, at: &MarkerAt) -> Result<bool, WorkerError> {
+        self.put(change, at.complete.as_ref().map(|(number, _)| *number)).await
+    }
+
+    /// The table's state behind the marker, but for what the marker itself changes.
+    fn state_behind(&self, at: &MarkerAt) -> TableState {
+        let mut state = match &at.complete {
+            Some((_, boundary)) => state_at(self.table.state(), boundary, None),
+            None => self.table.state().clone(),
+        };
+        advance(&mut state, &at.shares);
+        state
+    }
+
+    async fn change_of(&mut self, at: &MarkerAt) -> Result<TableChange, WorkerError> {
+        let mut state = self.state_behind(at);
+        let buckets = at.buckets();
+        Ok(match &at.marker {
+            Marker::Schema(schema) => {
+                let evolve = evolve_to_hold(self.table.schema(), std::iter::once(schema))?;
+                TableChange { evolve, ..TableChange::to(state) }
+            }
+            Marker::Clear { at } => {
+                for bucket in &buckets {
+                    raise_orders(&mut state, *bucket, *at);
+                }
+                TableChange { clear: Some(Clear { at: *at, buckets }), ..TableChange::to(state) }
+            }
+            Marker::SeedBegin { plan, start, schema, reset } => {
+                let seed = SeedProgress { plan: *plan, done: Vec::new(), start: *start };
+                for bucket in &buckets {
+                    raise_orders(&mut state, *bucket, *start);
+                    self.set_seed(&mut state, *bucket, Some(seed.clone()));
+                }
+                match evolve_to_hold(self.table.schema(), std::iter::once(schema)) {
+                    Ok(evolve) => TableChange { evolve, ..TableChange::to(state) },
+                    Err(_) if *reset && buckets.len() as u32 == self.table.buckets().count => {
+                        let clear = Clear { at: *start, buckets };
+                        let evolve = Some(schema.as_ref().clone());
+                        TableChange { clear: Some(clear), evolve, ..TableChange::to(state) }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Marker::SeedEnd { plan } => {
+                let ended = |bucket: &u32| {
+                    seed_of(&state, *bucket).is_some_and(|seed| seed.plan == *plan || !state.is_shared())
+                };
+                let ended: BTreeSet<u32> = buckets.iter().copied().filter(ended).collect();
+                let start = ended.iter().find_map(|bucket| seed_of(&state, *bucket)).map(|seed| seed.start);
+                for bucket in &ended {
+                    self.set_seed(&mut state, *bucket, None);
+                }
+                let remove_below = start.map(|order| RemoveBelow { order, buckets: ended });
+                TableChange { remove_below, ..TableChange::to(state) }
+            }
+            Marker::Chunk { chunk, content } => {
+                let files: ChunkFiles = match content {
+                    ChunkContent::Files(files) => serde_json::from_value(files.as_ref().clone())
+                        .map_err(|error| WorkerError::Rows(format!("a chunk's marker cannot be read: {error}")))?,
+                    ChunkContent::Desk => return Ok(TableChange::to(state)),
+                };
+                let staged = self.accepted(*chunk, files, &buckets, &mut state).await?;
+                let evolve = evolve_to_hold(self.table.schema(), staged.iter().map(StagedChunk::schema))?;
+                TableChange { staged, evolve, ..TableChange::to(state) }
+            }
+        })
+    }
+
+    fn set_seed(&self, state: &mut TableState, bucket: u32, seed: Option<SeedProgress>) {
+        match state.shares.get_mut(bucket as usize) {
+            Some(share) => share.seed = seed,
+            None => state.seed = seed,
+        }
+    }
+
+    /// The shares of a chunk that the buckets can take in. For each that cannot, capture is asked to read it again, before
+    /// the commit that passes the marker.
+    async fn accepted(
+        &mut self,
+        chunk: ChunkId,
+        files: ChunkFiles,
+        buckets: &BTreeSet<u32>,
+        state: &mut TableState,
+    ) -> Result<Vec<StagedChunk>, WorkerError> {
+        let mut staged = Vec::new();
+        for bucket in buckets {
+            let under_way =
+                seed_of(state, *bucket).is_some_and(|seed| seed.plan == files.plan && files.order0 > seed.start);
+            let mut accepted = under_way && self.table.may_merge(*bucket, files.order0);
+            if accepted && let Some(file) = files.files.iter().find(|file| file.bucket == *bucket) {
+                match StagedChunk::open(self.table.files(), file.clone()).await? {
+                    Some(opened) => staged.push(opened),
+                    None => accepted = false,
+                }
+            }
+            if !accepted && let Some(shared) = &self.shared {
+                let table = self.table.schema().table.clone();
+                let kind = AppealKind::ChunkRefused { chunk: chunk.0, bucket: *bucket };
+                shared.appeal(&Appeal { table, kind }).await?;
+            }
+        }
+        if !staged.is_empty() {
+            state.order = state.order.max(OrderState(files.order0));
+        }
+        Ok(staged)
+    }
+
+    /// Merges a chunk whose upper bound the stream has passed, or refuses it.
+    async fn merge_from_desk(&mut self, chunk: WaitingChunk, at: &MarkerAt) -> Result<(), WorkerError> {
+        let mut state = self.state_behind(at);
+        let under_way = state.seed.as_ref().is_some_and(|seed| seed.plan == chunk.plan && chunk.order0 > seed.start);
+        if !under_way || !self.table.may_merge(WHOLE, chunk.order0) {
+            let _ = chunk.outcome.send(ChunkOutcome::Refused);
+            return self.put_marker(TableChange::to(state), at).await.map(|_| ());
+        }
+        state.order = state.order.max(OrderState(chunk.order0));
+        if let Some(seed) = &mut state.seed
+            && let Err(at) = seed.done.binary_search(&chunk.ordinal)
+        {
+            seed.done.insert(at, chunk.ordinal);
+        }
+        let evolve = evolve_to_hold(self.table.schema(), chunk.staged.iter().map(StagedChunk::schema))?;
+        self.put_marker(TableChange { staged: chunk.staged, evolve, ..TableChange::to(state) }, at).await?;
+        let _ = chunk.outcome.send(ChunkOutcome::Merged);
+        Ok(())
+    }
+
+    /// What is discarded before the marker is counted with it; `greatest` are the orders that go by.
+    pub(super) async fn begin_anew(
+        &mut self,
+        at: &MarkerAt,
+        discarded: crate::trace::Tally,
+        greatest: &BTreeMap<u32, Order>,
+    ) -> Result<bool, WorkerError> {
+        let mut change = self.change_of(at).await?;
+        for (bucket, order) in greatest {
+            raise_orders(&mut change.state, *bucket, *order);
+        }
+        change.accounts.add(&discarded);
+        self.put_marker(change, at).await
+    }
+}
+
+/// The bucket of a table that has one.
+const WHOLE: u32 = 0;
+
+/// The load under way in a bucket.
+fn seed_of(state: &TableState, bucket: u32) -> Option<&SeedProgress> {
+    if state.is_shared() {
+        return state.shares.get(bucket as usize).and_then(|share| share.seed.as_ref());
+    }
+    state.seed.as_ref()
+}

@@ -1,0 +1,92 @@
+//! What capture says it has published, for a source whose changes travel over Kafka.
+
+use std::collections::BTreeSet;
+
+use weir_model::{TableId, Window};
+
+use crate::error::Error;
+use crate::limits::TRACE_BATCH_MAX;
+use crate::table::TableState;
+use crate::trace::{Origin, Shipment, TraceSink};
+use crate::transport::PublishNumber;
+use crate::transport::kafka::position::Position;
+use crate::transport::kafka::publisher::{self, Counted};
+use crate::transport::kafka::{KafkaSettings, TransportError};
+
+/// Reads the position topic, and ships to `sink` what capture counted and the trace lacks.
+///
+/// # Errors
+/// When Kafka or the trace cannot be reached.
+pub async fn ship_counted<T: TraceSink>(settings: &KafkaSettings, source: &str, sink: &T) -> Result<Position, Error> {
+    let mark = sink.shipped_version(source, &Origin::Capture).await?.unwrap_or(0);
+    let (position, counted) = look(settings, PublishNumber(mark.max(0) as u64)).await?;
+    let shipments: Vec<Shipment> = counted
+        .into_iter()
+        .map(|(number, at_ms, counts)| Shipment { origin: Origin::Capture, version: number.0 as i64, at_ms, counts })
+        .collect();
+    for page in shipments.chunks(TRACE_BATCH_MAX) {
+        sink.ship(source, page).await?;
+    }
+    Ok(position)
+}
+
+/// Windows of `table` that publishes behind `position` have changes in: what was consumed of them cannot be compared yet.
+pub async fn windows_behind(
+    settings: &KafkaSettings,
+    position: &Position,
+) -> Result<impl Fn(&TableId) -> BTreeSet<Window> + use<>, Error> {
+    let (_, counted) = look(settings, position.publish).await?;
+    Ok(move |table: &TableId| {
+        let counts = counted.iter().flat_map(|(_, _, counts)| counts);
+        counts.filter(|(of, _)| of == table).map(|(_, count)| count.window).collect()
+    })
+}
+
+async fn look(settings: &KafkaSettings, after: PublishNumber) -> Result<(Position, Counted), TransportError> {
+    publisher::look(settings, after).await
+}
+
+/// Whether a table has taken in everything that `position` says was written for it.
+pub fn covers(state: Option<&TableState>, table: &TableId, position: &Position) -> bool {
+    let Some(ends) = position.ends.get(table) else { return true };
+    let Some(state) = state else { return ends.is_empty() };
+    let topic = position.tables.get(table).map(|known| &*known.topic);
+    ends.iter().all(|(bucket, end)| {
+        state.shares.get(*bucket as usize).is_some_and(|share| share.offset > *end && Some(&*share.topic) == topic)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use weir_model::GtidSet;
+
+    use super::*;
+    use crate::state::{Phase, TableStanding};
+    use crate::table::BucketShare;
+    use crate::transport::kafka::position::TopicStanding;
+
+    #[test]
+    fn a_table_covers_a_position_with_every_bucket_and_in_its_own_topic() {
+        let table = TableId::new("shop", "orders");
+        let standing = TableStanding { phase: Phase::Streaming, start_set: GtidSet::default(), error: None };
+        let known = TopicStanding { standing, topic: "t".into(), partitions: 2 };
+        let position = Position {
+            ends: BTreeMap::from([(table.clone(), BTreeMap::from([(0, 4), (1, 7)]))]),
+            tables: BTreeMap::from([(table.clone(), known)]),
+            ..Position::default()
+        };
+        let state = |topic: &str, offsets: [i64; 2]| TableState {
+            shares: offsets
+                .map(|offset| BucketShare { topic: topic.into(), offset, ..BucketShare::default() })
+                .to_vec(),
+            ..TableState::default()
+        };
+        assert!(covers(Some(&state("t", [5, 8])), &table, &position));
+        assert!(!covers(Some(&state("t", [5, 7])), &table, &position));
+        assert!(!covers(Some(&state("u", [5, 8])), &table, &position));
+        assert!(!covers(None, &table, &position));
+        assert!(covers(None, &TableId::new("shop", "idle"), &position));
+    }
+}

@@ -1,0 +1,333 @@
+//! The applying half: opens the tables whose partitions are ours, with a worker each.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use weir_model::{Order, TableId, TableSchema};
+
+use super::settings_of;
+use crate::apply::chunks::ChunkDesk;
+use crate::apply::{Pace, Report, SharedTable, Worker, WorkerError};
+use crate::config::Config;
+use crate::error::Error;
+use crate::limits::SHUTDOWN_MAX;
+use crate::state::{Appeal, AppealKind, Appeals};
+use crate::table::{BucketShare, Buckets, Table, TableError, TableState, Warehouse, Writer};
+use crate::transport::kafka::receiver::{Assignment, Host, Membership, Receiver};
+use crate::transport::kafka::{KafkaSettings, KafkaSubscription, Topics, TransportError, publisher};
+use crate::transport::{Delivery, Item, Marker, Memory, PublishNumber, Subscription};
+
+/// The applying half of a service, until it is stopped.
+pub struct ApplyHalf {
+    receiver: Receiver,
+    stop: CancellationToken,
+    /// Why it cannot go on.
+    pub failed: mpsc::UnboundedReceiver<TransportError>,
+}
+
+impl ApplyHalf {
+    /// Starts receiving and applying. With `hurry` true commits wait for nothing.
+    pub async fn start(config: &Config, membership: Membership, hurry: watch::Receiver<bool>) -> Result<Self, Error> {
+        let settings = settings_of(config)?;
+        let topics = Topics::new(&settings)?;
+        let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
+        warehouse.probe_writable().await?;
+        let memory = Memory::new(config.apply.memory_bytes());
+        let (reports, mut inbox) = mpsc::unbounded_channel();
+        // Whoever captures reads the tables' commits; here an end is only logged.
+        tokio::spawn(async move {
+            while let Some(report) = inbox.recv().await {
+                if let Report::Stopped { table, error } = report {
+                    tracing::error!(%table, %error, "the table's worker ended");
+                }
+            }
+        });
+        let host = Arc::new(ApplyHost {
+            appeals: Appeals::new(warehouse.store().clone(), warehouse.state_path(&config.source.name)),
+            writer: Writer { source: config.source.name.clone(), epoch: 0 },
+            pace: Pace {
+                interval: Duration::from_millis(config.apply.commit_interval_ms),
+                bytes_max: config.apply.memory_bytes() / 4,
+                hurry,
+                pressure: memory.pressure(),
+            },
+            settings: settings.clone(),
+            topics: topics.clone(),
+            warehouse,
+            memory: memory.clone(),
+            reports,
+            workers: Mutex::default(),
+        });
+        let stop = CancellationToken::new();
+        let (failures, failed) = mpsc::unbounded_channel();
+        let receiver = Receiver::start(&settings, topics, membership, memory, host, stop.clone(), failures)?;
+        Ok(Self { receiver, stop, failed })
+    }
+
+    /// Finishes the commits in hand.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(SHUTDOWN_MAX, self.receiver.join()).await.is_err() {
+            tracing::warn!("some commits did not end in time; they are read again at the next start");
+        }
+    }
+}
+
+/// Opens tables for the partitions that are ours.
+struct ApplyHost {
+    settings: KafkaSettings,
+    topics: Topics,
+    warehouse: Warehouse,
+    appeals: Appeals,
+    writer: Writer,
+    pace: Pace,
+    memory: Memory,
+    reports: mpsc::UnboundedSender<Report>,
+    /// By topic.
+    workers: Mutex<HashMap<String, JoinHandle<()>>>,
+}
+
+/// Where a partition is read from, or why it cannot be.
+#[derive(Debug, PartialEq, Eq)]
+enum Beginning {
+    /// From its first offset.
+    First,
+    At(i64),
+    /// What the table has not taken in is gone.
+    Lost(String),
+}
+
+/// Decides where a bucket goes on. `end` is the last offset that was written of it, as far as capture says.
+fn beginning(share: &BucketShare, (low, high): (i64, i64), end: Option<i64>) -> Beginning {
+    if share.topic.is_empty() || share.offset > high {
+        // Never read, or of a topic that was made anew: the first message tells which.
+        return Beginning::First;
+    }
+    if share.offset >= low {
+        return Beginning::At(share.offset);
+    }
+    match end {
+        // Only markers of transactions were deleted: everything that was written is in.
+        Some(end) if end < share.offset => Beginning::At(low),
+        _ => Beginning::Lost(format!(
+            "offsets from {} to {low} were deleted by the topic's retention before they were taken in",
+            share.offset
+        )),
+    }
+}
+
+impl ApplyHost {
+    async fn table_of(&self, topic: &str) -> Result<Option<TableId>, String> {
+        if let Some(table) = self.settings.table_of(topic) {
+            return Ok(Some(table));
+        }
+        let (position, _) =
+            publisher::look(&self.settings, PublishNumber(u64::MAX)).await.map_err(|error| error.to_string())?;
+        Ok(position.tables.into_keys().find(|table| self.settings.table_topic(table) == topic))
+    }
+
+    /// Last offset that capture wrote of each partition.
+    async fn ends_of(&self, table: &TableId) -> Result<BTreeMap<u32, i64>, String> {
+        let (position, _) =
+            publisher::look(&self.settings, PublishNumber(u64::MAX)).await.map_err(|error| error.to_string())?;
+        Ok(position.ends.get(table).cloned().unwrap_or_default())
+    }
+
+    /// Where every owned bucket begins, and why one cannot.
+    async fn beginnings(
+        &self,
+        topic: &str,
+        table: &TableId,
+        owned: &BTreeSet<u32>,
+        shares: &[BucketShare],
+    ) -> Result<(BTreeMap<u32, Option<i64>>, Option<String>), String> {
+        let (mut offsets, mut lost) = (BTreeMap::new(), None);
+        for bucket in owned {
+            let share = shares.get(*bucket as usize).cloned().unwrap_or_default();
+            let marks = self.topics.watermarks(topic, *bucket).await.map_err(|error| error.to_string())?;
+            let end = if share.offset < marks.0 && !share.topic.is_empty() {
+                self.ends_of(table).await?.get(bucket).copied()
+            } else {
+                None
+            };
+            let offset = match beginning(&share, marks, end) {
+                Beginning::First => None,
+                Beginning::At(offset) => Some(offset),
+                Beginning::Lost(why) => {
+                    lost = Some(format!("topic {topic}, partition {bucket}: {why}"));
+                    None
+                }
+            };
+            offsets.insert(*bucket, offset);
+        }
+        Ok((offsets, lost))
+    }
+
+    async fn stopped(&self, table: &TableId, error: String) {
+        tracing::error!(%table, %error, "table stopped; the others go on");
+        let kind = AppealKind::Stopped { error, publish: 0 };
+        if let Err(error) = self.appeals.put(&Appeal { table: table.clone(), kind }).await {
+            tracing::warn!(%error, "capture cannot be told yet");
+        }
+    }
+}
+
+impl Host for ApplyHost {
+    async fn reassign(&self, topic: &str, owned: &BTreeSet<u32>) -> Result<Option<Assignment>, String> {
+        let worker = self.workers.lock().expect("no code panics while holding it").remove(topic);
+        if let Some(worker) = worker {
+            // Its inbox is closed: it commits what it has received.
+            let _ = worker.await;
+        }
+        if owned.is_empty() {
+            return Ok(None);
+        }
+        let Some(table) = self.table_of(topic).await? else {
+            tracing::warn!(topic, "a topic of no table is passed over");
+            return Ok(None);
+        };
+        let count = self.topics.partitions_of(topic).await.map_err(|error| error.to_string())?;
+        let Some(count) = count else { return Ok(None) };
+        let buckets = Buckets { count, owned: owned.clone() };
+        let opened = Table::open(&self.warehouse, &table, self.writer.clone(), buckets.clone()).await;
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error @ (TableError::Store(_) | TableError::Disk(_))) => return Err(error.to_string()),
+            Err(error) => {
+                self.stopped(&table, error.to_string()).await;
+                return Ok(None);
+            }
+        };
+        let shares = opened.as_ref().map(|table| table.state().shares.clone()).unwrap_or_default();
+        let (offsets, lost) = self.beginnings(topic, &table, owned, &shares).await?;
+        let whole = owned.iter().map(|bucket| {
+            let publish = shares.get(*bucket as usize).map_or(0, |share| share.publish);
+            (*bucket, PublishNumber(publish))
+        });
+        let (inbox, subscription) = KafkaSubscription::new(whole.collect(), self.memory.pressure());
+        tracing::info!(%table, ?owned, ?offsets, "applying");
+        let apply = Applying {
+            table,
+            buckets,
+            warehouse: self.warehouse.clone(),
+            writer: self.writer.clone(),
+            appeals: self.appeals.clone(),
+            reports: self.reports.clone(),
+            pace: self.pace.clone(),
+            lost,
+        };
+        let worker = tokio::spawn(apply.run(opened, subscription));
+        self.workers.lock().expect("no code panics while holding it").insert(topic.to_owned(), worker);
+        Ok(Some(Assignment { inbox, offsets }))
+    }
+}
+
+/// One table's worker from its first message on.
+struct Applying {
+    table: TableId,
+    buckets: Buckets,
+    warehouse: Warehouse,
+    writer: Writer,
+    appeals: Appeals,
+    reports: mpsc::UnboundedSender<Report>,
+    pace: Pace,
+    /// Why the table cannot go on from where it stands.
+    lost: Option<String>,
+}
+
+impl Applying {
+    async fn run(self, opened: Option<Table>, mut subscription: KafkaSubscription) {
+        let table = match opened {
+            Some(table) => table,
+            None => match self.create(&mut subscription).await {
+                Some(table) => table,
+                None => return,
+            },
+        };
+        let shared = SharedTable { warehouse: self.warehouse, writer: self.writer, appeals: self.appeals };
+        let mut worker = Worker::new(table, subscription, ChunkDesk::default(), self.reports, self.pace).shared(shared);
+        if let Some(why) = self.lost {
+            worker = worker.after(WorkerError::Topic(why));
+        }
+        worker.run().await;
+    }
+
+    /// Makes the table with the columns that its first message tells; others may be doing the same.
+    async fn create(&self, subscription: &mut KafkaSubscription) -> Option<Table> {
+        let schema = loop {
+            let first = subscription.next().await?;
+            match schema_of(&first) {
+                Some(schema) => {
+                    subscription.put_back(first);
+                    break schema;
+                }
+                None => {
+                    let error = "the lake table is gone, and its topic does not begin with a load; load it anew with \
+                                 `weir snapshot --table`";
+                    tracing::error!(table = %self.table, error, "table stopped; the others go on");
+                    let kind = AppealKind::Stopped { error: error.into(), publish: first.number.0 };
+                    let _ = self.appeals.put(&Appeal { table: self.table.clone(), kind }).await;
+                }
+            }
+        };
+        let count = self.buckets.count as usize;
+        loop {
+            let state = TableState {
+                shares: vec![BucketShare::default(); count],
+                greatest: vec![Order::MIN; count],
+                ..TableState::default()
+            };
+            let buckets = self.buckets.clone();
+            match Table::open_or_create(&self.warehouse, &schema, self.writer.clone(), state, buckets).await {
+                Ok(table) => return Some(table),
+                Err(error) => {
+                    tracing::warn!(table = %self.table, %error, "the lake table cannot be made yet");
+                    tokio::time::sleep(crate::limits::SHARED_RETRY_DELAY).await;
+                }
+            }
+        }
+    }
+}
+
+/// The columns of a table that is made by this message: the beginning of a load, or of a stream without one.
+fn schema_of(delivery: &Delivery) -> Option<Arc<TableSchema>> {
+    match &delivery.item {
+        Item::Marker(Marker::Schema(schema) | Marker::SeedBegin { schema, .. }) => Some(schema.clone()),
+        Item::Changes(changes) if delivery.share.as_ref().is_some_and(|share| share.offset == 1) => {
+            Some(changes.batch.schema.clone())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(offset: i64) -> BucketShare {
+        BucketShare { topic: "t".into(), offset, ..BucketShare::default() }
+    }
+
+    #[test]
+    fn a_bucket_goes_on_behind_what_it_holds() {
+        assert_eq!(beginning(&share(5), (0, 9), None), Beginning::At(5));
+        assert_eq!(beginning(&share(9), (0, 9), None), Beginning::At(9));
+        assert_eq!(beginning(&BucketShare::default(), (0, 9), None), Beginning::First);
+    }
+
+    #[test]
+    fn a_topic_that_was_made_anew_is_read_from_its_first_offset() {
+        assert_eq!(beginning(&share(5), (0, 2), None), Beginning::First);
+    }
+
+    #[test]
+    fn retention_is_benign_only_if_everything_written_is_in() {
+        assert_eq!(beginning(&share(5), (7, 9), Some(4)), Beginning::At(7));
+        assert!(matches!(beginning(&share(5), (7, 9), Some(5)), Beginning::Lost(_)));
+        assert!(matches!(beginning(&share(5), (7, 9), None), Beginning::Lost(_)));
+    }
+}

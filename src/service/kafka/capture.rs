@@ -1,0 +1,446 @@
+//! The beginning of an incarnation that captures: fence off those before, read where they had come to, go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use weir_model::{GtidSet, OrderState, TableId};
+
+use super::merging::LakeMerging;
+use super::published::PositionLog;
+use super::registrar::TopicRegistrar;
+use super::settings_of;
+use super::watch::LakeWatch;
+use crate::capture::request::{Registration, Request};
+use crate::capture::resume::Discontinuity;
+use crate::capture::{Capture, CaptureStart, Settings};
+use crate::config::{Config, SnapshotMode};
+use crate::error::Error;
+use crate::limits::{KAFKA_PUBLISH_BYTES_MAX, REQUESTS_MAX, TRACE_MARK_LOOKED_AT_EVERY};
+use crate::service::progress::Progress;
+use crate::service::reading::Reading;
+use crate::service::seed::{Load, Loader, Merging, SeedError};
+use crate::service::shipping::{Shipper, Shipping};
+use crate::service::source_tables::SourceTables;
+use crate::service::start::{Incarnation, SourceFacts, asked_tables, look_at_source, register_all, resumes, write};
+use crate::service::supervisor::{Lake, LoadMaker, Supervisor};
+use crate::service::trace::open_trace;
+use crate::service::{Reseed, RunOptions};
+use crate::state::{AppealKind, Appeals, Checkpoint, CheckpointLog, Phase, StateSeries, TableStanding};
+use crate::table::{SeedProgress, TableFiles, Warehouse, history};
+use crate::trace::{Origin, TraceSink};
+use crate::transport::PublishNumber;
+use crate::transport::kafka::position::Position;
+use crate::transport::kafka::{KafkaPublisher, Topics, publisher};
+
+/// The name of this transport in the checkpoint.
+const TRANSPORT: &str = "kafka";
+
+/// Takes the next epoch, fences off other publishers, and starts every stage of capture.
+pub(super) async fn start(
+    config: &Config,
+    options: &RunOptions,
+    hurry: watch::Sender<bool>,
+) -> Result<Incarnation, Error> {
+    let settings = settings_of(config)?;
+    let source = config.source_options()?;
+    let facts = look_at_source(config, &source).await?;
+    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
+    warehouse.probe_writable().await?;
+    let state = warehouse.state_path(&config.source.name);
+    let mut checkpoints = CheckpointLog::new(warehouse.store().clone(), state.clone());
+    let mut checkpoint = checkpoints.take_epoch().await?;
+    let begun = begin(config, options, &facts, &warehouse, &mut checkpoints, &mut checkpoint, &settings).await;
+    let Beginning { topics, producer, position, boundary_anew } = match begun {
+        Ok(beginning) => beginning,
+        Err(error) => {
+            // Nothing runs, so nobody need wait to see whether something does.
+            checkpoint.running = false;
+            write(&mut checkpoints, &checkpoint).await?;
+            return Err(error);
+        }
+    };
+    let patterns = config.patterns()?;
+    let asked = asked_tables(&facts, &options.reseed);
+    let mut position = position;
+    let mut standings = standings(&position, &facts, &asked, |table| patterns.matches(table));
+    let lost = stop_lost_tables(config, &topics, &mut position, &mut standings, &asked).await?;
+
+    let appeals = Appeals::new(warehouse.store().clone(), state);
+    forget_stops(&appeals).await?;
+    let (reports, reports_inbox) = mpsc::unbounded_channel();
+    let watch = LakeWatch::start(warehouse.clone(), reports.clone());
+    let merging = LakeMerging::new(&warehouse, &config.source.name, watch.clone(), appeals, reports);
+    let resumed = under_way(&merging, &standings, position.publish).await?;
+
+    checkpoint.transport = TRANSPORT.to_owned();
+    checkpoint.tables = standings.clone();
+    if boundary_anew {
+        checkpoint.last = None;
+    }
+    write(&mut checkpoints, &checkpoint).await?;
+
+    let listed: BTreeSet<&TableId> = checkpoint.tables.keys().chain(&facts.tables).collect();
+    let trace = Arc::new(open_trace(config)?);
+    let shipping = Shipping {
+        sink: trace.clone(),
+        source: config.source.name.clone(),
+        warehouse: warehouse.clone(),
+        tables: listed.into_iter().cloned().collect(),
+        published: Some(Arc::new(PositionLog(settings.clone()))),
+    };
+    let stop_capture = CancellationToken::new();
+    let shipped = Arc::new(AtomicU64::new(0));
+    tokio::spawn(follow_mark(trace, config.source.name.clone(), shipped.clone(), stop_capture.clone()));
+
+    let source_tables = {
+        let settings = config.clone();
+        SourceTables { source: source.clone(), settings: Arc::new(move |table| settings.table_settings(table)) }
+    };
+    let registrar = Arc::new(TopicRegistrar {
+        source: source_tables,
+        topics: topics.clone(),
+        position: position.clone(),
+        partitions: config.transport.partitions,
+    });
+    let (told, told_inbox) = mpsc::unbounded_channel();
+    let (requests, requests_inbox) = mpsc::channel::<Request>(REQUESTS_MAX);
+    let (load_failed, load_failures) = mpsc::unbounded_channel();
+    let (durable, durable_inbox) = mpsc::unbounded_channel();
+    let loader = Loader {
+        source: source.clone(),
+        requests: requests.clone(),
+        merging: Merging::Lake(merging.clone()),
+        connections: Arc::new(Semaphore::new(config.source.max_connections)),
+        progress: snapshot_loader::Progress::new(),
+        // Numbers of attempts of different incarnations must differ: what became of one is told by its number.
+        next_chunk: Arc::new(AtomicU64::new(uuid::Uuid::new_v4().as_u64_pair().0)),
+    };
+    let mut supervisor = Supervisor {
+        told: told_inbox,
+        reports: reports_inbox,
+        requests,
+        hurry,
+        loader,
+        load_of: load_maker(config, &registrar, &warehouse, &asked, resumed),
+        shipper: Shipper::start(shipping),
+        checkpoints,
+        checkpoint,
+        target: options.until_caught_up.then(|| facts.executed.clone()),
+        seeds: config.source.snapshot == SnapshotMode::Initial,
+        progress: Progress::default(),
+        loads: BTreeMap::new(),
+        load_failures,
+        load_failed,
+        dirty: true,
+        durable: durable_inbox,
+        lake: Some(Lake { watch, merging }),
+    };
+
+    let mut lanes = Vec::new();
+    let tables: Vec<TableId> = facts.tables.iter().filter(|table| !lost.contains(*table)).cloned().collect();
+    for (table, registration) in register_all(&registrar, &tables, &position.boundary.gtid_set).await? {
+        match registration {
+            Registration::Lane(lane) => {
+                let held = standings.get(&table).map(|standing| standing.start_set.clone()).unwrap_or_default();
+                let partial = position.boundary.partial.clone().zip(position.partial_rows.get(&table).copied());
+                let partial = partial.map(|(gtid, rows_done)| crate::table::PartialTransaction { gtid, rows_done });
+                lanes.push((table, crate::capture::lane::LaneStart { gtid_set: held, partial, ..*lane }));
+            }
+            Registration::Gone => {}
+            Registration::Refused(error) => {
+                stop(&mut standings, &table, &error);
+                supervisor.stop_table(&table, error);
+            }
+        }
+    }
+    for table in &lost {
+        let error = standings.get(table).and_then(|standing| standing.error.clone()).unwrap_or_default();
+        supervisor.stop_table(table, error);
+    }
+    let unknown = lanes.iter().map(|(_, lane)| lane.gtid_set.difference(&facts.executed)).find(|set| !set.is_empty());
+    if let Some(unknown) = unknown {
+        return Err(Error::failed(Discontinuity::Unknown { unknown }.to_string()));
+    }
+    if !supervisor.seeds {
+        lanes.retain(|(table, _)| standings.get(table).is_none_or(|standing| standing.phase != Phase::Stopped));
+    }
+    let captured: Vec<TableId> = lanes.iter().map(|(table, _)| table.clone()).collect();
+    for table in &captured {
+        begin_as_it_stands(&mut supervisor, &mut standings, table, &position);
+    }
+    supervisor.goes_on_from(&position);
+    supervisor.write_checkpoint().await?;
+
+    let publisher = KafkaPublisher::start(
+        &settings,
+        producer,
+        topics,
+        position.clone(),
+        supervisor.checkpoint.epoch,
+        durable,
+        shipped,
+    );
+    let mut capture = Capture::new(
+        Settings {
+            source: config.source.name.clone(),
+            filter: Arc::new(move |table| patterns.matches(table)),
+            transaction_bytes_max: (config.apply.memory_bytes() / 8).min(KAFKA_PUBLISH_BYTES_MAX),
+            follow_truncate: config.source.follows_truncate(),
+            seeds: supervisor.seeds,
+            shares_order: true,
+        },
+        publisher,
+        registrar,
+        told,
+        CaptureStart {
+            boundary: position.boundary,
+            partial_rows: position.partial_rows,
+            number: position.publish,
+            order: position.order,
+            event_ms: facts.clock_ms,
+            standings,
+        },
+    );
+    for (table, lane) in lanes {
+        capture.add_lane(table, lane);
+    }
+    let capture_stopped = stop_capture.clone();
+    let reading = Reading {
+        source,
+        server_id: config.source.server_id.unwrap_or_else(crate::binlog::random_server_id),
+        binlog_dir: options.binlog_dir.clone(),
+    };
+    let capture = tokio::spawn(async move { reading.drive(capture, requests_inbox, capture_stopped).await });
+    Ok(Incarnation { supervisor, capture, stop_capture, workers: None })
+}
+
+/// Where capture begins.
+struct Beginning {
+    topics: Topics,
+    producer: crate::transport::kafka::TransactionalProducer,
+    position: Position,
+    /// It begins anew and does not go on from a position.
+    boundary_anew: bool,
+}
+
+/// Fences off other publishers and settles where to go on: at the position, or for a new source, or one that is seeded
+/// anew as a whole, at everything executed so far.
+async fn begin(
+    config: &Config,
+    options: &RunOptions,
+    facts: &SourceFacts,
+    warehouse: &Warehouse,
+    checkpoints: &mut CheckpointLog,
+    checkpoint: &mut Checkpoint,
+    settings: &crate::transport::kafka::KafkaSettings,
+) -> Result<Beginning, Error> {
+    let anew = options.reseed == Reseed::All;
+    if !checkpoint.is_new() && checkpoint.transport != TRANSPORT && !anew {
+        return Err(Error::config(format!(
+            "source {} was mirrored over `direct`; positions of one transport mean nothing to another",
+            config.source.name
+        ))
+        .way_out("`weir snapshot` seeds every table anew, into a warehouse without them"));
+    }
+    let topics = Topics::new(settings)?;
+    let (producer, mut position) = publisher::begin(settings, &topics).await?;
+    // Of two that start at once the one with the greater epoch stays, whoever was last to fence.
+    if let Some(newest) = checkpoints.read().await?.filter(|newest| newest.epoch > checkpoint.epoch) {
+        return Err(Error::fenced(format!(
+            "another instance took over (epoch {}, ours is {})",
+            newest.epoch, checkpoint.epoch
+        )));
+    }
+    if position.is_new() && !checkpoint.is_new() && !anew {
+        return Err(Error::failed("the position topic holds no position, although this source was captured before")
+            .at(settings.position_topic())
+            .way_out("it was deleted or emptied; `weir snapshot` seeds every table anew"));
+    }
+    let begins_anew = position.is_new() || anew;
+    if begins_anew {
+        if !checkpoint.is_new() {
+            checkpoint.restart_at(facts.executed.clone());
+        }
+        checkpoint.gtid_set = facts.executed.clone();
+        start_over(&mut position, facts, warehouse).await?;
+    }
+    resumes(&position.boundary.gtid_set, position.boundary.last.as_ref(), facts, options)?;
+    // What the tables hold is told by their commits; the checkpoint follows from the first publish on.
+    Ok(Beginning { topics, producer, position, boundary_anew: begins_anew })
+}
+
+/// A position at the source's present. Orders and numbers go on above whatever the tables have: they were written by an
+/// incarnation whose position is gone.
+async fn start_over(position: &mut Position, facts: &SourceFacts, warehouse: &Warehouse) -> Result<(), Error> {
+    position.boundary = crate::transport::Boundary { gtid_set: facts.executed.clone(), ..Default::default() };
+    position.partial_rows.clear();
+    for table in &facts.tables {
+        let Some(state) = history::figures(warehouse, table).await?.and_then(|figures| figures.state) else { continue };
+        let greatest = state.greatest.iter().copied().max().map_or(state.order, OrderState);
+        position.order = position.order.max(state.order).max(greatest);
+        let publishes = state.shares.iter().map(|share| share.publish).max().unwrap_or(0);
+        position.publish = position.publish.max(PublishNumber(publishes));
+    }
+    position.tables.retain(|table, _| facts.tables.contains(table));
+    Ok(())
+}
+
+/// Where every table stands at the start: as the position says, or to be loaded because somebody asks for it.
+fn standings(
+    position: &Position,
+    facts: &SourceFacts,
+    asked: &BTreeSet<TableId>,
+    ours: impl Fn(&TableId) -> bool,
+) -> BTreeMap<TableId, TableStanding> {
+    let mut standings: BTreeMap<TableId, TableStanding> =
+        position.tables.iter().map(|(table, known)| (table.clone(), known.standing.clone())).collect();
+    // A table that stopped and is gone, or is not ours any more, has nothing left to mend.
+    standings
+        .retain(|table, standing| ours(table) && (standing.phase == Phase::Streaming || facts.tables.contains(table)));
+    for table in asked {
+        let phase = Phase::Filling { restart: true };
+        let standing = TableStanding { phase, start_set: facts.executed.clone(), error: None };
+        standings.insert(table.clone(), standing);
+    }
+    standings
+}
+
+/// Looks whether every topic still holds what was written. A table whose topic does not is stopped; one that is asked
+/// for begins a new incarnation of it. Returns those that are stopped.
+async fn stop_lost_tables(
+    config: &Config,
+    topics: &Topics,
+    position: &mut Position,
+    standings: &mut BTreeMap<TableId, TableStanding>,
+    asked: &BTreeSet<TableId>,
+) -> Result<BTreeSet<TableId>, Error> {
+    let mut lost = BTreeSet::new();
+    let known: Vec<TableId> = standings.keys().cloned().collect();
+    for table in known {
+        let Some(what) = topics.lost(&table, position).await? else { continue };
+        if asked.contains(&table) {
+            tracing::warn!(%table, what, "the topic begins anew");
+            let partitions = config.table_settings(&table).buckets.unwrap_or(config.transport.partitions);
+            let partitions = position.tables.get(&table).map_or(partitions, |known| known.partitions);
+            let info = topics.renew(&table, partitions).await?;
+            position.ends.remove(&table);
+            if let Some(known) = position.tables.get_mut(&table) {
+                known.topic = info.id;
+                known.partitions = info.partitions;
+            }
+        } else {
+            stop(standings, &table, &format!("{what}; load it anew with `weir snapshot --table {table}`"));
+            lost.insert(table);
+        }
+    }
+    Ok(lost)
+}
+
+fn stop(standings: &mut BTreeMap<TableId, TableStanding>, table: &TableId, error: &str) {
+    let standing = standings.entry(table.clone()).or_insert_with(|| TableStanding {
+        phase: Phase::Stopped,
+        start_set: GtidSet::default(),
+        error: None,
+    });
+    standing.phase = Phase::Stopped;
+    standing.error = Some(error.to_owned());
+}
+
+/// Stops that were told of before this start are told again if they still hold.
+async fn forget_stops(appeals: &Appeals) -> Result<(), Error> {
+    for appeal in appeals.list().await? {
+        if matches!(appeal.kind, AppealKind::Stopped { .. }) {
+            appeals.settle(&appeal).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Loads to go on with.
+async fn under_way(
+    merging: &LakeMerging,
+    standings: &BTreeMap<TableId, TableStanding>,
+    number: PublishNumber,
+) -> Result<BTreeMap<TableId, SeedProgress>, Error> {
+    let mut resumed = BTreeMap::new();
+    for (table, standing) in standings {
+        if standing.phase == (Phase::Filling { restart: false })
+            && let Some(progress) =
+                merging.under_way(table, number).await.map_err(|e: SeedError| Error::failed(e.to_string()))?
+        {
+            resumed.insert(table.clone(), progress);
+        }
+    }
+    Ok(resumed)
+}
+
+/// Goes on with a table from its phase: a table that is not listed or has stopped is loaded.
+fn begin_as_it_stands(
+    supervisor: &mut Supervisor,
+    standings: &mut BTreeMap<TableId, TableStanding>,
+    table: &TableId,
+    position: &Position,
+) {
+    let phase = standings.get(table).map(|standing| standing.phase);
+    let restart = match phase {
+        Some(Phase::Streaming) => return,
+        Some(Phase::Filling { restart }) => restart,
+        None if !supervisor.seeds => {
+            let start_set = position.boundary.gtid_set.clone();
+            standings.insert(table.clone(), TableStanding { phase: Phase::Streaming, start_set, error: None });
+            return supervisor.note_streaming(table);
+        }
+        Some(Phase::Stopped) | None => true,
+    };
+    if restart {
+        let start_set = position.boundary.gtid_set.clone();
+        let phase = Phase::Filling { restart: true };
+        let standing = standings.entry(table.clone()).or_insert(TableStanding { phase, start_set, error: None });
+        standing.phase = phase;
+        standing.error = None;
+    }
+    supervisor.begin_load(table, restart);
+}
+
+fn load_maker(
+    config: &Config,
+    registrar: &Arc<TopicRegistrar>,
+    warehouse: &Warehouse,
+    asked: &BTreeSet<TableId>,
+    resumed: BTreeMap<TableId, SeedProgress>,
+) -> LoadMaker {
+    let (config, registrar, warehouse, asked) = (config.clone(), registrar.clone(), warehouse.clone(), asked.clone());
+    let resumed = Mutex::new(resumed);
+    Box::new(move |table, restart| {
+        let settings = config.table_settings(table);
+        let plans = warehouse.state_path(&config.source.name).join("plans").join(&*table.to_string());
+        let resume = resumed.lock().expect("no code panics while holding it").remove(table);
+        Some(Load {
+            table: table.clone(),
+            key: settings.key,
+            zero_dates: settings.zero_dates,
+            files: TableFiles::of(&warehouse, table),
+            buckets: registrar.topics.of(table)?.partitions,
+            reset: asked.contains(table),
+            plans: StateSeries::new(warehouse.store().clone(), plans),
+            plan_under_way: Arc::default(),
+            resume: if restart { None } else { resume },
+        })
+    })
+}
+
+/// Looks now and then how far the trace is with what capture counted: older positions may go.
+async fn follow_mark<T: TraceSink>(sink: Arc<T>, source: String, shipped: Arc<AtomicU64>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(TRACE_MARK_LOOKED_AT_EVERY) => {}
+        }
+        if let Ok(Some(mark)) = sink.shipped_version(&source, &Origin::Capture).await {
+            shipped.store(u64::try_from(mark).unwrap_or(0), Ordering::Release);
+        }
+    }
+}

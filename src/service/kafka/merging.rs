@@ -1,0 +1,146 @@
+//! Loads of tables that other processes may write: how chunks are named to them, and how it is known that they are in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use weir_model::schema::escape_name;
+use weir_model::{Order, TableId};
+
+use super::watch::LakeWatch;
+use crate::apply::Report;
+use crate::apply::chunks::ChunkFiles;
+use crate::service::seed::SeedError;
+use crate::state::{Appeal, AppealKind, Appeals, StateSeries};
+use crate::table::{SeedProgress, StagedChunk, Warehouse};
+use crate::transport::{ChunkContent, ChunkId, PublishNumber};
+
+/// How far a load is, kept beside the table; a restart goes on from there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadProgress {
+    /// Number of its plan.
+    pub plan: u64,
+    /// Ordinals of the chunks that every bucket has taken in.
+    pub done: BTreeSet<u32>,
+}
+
+/// What all loads share. Clones share it.
+#[derive(Clone)]
+pub struct LakeMerging {
+    warehouse: Warehouse,
+    source: String,
+    watch: LakeWatch,
+    appeals: Appeals,
+    reports: mpsc::UnboundedSender<Report>,
+    progress: Arc<tokio::sync::Mutex<BTreeMap<TableId, LoadProgress>>>,
+    /// The publish that each load began with.
+    begun: Arc<Mutex<BTreeMap<TableId, PublishNumber>>>,
+}
+
+impl LakeMerging {
+    pub fn new(
+        warehouse: &Warehouse,
+        source: &str,
+        watch: LakeWatch,
+        appeals: Appeals,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> Self {
+        let (warehouse, source) = (warehouse.clone(), source.to_owned());
+        Self { warehouse, source, watch, appeals, reports, progress: Arc::default(), begun: Arc::default() }
+    }
+
+    fn series(&self, table: &TableId) -> StateSeries {
+        let folder = self.warehouse.state_path(&self.source).join("loads").join(escape_name(&table.to_string()));
+        StateSeries::new(self.warehouse.store().clone(), folder)
+    }
+
+    /// The load of `table` that was under way, to go on from. It is taken as begun with `number` or before.
+    pub async fn under_way(&self, table: &TableId, number: PublishNumber) -> Result<Option<SeedProgress>, SeedError> {
+        let Some((_, bytes)) = self.series(table).latest().await? else { return Ok(None) };
+        let Ok(found) = serde_json::from_slice::<LoadProgress>(&bytes) else { return Ok(None) };
+        self.progress.lock().await.insert(table.clone(), found.clone());
+        self.lock().insert(table.clone(), number);
+        // Its first order is with the tables: nobody asks for it here.
+        Ok(Some(SeedProgress { plan: found.plan, done: found.done.into_iter().collect(), start: Order::MIN }))
+    }
+
+    /// A load of this plan is about to be announced.
+    pub async fn begin(&self, table: &TableId, plan: u64) -> Result<(), SeedError> {
+        self.lock().remove(table);
+        self.keep(table, LoadProgress { plan, done: BTreeSet::new() }).await
+    }
+
+    /// It was announced in this publish.
+    pub fn begun(&self, table: &TableId, plan: u64, number: PublishNumber) {
+        self.lock().insert(table.clone(), number);
+        self.report(Report::SeedBegun { table: table.clone(), plan });
+    }
+
+    /// Whether a stop that `table` told of, having seen publish `seen`, has been made up for by a load since.
+    pub fn makes_up_for(&self, table: &TableId, seen: PublishNumber) -> bool {
+        self.lock().get(table).is_some_and(|begun| *begun > seen)
+    }
+
+    /// Every bucket has taken in the chunk.
+    pub async fn done(&self, table: &TableId, plan: u64, ordinal: u32) -> Result<(), SeedError> {
+        let mut progress = self.progress.lock().await;
+        let Some(load) = progress.get_mut(table).filter(|load| load.plan == plan) else { return Ok(()) };
+        load.done.insert(ordinal);
+        let bytes = serde_json::to_vec(load).expect("progress is plain data");
+        self.series(table).append(bytes.into()).await?;
+        Ok(())
+    }
+
+    async fn keep(&self, table: &TableId, load: LoadProgress) -> Result<(), SeedError> {
+        let mut progress = self.progress.lock().await;
+        let bytes = serde_json::to_vec(&load).expect("progress is plain data");
+        self.series(table).append(bytes.into()).await?;
+        progress.insert(table.clone(), load);
+        Ok(())
+    }
+
+    /// What the chunk's marker says of its files.
+    pub fn content(&self, plan: u64, ordinal: u32, order0: Order, staged: &[StagedChunk]) -> ChunkContent {
+        let files = staged.iter().map(StagedChunk::describe).collect();
+        let files = serde_json::to_value(ChunkFiles { plan, ordinal, order0, files }).expect("it is plain data");
+        ChunkContent::Files(Arc::new(files))
+    }
+
+    /// Waits until every bucket of the table holds that publish.
+    pub async fn reached(&self, table: &TableId, number: PublishNumber) -> Result<(), SeedError> {
+        if self.watch.reached(table, number).await { Ok(()) } else { Err(SeedError::NotCaptured) }
+    }
+
+    /// Whether a bucket has refused its share of the chunk. To be asked once all of them have passed the marker.
+    pub async fn was_refused(&self, table: &TableId, chunk: ChunkId) -> Result<bool, SeedError> {
+        let mut refused = false;
+        for appeal in self.appeals.list().await? {
+            if appeal.table == *table
+                && matches!(appeal.kind, AppealKind::ChunkRefused { chunk: of, .. } if of == chunk.0)
+            {
+                refused = true;
+                self.appeals.settle(&appeal).await?;
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Every request there is.
+    pub async fn appeals(&self) -> Result<Vec<Appeal>, SeedError> {
+        Ok(self.appeals.list().await?)
+    }
+
+    pub async fn settle(&self, appeal: &Appeal) -> Result<(), SeedError> {
+        Ok(self.appeals.settle(appeal).await?)
+    }
+
+    pub fn report(&self, report: Report) {
+        // The supervisor is gone only while the process shuts down.
+        let _ = self.reports.send(report);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<TableId, PublishNumber>> {
+        self.begun.lock().expect("no code panics while holding it")
+    }
+}

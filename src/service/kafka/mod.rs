@@ -1,0 +1,142 @@
+//! The service over Kafka: a capturing half and an applying half, in one process or in many.
+//!
+//! ```text
+//! reading ─► capture ─► publisher ─► Kafka ─► receiver ─► a worker a table ─► lake
+//!               ▲            └── durable ─► supervisor ◄── watch ◄───────────── │
+//!               └── requests ◄── loads ◄────────┘  ◄──────── appeals ◄─────────┘
+//! ```
+//!
+//! The capturing half alone knows positions and phases, and learns from the tables' logs how far they are; the applying
+//! half knows only topics and tables. Nothing else joins the two, so that it makes no difference where they run.
+
+mod apply;
+mod capture;
+pub mod merging;
+mod published;
+mod registrar;
+pub mod watch;
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch as tokio_watch;
+use tokio_util::sync::CancellationToken;
+
+use self::apply::ApplyHalf;
+use super::supervisor::{Failure, Finished};
+use super::{Reseed, RunOptions, finished};
+use crate::capture::CaptureError;
+use crate::config::{Config, TransportKind};
+use crate::error::Error;
+use crate::state::CheckpointLog;
+use crate::table::Warehouse;
+use crate::transport::PublishError;
+use crate::transport::kafka::KafkaSettings;
+use crate::transport::kafka::receiver::Membership;
+
+/// Which halves a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Both,
+    Capture,
+    Apply,
+}
+
+/// How to reach the brokers, by the configuration.
+pub fn settings_of(config: &Config) -> Result<KafkaSettings, Error> {
+    let settings = KafkaSettings {
+        brokers: config.transport.brokers.clone(),
+        source: config.source.name.clone(),
+        options: config.transport.options.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+    };
+    settings.validate()?;
+    Ok(settings)
+}
+
+/// How to reach the brokers, if changes travel over Kafka.
+pub fn kafka_of(config: &Config) -> Result<Option<KafkaSettings>, Error> {
+    match config.transport.kind {
+        TransportKind::Kafka => settings_of(config).map(Some),
+        TransportKind::Direct => Ok(None),
+    }
+}
+
+/// Runs until `stop`, or until it has caught up.
+pub async fn run(config: &Config, options: RunOptions, role: Role, stop: &CancellationToken) -> Result<(), Error> {
+    let (hurry, hurried) = tokio_watch::channel(false);
+    let membership = if role == Role::Apply { Membership::Group } else { Membership::Alone };
+    let mut apply = match role {
+        Role::Capture => None,
+        Role::Both | Role::Apply => Some(ApplyHalf::start(config, membership, hurried).await?),
+    };
+    let failed = async {
+        match &mut apply {
+            Some(apply) => apply.failed.recv().await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        Some(error) = failed => Err(error.into()),
+        result = capture_until(config, options, role, hurry, stop) => result,
+    };
+    if let Some(apply) = apply {
+        apply.stop().await;
+    }
+    result
+}
+
+/// Incarnations of the capturing half, one after another.
+async fn capture_until(
+    config: &Config,
+    mut options: RunOptions,
+    role: Role,
+    hurry: tokio_watch::Sender<bool>,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    if role == Role::Apply {
+        stop.cancelled().await;
+        return Ok(());
+    }
+    let mut failed_at: Option<Instant> = None;
+    loop {
+        let incarnation = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            incarnation = capture::start(config, &options, hurry.clone()) => incarnation?,
+        };
+        let epoch = incarnation.epoch();
+        match super::supervise(incarnation, stop).await {
+            Ok(Finished::Restart) => {}
+            Ok(ended) => return finished(ended),
+            Err(Failure::Capture(CaptureError::Publisher(PublishError::Fenced(why)))) => {
+                fenced_by_another(config, epoch, &why).await?;
+                tracing::warn!(%why, "the broker has given up this producer; a new one begins from what is durable");
+            }
+            Err(Failure::Capture(CaptureError::Publisher(PublishError::Failed(why)))) => {
+                // What one start cannot mend, the next will not.
+                if failed_at.is_some_and(|failed| failed.elapsed() < FAILURES_APART_MIN) {
+                    return Err(Error::failed(why));
+                }
+                tracing::error!(%why, "publishing failed; beginning again from what is durable");
+                failed_at = Some(Instant::now());
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+        options.reseed = Reseed::None;
+    }
+}
+
+const FAILURES_APART_MIN: Duration = Duration::from_secs(60);
+
+/// A newer instance and the broker's timeout fence alike; only our own state knows which it was.
+async fn fenced_by_another(config: &Config, ours: u64, why: &str) -> Result<(), Error> {
+    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
+    let state = warehouse.state_path(&config.source.name);
+    let newest = CheckpointLog::new(warehouse.store().clone(), state).read().await?.unwrap_or_default();
+    if newest.epoch > ours {
+        return Err(Error::fenced(format!(
+            "another instance took over (epoch {}, ours is {ours}): {why}",
+            newest.epoch
+        )));
+    }
+    Ok(())
+}

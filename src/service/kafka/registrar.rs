@@ -1,0 +1,62 @@
+//! Registers tables for a capture that opens none: whoever applies does.
+
+use std::sync::Arc;
+
+use weir_model::{Gtid, GtidSet, OrderState, TableId, TableSchema};
+
+use crate::capture::lane::LaneStart;
+use crate::capture::request::{RegisterError, Registrar, Registration};
+use crate::config::TableSettings;
+use crate::service::source_tables::{Asked, SourceTables};
+use crate::transport::kafka::Topics;
+use crate::transport::kafka::position::Position;
+
+/// Describes a table, and sees to its topic.
+pub struct TopicRegistrar {
+    pub source: SourceTables,
+    pub topics: Topics,
+    /// Where capture went on from: the topics that there were.
+    pub position: Position,
+    /// Buckets of a new table.
+    pub partitions: u32,
+}
+
+impl TopicRegistrar {
+    /// What capture needs of a table that holds `held` already.
+    pub fn lane(&self, table: &TableId, key: Vec<String>, held: GtidSet) -> LaneStart {
+        let settings: TableSettings = (self.source.settings)(table);
+        LaneStart { gtid_set: held, partial: None, order: OrderState::default(), key, zero_dates: settings.zero_dates }
+    }
+
+    /// Number of buckets that a table is made with.
+    pub fn partitions_of(&self, table: &TableId) -> u32 {
+        (self.source.settings)(table).buckets.unwrap_or(self.partitions)
+    }
+}
+
+impl Registrar for TopicRegistrar {
+    async fn register(&self, table: &TableId, start: &GtidSet) -> Result<Registration, RegisterError> {
+        let description = match self.source.ask(table).await? {
+            Asked::Found(description) => description,
+            Asked::Gone => return Ok(Registration::Gone),
+            Asked::Refused(why) => return Ok(Registration::Refused(why)),
+        };
+        let topic = self.topics.ensure(table, self.partitions_of(table), &self.position).await;
+        if let Err(error) = topic {
+            return match error {
+                crate::transport::kafka::TransportError::Topic { .. } => Ok(Registration::Refused(error.to_string())),
+                other => Err(RegisterError(other.to_string())),
+            };
+        }
+        let key = description.schema.key_names().into_iter().map(str::to_owned).collect();
+        Ok(Registration::Lane(Box::new(self.lane(table, key, start.clone()))))
+    }
+
+    async fn wait_until_executed(&self, gtid: &Gtid) -> Result<(), RegisterError> {
+        self.source.wait_until_executed(gtid).await
+    }
+
+    async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
+        self.source.describe(table).await
+    }
+}

@@ -1,0 +1,85 @@
+//! Tables as the source describes them, with the keys that the configuration gives them.
+
+use std::sync::Arc;
+
+use weir_model::{Gtid, GtidSet, TableId, TableSchema};
+use weir_mysql::{KeySource, MysqlError, SourceOptions, TableDescription, catalogue, server};
+
+use crate::capture::request::RegisterError;
+use crate::config::TableSettings;
+use crate::limits::EXECUTED_WAIT_MAX;
+
+/// Asks the source about tables.
+#[derive(Clone)]
+pub struct SourceTables {
+    pub source: SourceOptions,
+    pub settings: Arc<dyn Fn(&TableId) -> TableSettings + Send + Sync>,
+}
+
+/// What became of a question about a table.
+pub enum Asked {
+    Found(Box<TableDescription>),
+    Gone,
+    /// It cannot be mirrored; says why and the way out.
+    Refused(String),
+}
+
+impl SourceTables {
+    /// The table with the key that it is mirrored by.
+    ///
+    /// # Errors
+    /// When asking again may help.
+    pub async fn ask(&self, table: &TableId) -> Result<Asked, RegisterError> {
+        let description = match self.description(table).await {
+            Ok(Some(description)) => description,
+            Ok(None) => return Ok(Asked::Gone),
+            Err(error) if error.is_retryable() => return Err(RegisterError(error.to_string())),
+            Err(error) => return Ok(Asked::Refused(error.to_string())),
+        };
+        Ok(match self.admit(description) {
+            Ok(description) => Asked::Found(Box::new(description)),
+            Err(why) => Asked::Refused(why),
+        })
+    }
+
+    /// The table's columns at this moment; `None` if it is gone or cannot be mirrored.
+    pub async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
+        let description = self.description(table).await.map_err(|error| RegisterError(error.to_string()))?;
+        Ok(description.and_then(|description| self.admit(description).ok()).map(|d| Arc::new(d.schema)))
+    }
+
+    /// Waits until the source shows what transaction `gtid` did.
+    pub async fn wait_until_executed(&self, gtid: &Gtid) -> Result<(), RegisterError> {
+        let failed = |error: MysqlError| RegisterError(error.to_string());
+        let mut connection = weir_mysql::connect(&self.source).await.map_err(failed)?;
+        let mut wanted = GtidSet::default();
+        wanted.insert(gtid);
+        match server::wait_for_executed(&mut connection, &wanted, EXECUTED_WAIT_MAX).await.map_err(failed)? {
+            true => Ok(()),
+            false => Err(RegisterError(format!("the source does not show {gtid}, which it has sent"))),
+        }
+    }
+
+    async fn description(&self, table: &TableId) -> Result<Option<TableDescription>, MysqlError> {
+        let mut connection = weir_mysql::connect(&self.source).await?;
+        catalogue::describe(&mut connection, table).await
+    }
+
+    /// What `weir` can do with the table as it is described.
+    fn admit(&self, description: TableDescription) -> Result<TableDescription, String> {
+        let table = description.schema.table.clone();
+        let settings = (self.settings)(&table);
+        let description = match &settings.key {
+            Some(key) => description.with_key(key).map_err(|error| error.to_string())?,
+            None => description,
+        };
+        if matches!(description.key_source, KeySource::None) {
+            return Err(format!(
+                "{table} has neither a primary key nor a unique key over NOT NULL columns, so its rows cannot be told \
+                 apart. ALTER TABLE {} ADD PRIMARY KEY (...), or leave it out with \"!{table}\" in [source] tables",
+                table.quoted()
+            ));
+        }
+        Ok(description)
+    }
+}
