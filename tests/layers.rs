@@ -16,9 +16,10 @@ const ROWS: [&[&str]; 7] = [
 ];
 
 /// Clients of other people's software, and where their names may stand: paths below the package's folder.
-const CLIENTS: [(&str, &[&str]); 7] = [
+const CLIENTS: [(&str, &[&str]); 8] = [
     ("rusqlite", &["src/trace/sqlite.rs"]),
     ("clickhouse", &["src/trace/clickhouse.rs"]),
+    ("rdkafka", &["src/transport/kafka/"]),
     ("deltalake_core", &["src/table/checkpoint.rs", "src/table/scan.rs", "src/table/tests/"]),
     ("object_store", &["src/table/", "src/state/"]),
     ("mysql_async", &["src/binlog/", "mysql/src/", "snapshot-loader/"]),

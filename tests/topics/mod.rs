@@ -8,6 +8,7 @@ mod kafka;
 mod kafka_accounts;
 mod kafka_group;
 mod kafka_topics;
+mod kafka_transport;
 mod kafka_usage;
 mod kills;
 mod mirror;

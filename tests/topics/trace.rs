@@ -130,8 +130,11 @@ fn documented() -> Vec<String> {
 }
 
 fn on_chdb(statements: &[String]) -> Vec<Value> {
-    let mut python =
-        python("tests/support/trace_sql_on_chdb.py").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Python starts");
+    let mut python = python("tests/support/trace_sql_on_chdb.py")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Python starts");
     let input = serde_json::to_vec(statements).expect("plain text");
     python.stdin.take().expect("piped").write_all(&input).expect("Python reads");
     let output = python.wait_with_output().expect("Python ends");

@@ -66,7 +66,9 @@ fn a_wrong_configuration_names_the_key_and_the_line() {
     let file = folder.path().join("weir.toml");
     for (addition, said) in [
         ("[apply]\ncommit_interval = 1\n", "weir.toml, line 8"),
-        ("[transport]\nkind = \"kafka\"\n", "comes with a later version"),
+        ("[transport]\nkind = \"kafka\"\nbrokers = \"nowhere\"\n", "transport.brokers"),
+        ("[transport]\nkind = \"kafka\"\npartitions = 0\n", "transport.partitions"),
+        ("[transport]\nkind = \"pigeon\"\n", "weir.toml, line 8"),
         ("[[table]]\nname = \"shop.a\"\nmode = \"append\"\n", "table[0].mode"),
     ] {
         std::fs::write(&file, format!("{CONFIG}{addition}")).unwrap();
