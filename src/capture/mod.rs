@@ -181,6 +181,11 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         self.lanes.insert(table.clone(), Some(Lane::new(table, start)));
     }
 
+    /// Drops the changes of `table`, which has stopped.
+    pub fn pass_over(&mut self, table: TableId) {
+        self.lanes.insert(table, None);
+    }
+
     /// Where to ask the source to go on from: everything published.
     pub fn published(&self) -> &Boundary {
         &self.published

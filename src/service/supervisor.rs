@@ -217,6 +217,7 @@ impl Supervisor {
             lake.watch.published(&durable);
         }
         let Durable { number, boundary, touched, at_ms, counts } = durable;
+        self.checkpoint.published = true;
         self.on_published(number, boundary, touched.into_keys().collect());
         if !counts.is_empty() {
             self.shipper.send(Shipment { origin: Origin::Capture, version: number.0 as i64, at_ms, counts });

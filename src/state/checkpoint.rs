@@ -22,6 +22,9 @@ pub struct Checkpoint {
     /// How changes travel; they continue only the same way. Empty for `direct`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub transport: String,
+    /// Whether a position was ever made durable by that transport, where it has one of its own.
+    #[serde(default)]
+    pub published: bool,
     /// Every healthy table holds these transactions.
     pub gtid_set: GtidSet,
     /// The newest transaction of `gtid_set`, asked for again at a resume; none before the first.
@@ -119,6 +122,7 @@ impl Checkpoint {
         self.gtid_set = set;
         self.last = None;
         self.log = LogPosition::default();
+        self.published = false;
         self.tables.clear();
         self.restarts += 1;
     }

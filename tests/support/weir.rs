@@ -195,6 +195,11 @@ impl Running {
         read(&self.log)
     }
 
+    /// Where its log lies.
+    pub fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("its state can be asked").is_none()

@@ -72,7 +72,8 @@ fn of_two_captures_started_at_once_one_goes_on() {
 }
 
 fn ends_in_order(process: Running) {
+    let log = process.log_file();
     let (code, took) = process.terminate();
-    assert_eq!(code, Some(0));
+    assert_eq!(code, Some(0), "{}", std::fs::read_to_string(log).unwrap_or_default());
     assert!(took < Duration::from_secs(30), "{took:?}");
 }

@@ -207,6 +207,10 @@ pub(super) async fn start(
     for (table, lane) in lanes {
         capture.add_lane(table, lane);
     }
+    let stopped = supervisor.checkpoint.tables.iter().filter(|(_, standing)| standing.phase == Phase::Stopped);
+    for (table, _) in stopped {
+        capture.pass_over(table.clone());
+    }
     let capture_stopped = stop_capture.clone();
     let reading = Reading {
         source,
@@ -254,7 +258,7 @@ async fn begin(
             newest.epoch, checkpoint.epoch
         )));
     }
-    if position.is_new() && !checkpoint.is_new() && !anew {
+    if position.is_new() && checkpoint.published && !anew {
         return Err(Error::failed("the position topic holds no position, although this source was captured before")
             .at(settings.position_topic())
             .way_out("it was deleted or emptied; `weir snapshot` seeds every table anew"));

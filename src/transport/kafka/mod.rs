@@ -23,6 +23,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use weir_model::TableId;
 use weir_model::key::KeyRef;
@@ -32,6 +35,34 @@ pub use self::publisher::{Durable, KafkaPublisher};
 pub use self::receiver::{KafkaSubscription, Receiver};
 pub use self::topics::{TopicInfo, Topics};
 use crate::limits::{KAFKA_MESSAGE_BYTES_MAX, KAFKA_TRANSACTION_MAX, NAME_BYTES_MAX_OF_TOPIC};
+
+/// What librdkafka has to say goes to the log: it tries again by itself, so that little of it matters.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Quiet;
+
+impl Quiet {
+    fn say(level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(facility, message, "librdkafka");
+            }
+            _ => tracing::debug!(facility, message, "librdkafka"),
+        }
+    }
+}
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Self::say(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition comes here as well.
+        tracing::debug!(%error, reason, "librdkafka");
+    }
+}
+
+impl ConsumerContext for Quiet {}
 
 /// How to reach the brokers, and whose topics they are.
 #[derive(Debug, Clone)]
@@ -193,11 +224,11 @@ impl KafkaSettings {
 
     /// Whether brokers answer, and how many there are.
     pub async fn probe(&self, within: Duration) -> Result<usize, TransportError> {
-        use rdkafka::consumer::{BaseConsumer, Consumer};
         self.validate()?;
         let settings = self.clone();
         let asked = tokio::task::spawn_blocking(move || {
-            let consumer: BaseConsumer = settings.consumer().create().map_err(|error| settings.failed(&error))?;
+            let consumer: BaseConsumer<Quiet> =
+                settings.consumer().create_with_context(Quiet).map_err(|error| settings.failed(&error))?;
             let metadata = consumer.fetch_metadata(None, within).map_err(|error| settings.failed(&error))?;
             Ok(metadata.brokers().len())
         });

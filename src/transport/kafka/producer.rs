@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::outgoing::Outgoing;
-use super::{KafkaSettings, TransportError};
+use super::{KafkaSettings, Quiet, TransportError};
 use crate::limits::{KAFKA_ANSWER_MAX, KAFKA_TRANSACTION_MAX};
 
 /// Why a transaction did not go through.
@@ -46,6 +47,10 @@ struct Written {
 }
 
 impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet::say(level, facility, message);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
     }

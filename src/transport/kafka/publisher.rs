@@ -21,7 +21,7 @@ use super::outgoing::{Outgoing, messages};
 use super::position::{FORMAT, Position, PositionRecord, TopicStanding};
 use super::producer::{Ends, SendError, TransactionalProducer};
 use super::topics::Topics;
-use super::{KafkaSettings, TransportError};
+use super::{KafkaSettings, Quiet, TransportError};
 use crate::limits::{
     KAFKA_ANSWER_MAX, POSITION_ONLY_DELAY, POSITIONS_BETWEEN_FULL, RECONNECT_DELAY, RECONNECT_DELAY_MAX,
 };
@@ -375,7 +375,7 @@ fn read_positions(
     let failed = |error: KafkaError| settings.failed(&error);
     let topic = settings.position_topic();
     let broken = |what: String| TransportError::Topic { topic: topic.clone(), what };
-    let consumer: BaseConsumer = settings.consumer().create().map_err(failed)?;
+    let consumer: BaseConsumer<Quiet> = settings.consumer().create_with_context(Quiet).map_err(failed)?;
     let (low, high) = consumer.fetch_watermarks(&topic, 0, KAFKA_ANSWER_MAX).map_err(failed)?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&topic, 0, Offset::Offset(low)).map_err(failed)?;

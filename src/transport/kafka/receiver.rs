@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::gather::{Arrived, Gather};
 use super::topics::Topics;
 use super::wire::{ControlBody, Envelope, Kind, SchemaCache, WireError, decode_changes};
-use super::{KafkaSettings, TransportError};
+use super::{KafkaSettings, Quiet, TransportError};
 use crate::limits::{KAFKA_RETRY_DELAY, TOPICS_LISTED_EVERY};
 use crate::trace::Tally;
 use crate::transport::memory::{Memory, bytes_of};
@@ -171,6 +172,10 @@ struct GroupContext {
 }
 
 impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet::say(level, facility, message);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         // The end of a partition comes here as well.
         tracing::debug!(%error, reason, "librdkafka");

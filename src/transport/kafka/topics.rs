@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
@@ -13,7 +12,7 @@ use uuid::Uuid;
 use weir_model::TableId;
 
 use super::position::Position;
-use super::{KafkaSettings, TransportError};
+use super::{KafkaSettings, Quiet, TransportError};
 use crate::limits::{KAFKA_ANSWER_MAX, KAFKA_MESSAGE_BYTES_MAX};
 
 /// A table's topic as the publisher needs it.
@@ -29,8 +28,8 @@ pub struct TopicInfo {
 #[derive(Clone)]
 pub struct Topics {
     settings: KafkaSettings,
-    admin: Arc<AdminClient<DefaultClientContext>>,
-    consumer: Arc<BaseConsumer>,
+    admin: Arc<AdminClient<Quiet>>,
+    consumer: Arc<BaseConsumer<Quiet>>,
     known: Arc<Mutex<BTreeMap<TableId, TopicInfo>>>,
 }
 
@@ -47,8 +46,8 @@ impl Topics {
     pub fn new(settings: &KafkaSettings) -> Result<Self, TransportError> {
         let failed = |error| settings.failed(&error);
         Ok(Self {
-            admin: Arc::new(settings.client().create().map_err(failed)?),
-            consumer: Arc::new(settings.consumer().create().map_err(failed)?),
+            admin: Arc::new(settings.client().create_with_context(Quiet).map_err(failed)?),
+            consumer: Arc::new(settings.consumer().create_with_context(Quiet).map_err(failed)?),
             settings: settings.clone(),
             known: Arc::default(),
         })
@@ -213,7 +212,7 @@ impl Topics {
 
     async fn ask<R: Send + 'static>(
         &self,
-        question: impl FnOnce(&BaseConsumer) -> rdkafka::error::KafkaResult<R> + Send + 'static,
+        question: impl FnOnce(&BaseConsumer<Quiet>) -> rdkafka::error::KafkaResult<R> + Send + 'static,
     ) -> Result<R, TransportError> {
         let consumer = self.consumer.clone();
         let answer = tokio::task::spawn_blocking(move || question(&consumer)).await;
