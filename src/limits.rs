@@ -130,3 +130,5 @@ pub const TRACE_MARK_LOOKED_AT_EVERY: Duration = Duration::from_secs(30);
 pub const PUBLISHER_ENDS_MAX: Duration = Duration::from_secs(10);
 /// `weir check` gives brokers this long to answer.
 pub const KAFKA_PROBE_MAX: Duration = Duration::from_secs(5);
+/// Whoever applies looks at the position when a table is opened, but not for each of many.
+pub const POSITION_LOOKED_AT_EVERY: Duration = Duration::from_secs(5);

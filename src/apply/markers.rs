@@ -45,6 +45,11 @@ impl MarkerAt {
         if self.shares.is_empty() { BTreeSet::from([0]) } else { self.shares.keys().copied().collect() }
     }
 
+    /// Whether the table holds it already, in every bucket.
+    pub(super) fn is_in(&self, state: &TableState) -> bool {
+        !self.shares.is_empty() && self.shares.values().all(|share| is_in(state, share))
+    }
+
     pub(super) fn begins_a_load(&self) -> bool {
         matches!(self.marker, Marker::SeedBegin { .. })
     }

@@ -84,7 +84,9 @@ impl Pending {
 
 /// The share of a bucket follows the last item; whole publishes are not unlearned by the parts of the next.
 pub(super) fn note(shares: &mut BTreeMap<u32, Share>, share: Share) {
-    let whole = shares.get(&share.bucket).and_then(|before| before.publish);
-    let publish = share.publish.max(whole);
-    shares.insert(share.bucket, Share { publish, ..share });
+    let before = shares.get(&share.bucket);
+    let publish = share.publish.max(before.and_then(|before| before.publish));
+    let offset =
+        before.filter(|before| before.topic == share.topic).map_or(share.offset, |b| b.offset.max(share.offset));
+    shares.insert(share.bucket, Share { publish, offset, ..share });
 }

@@ -114,7 +114,13 @@ impl<S: Subscription> Worker<S> {
     /// Goes on with the load that `marker` begins.
     async fn take_up(&mut self, marker: &MarkerAt, passed: &Passed) -> Result<(), WorkerError> {
         self.open_anew().await?;
-        while !self.begin_anew(marker, passed.tally.clone(), &passed.greatest).await? {}
+        loop {
+            if self.begin_anew(marker, passed.tally.clone(), &passed.greatest).await?
+                || marker.is_in(self.table.state())
+            {
+                break;
+            }
+        }
         tracing::info!(table = %self.table.schema().table, "the table goes on with a load");
         Ok(())
     }

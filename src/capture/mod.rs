@@ -390,8 +390,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             Request::EndSeed { table, plan, reply } => {
                 let mut sent = None;
                 if self.lane(&table).is_some() {
-                    self.stand(&table, Phase::Streaming, None);
-                    sent = Some(self.send_marker(table, Marker::SeedEnd { plan }).await?);
+                    sent = Some(self.send_standing(table, Phase::Streaming, 0, Marker::SeedEnd { plan }).await?);
                 }
                 let _ = reply.send(sent);
             }
@@ -408,9 +407,8 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         let SeedOpening { table, plan, schema, reset, reply } = opening;
         let mut sent = None;
         if let Some(start) = self.lane_order(&table) {
-            self.publish().await?;
-            self.stand(&table, Phase::Filling { restart: false }, None);
-            sent = Some(self.send_marker(table, Marker::SeedBegin { plan, start, schema, reset }).await?);
+            let marker = Marker::SeedBegin { plan, start, schema, reset };
+            sent = Some(self.send_standing(table, Phase::Filling { restart: false }, plan, marker).await?);
         }
         let _ = reply.send(sent);
         Ok(())
@@ -433,7 +431,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         // What the table holds already may be ahead of the stream: it was loaded at the source's present.
         let held = self.lane(table).map(Lane::held).cloned().unwrap_or_default();
         let start_set = self.position.gtid_set.union(&held);
-        self.standings.insert(table.clone(), TableStanding { phase, start_set, error });
+        self.standings.insert(table.clone(), TableStanding::new(phase, start_set, error));
         self.pending_since.get_or_insert_with(Instant::now);
     }
 

@@ -7,6 +7,7 @@ use weir_model::{Gtid, GtidSet, TableId};
 
 use super::request::{Registrar, Told};
 use super::{Capture, CaptureError};
+use crate::state::Phase;
 use crate::transport::{Item, Marker, Publish, PublishError, PublishNumber, Publisher};
 
 impl<P: Publisher, R: Registrar> Capture<P, R> {
@@ -38,10 +39,16 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     /// Sends everything collected, and the position even if there is nothing else. In mid-transaction the position
     /// is that before the transaction, and every table's batch says how much of it is in.
     pub(super) async fn publish(&mut self) -> Result<(), CaptureError> {
-        let partial = self.open.as_ref().filter(|open| !open.skip && open.has_rows).map(|open| open.head.gtid.clone());
+        let open = self.open.as_ref().filter(|open| !open.skip && open.has_rows).map(|open| open.head.gtid.clone());
+        // One that was sent in part before this connection, and has not come again yet, is still sent in part.
+        let before = self.published.partial.clone().filter(|gtid| !self.position.gtid_set.contains(gtid));
+        let begins = open.is_some() && open != before;
+        let partial = open.or(before);
         self.position.partial = partial.clone();
         let mut items = std::mem::take(&mut self.queued);
-        self.published_partial.clear();
+        if begins || partial.is_none() {
+            self.published_partial.clear();
+        }
         for (table, lane) in &mut self.lanes {
             let Some(lane) = lane else { continue };
             self.order = self.order.max(lane.last_order());
@@ -52,7 +59,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         }
         // Nobody takes in what is sent to a table that has stopped.
         self.unfinished.retain(|table, _| self.lanes.get(table).is_some_and(Option::is_some));
-        end_transactions(&mut self.unfinished, &self.position.gtid_set, &mut items);
+        end_transactions(&mut self.unfinished, &self.position.gtid_set, &mut items, self.settings.shares_order);
         if let Some(gtid) = partial {
             self.unfinished.extend(self.published_partial.keys().map(|table| (table.clone(), gtid.clone())));
         }
@@ -100,6 +107,26 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     /// Sends a marker in a publish of its own, behind everything collected before it. Returns that publish's number.
     pub(super) async fn send_marker(&mut self, table: TableId, marker: Marker) -> Result<PublishNumber, CaptureError> {
         self.publish().await?;
+        self.send_alone(table, marker).await
+    }
+
+    /// Sends a marker together with the standing that it brings: neither must be durable without the other.
+    pub(super) async fn send_standing(
+        &mut self,
+        table: TableId,
+        phase: Phase,
+        plan: u64,
+        marker: Marker,
+    ) -> Result<PublishNumber, CaptureError> {
+        self.publish().await?;
+        self.stand(&table, phase, None);
+        if let Some(standing) = self.standings.get_mut(&table) {
+            standing.plan = plan;
+        }
+        self.send_alone(table, marker).await
+    }
+
+    async fn send_alone(&mut self, table: TableId, marker: Marker) -> Result<PublishNumber, CaptureError> {
         self.queued.push((table, Item::Marker(marker)));
         self.publish().await?;
         Ok(self.number)
@@ -107,16 +134,24 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
 }
 
 /// Tells the tables that hold back a part of a transaction in `complete` that it is whole, unless they are sent changes
-/// anyway, which say so themselves.
-fn end_transactions(unfinished: &mut BTreeMap<TableId, Gtid>, complete: &GtidSet, items: &mut Vec<(TableId, Item)>) {
+/// anyway, which say so themselves; but to a bucket that gets none they say nothing, so a table `in_buckets` is told before
+/// them.
+fn end_transactions(
+    unfinished: &mut BTreeMap<TableId, Gtid>,
+    complete: &GtidSet,
+    items: &mut Vec<(TableId, Item)>,
+    in_buckets: bool,
+) {
     let sent: BTreeSet<TableId> = items.iter().map(|(table, _)| table.clone()).collect();
+    let mut ends = Vec::new();
     unfinished.retain(|table, gtid| {
         let ended = complete.contains(gtid);
-        if ended && !sent.contains(table) {
-            items.push((table.clone(), Item::TransactionEnd));
+        if ended && (in_buckets || !sent.contains(table)) {
+            ends.push((table.clone(), Item::TransactionEnd));
         }
         !ended
     });
+    items.splice(..0, ends);
 }
 
 #[cfg(test)]
@@ -131,11 +166,17 @@ mod tests {
         let mut unfinished =
             BTreeMap::from([(a.clone(), gtid.clone()), (b.clone(), gtid.clone()), (c.clone(), other.clone())]);
         let mut items = vec![(b, Item::Marker(Marker::SeedEnd { plan: 1 }))];
-        end_transactions(&mut unfinished, &GtidSet::default(), &mut items);
+        end_transactions(&mut unfinished, &GtidSet::default(), &mut items, false);
         assert_eq!((unfinished.len(), items.len()), (3, 1));
         let complete: GtidSet = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5".parse().unwrap();
-        end_transactions(&mut unfinished, &complete, &mut items);
-        assert_eq!(unfinished, BTreeMap::from([(c, other)]));
-        assert!(matches!(&items[1..], [(table, Item::TransactionEnd)] if *table == a));
+        let mut told_once = unfinished.clone();
+        end_transactions(&mut told_once, &complete, &mut items, false);
+        assert_eq!(told_once, BTreeMap::from([(c, other)]));
+        assert!(matches!(&items[..1], [(table, Item::TransactionEnd)] if *table == a));
+        // In buckets, both of them are told, before what else they are sent.
+        items.remove(0);
+        end_transactions(&mut unfinished, &complete, &mut items, true);
+        assert_eq!(items.len(), 3);
+        assert!(items[..2].iter().all(|(_, item)| matches!(item, Item::TransactionEnd)));
     }
 }

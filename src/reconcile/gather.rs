@@ -7,13 +7,14 @@ use weir_model::{GtidSet, TableId, Window, clock};
 use weir_mysql::{MysqlError, SourceOptions, TablePatterns, catalogue, server};
 
 use super::missing::ship_missing;
-use super::positions::{covers, ship_counted, windows_behind};
+use super::positions::{OpenWindows, covers, ship_counted, whole};
 use super::report::{Facts, Reach, TableFacts};
 use crate::error::Error;
 use crate::limits::{RECONCILE_POLL, RECONCILE_WAIT_MAX};
-use crate::state::{Checkpoint, CheckpointLog, Phase};
+use crate::state::{Checkpoint, CheckpointLog, Phase, TableStanding};
 use crate::table::{TableState, Warehouse, history};
 use crate::trace::TraceSink;
+use crate::transport::PublishNumber;
 use crate::transport::kafka::KafkaSettings;
 use crate::transport::kafka::position::Position;
 
@@ -70,16 +71,17 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
         ship_missing(sink, question.source, question.warehouse, table).await?;
     }
     // Only now, so that whatever was consumed has been counted as published too.
-    let behind = match (&question.kafka, &published) {
-        (Some(kafka), Some(position)) => {
+    let windows = match &question.kafka {
+        Some(kafka) => {
             ship_counted(kafka, question.source, sink).await?;
-            Some(windows_behind(kafka, position).await?)
+            let least = places.iter().map(|place| place.whole).min().unwrap_or_default();
+            Some(OpenWindows::read(kafka, least).await?)
         }
-        _ => None,
+        None => None,
     };
-    for Place { table, reach, .. } in places {
+    for Place { table, reach, whole, .. } in places {
         let counts = sink.totals(question.source, &table, question.since).await?;
-        let open = behind.as_ref().map(|behind| behind(&table)).unwrap_or_default();
+        let open = windows.as_ref().map(|windows| windows.of(&table, whole)).unwrap_or_default();
         facts.tables.push(TableFacts { table, reach, counts, open });
     }
     Ok(facts)
@@ -115,6 +117,8 @@ struct Place {
     table: TableId,
     reach: Reach,
     position: GtidSet,
+    /// The last publish that it certainly has; of no meaning on `direct`.
+    whole: PublishNumber,
 }
 
 /// Looks at every table, and again at those that are behind as long as a service may bring them on.
@@ -167,8 +171,9 @@ fn place(
     if let Some(position) = published.filter(|position| covers(state, table, position)) {
         own = own.union(&position.boundary.gtid_set);
     }
-    let at = |reach, position| Place { table: table.clone(), reach, position };
-    let Some(standing) = checkpoint.tables.get(table) else { return at(Reach::NotSeeded, own) };
+    let holds = published.map_or_else(PublishNumber::default, |position| whole(state, table, position));
+    let at = |reach, position| Place { table: table.clone(), reach, position, whole: holds };
+    let Some(standing) = standing_of(table, checkpoint, published) else { return at(Reach::NotSeeded, own) };
     match standing.phase {
         Phase::Stopped => at(Reach::Stopped(standing.error.clone().unwrap_or_default()), own),
         Phase::Filling { .. } => at(Reach::Filling, own),
@@ -183,6 +188,21 @@ fn place(
                 (Some(missing), _) => at(Reach::Behind(missing), position),
             }
         }
+    }
+}
+
+/// Where capture has the table: the checkpoint follows the position some seconds behind, and what a position passes by,
+/// because the table stopped or is to be loaded, is in neither's counts.
+fn standing_of<'a>(
+    table: &TableId,
+    checkpoint: &'a Checkpoint,
+    published: Option<&'a Position>,
+) -> Option<&'a TableStanding> {
+    let told = checkpoint.tables.get(table);
+    let durable = published.and_then(|position| position.tables.get(table)).map(|known| &known.standing);
+    match (told, durable) {
+        (Some(told), Some(durable)) if told.phase == Phase::Streaming => Some(durable),
+        (told, durable) => told.or(durable),
     }
 }
 
@@ -207,7 +227,7 @@ mod tests {
 
     fn checkpoint(phase: Phase, to: &str) -> Checkpoint {
         let error = (phase == Phase::Stopped).then(|| "no key".to_owned());
-        let standing = TableStanding { phase, start_set: GtidSet::default(), error };
+        let standing = TableStanding::new(phase, GtidSet::default(), error);
         let tables = [(TableId::new("shop", "a"), standing)].into();
         Checkpoint { gtid_set: set(to), tables, ..Checkpoint::default() }
     }
@@ -234,7 +254,12 @@ mod tests {
 
     #[test]
     fn the_common_position_is_what_all_of_them_hold() {
-        let at = |intervals: &str, reach| Place { table: TableId::new("shop", "a"), reach, position: set(intervals) };
+        let at = |intervals: &str, reach| Place {
+            table: TableId::new("shop", "a"),
+            reach,
+            position: set(intervals),
+            whole: PublishNumber(0),
+        };
         let places = [at("1-7", Reach::All), at("1-4:6-9", Reach::Behind(1)), at("1", Reach::Filling)];
         assert_eq!(common_position(&places), set("1-4:6-7"));
         assert!(common_position(&[]).is_empty());

@@ -30,16 +30,34 @@ pub async fn ship_counted<T: TraceSink>(settings: &KafkaSettings, source: &str, 
     Ok(position)
 }
 
-/// Windows of `table` that publishes behind `position` have changes in: what was consumed of them cannot be compared yet.
-pub async fn windows_behind(
-    settings: &KafkaSettings,
-    position: &Position,
-) -> Result<impl Fn(&TableId) -> BTreeSet<Window> + use<>, Error> {
-    let (_, counted) = look(settings, position.publish).await?;
-    Ok(move |table: &TableId| {
-        let counts = counted.iter().flat_map(|(_, _, counts)| counts);
+/// Windows in which publishes have changes that a table may not have consumed yet: what was, cannot be compared there.
+#[derive(Debug)]
+pub struct OpenWindows {
+    counted: Counted,
+}
+
+impl OpenWindows {
+    /// Reads what was counted behind the last publish that each of `tables` holds whole.
+    pub async fn read(settings: &KafkaSettings, least: PublishNumber) -> Result<Self, Error> {
+        Ok(Self { counted: look(settings, least).await?.1 })
+    }
+
+    /// Those of `table`, which holds everything up to `whole`.
+    pub fn of(&self, table: &TableId, whole: PublishNumber) -> BTreeSet<Window> {
+        let behind = self.counted.iter().filter(|(number, _, _)| *number > whole);
+        let counts = behind.flat_map(|(_, _, counts)| counts);
         counts.filter(|(of, _)| of == table).map(|(_, count)| count.window).collect()
-    })
+    }
+}
+
+/// The last publish up to which a table certainly has everything: that of `position` if it covers it, else what its
+/// slowest bucket has taken in.
+pub fn whole(state: Option<&TableState>, table: &TableId, position: &Position) -> PublishNumber {
+    if covers(state, table, position) {
+        return position.publish;
+    }
+    let shares = state.map(|state| state.shares.as_slice()).unwrap_or_default();
+    PublishNumber(shares.iter().map(|share| share.publish).min().unwrap_or(0)).min(position.publish)
 }
 
 async fn look(settings: &KafkaSettings, after: PublishNumber) -> Result<(Position, Counted), TransportError> {
@@ -70,7 +88,7 @@ mod tests {
     #[test]
     fn a_table_covers_a_position_with_every_bucket_and_in_its_own_topic() {
         let table = TableId::new("shop", "orders");
-        let standing = TableStanding { phase: Phase::Streaming, start_set: GtidSet::default(), error: None };
+        let standing = TableStanding::new(Phase::Streaming, GtidSet::default(), None);
         let known = TopicStanding { standing, topic: "t".into(), partitions: 2 };
         let position = Position {
             ends: BTreeMap::from([(table.clone(), BTreeMap::from([(0, 4), (1, 7)]))]),

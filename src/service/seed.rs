@@ -147,6 +147,7 @@ impl Loader {
         let sent = sent.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
         if let Merging::Lake(lake) = &self.merging {
             lake.reached(&load.table, sent).await?;
+            lake.settle_refusals(&load.table).await?;
             lake.report(Report::SeedEnded { table: load.table, plan: number });
         }
         Ok(())
@@ -310,7 +311,7 @@ impl Loader {
         if lake.was_refused(&load.table, chunk).await? {
             return Ok(ChunkFate::Refused);
         }
-        lake.done(&load.table, plan, ordinal).await?;
+        lake.done(&load.table, plan, ordinal, chunk).await?;
         Ok(ChunkFate::Merged)
     }
 

@@ -110,8 +110,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
     // Before anything of them is touched: a load that was asked for is made up for, whenever we are killed.
     let asked = asked_tables(&facts, &options.reseed);
     for table in &asked {
-        let standing =
-            TableStanding { phase: Phase::Filling { restart: true }, start_set: facts.executed.clone(), error: None };
+        let standing = TableStanding::new(Phase::Filling { restart: true }, facts.executed.clone(), None);
         checkpoint.tables.insert(table.clone(), standing);
     }
     write(&mut checkpoints, &checkpoint).await?;

@@ -191,10 +191,7 @@ impl Supervisor {
             self.hurry.send_replace(true);
         }
         // Capture goes on sending to a table that has stopped until it is told, and nobody commits that.
-        let stopped = |table: &TableId| {
-            self.checkpoint.tables.get(table).is_some_and(|standing| standing.phase == Phase::Stopped)
-        };
-        let tables: Vec<TableId> = tables.into_iter().filter(|table| !stopped(table)).collect();
+        let tables: Vec<TableId> = tables.into_iter().filter(|table| !self.is_stopped(table)).collect();
         self.progress.published(number, boundary, &tables);
         self.dirty = true;
     }
@@ -213,10 +210,12 @@ impl Supervisor {
 
     /// A publish is durable: what it counted goes to the trace, and its tables are looked at until they have it.
     fn on_durable(&mut self, durable: Durable) {
+        let Durable { number, boundary, mut touched, at_ms, counts } = durable;
+        // Nobody takes in what is sent to a table that has stopped.
+        touched.retain(|table, _| !self.is_stopped(table));
         if let Some(lake) = &self.lake {
-            lake.watch.published(&durable);
+            lake.watch.published(number, &touched);
         }
-        let Durable { number, boundary, touched, at_ms, counts } = durable;
         self.checkpoint.published = true;
         self.on_published(number, boundary, touched.into_keys().collect());
         if !counts.is_empty() {
@@ -236,7 +235,13 @@ impl Supervisor {
         };
         for appeal in appeals {
             let phase = self.checkpoint.tables.get(&appeal.table).map(|standing| standing.phase);
-            let settled = match (answer_to(&appeal.kind, phase), &appeal.kind) {
+            let done = match &appeal.kind {
+                AppealKind::ChunkRefused { chunk, .. } => {
+                    merging.was_done(&appeal.table, *chunk).await.unwrap_or(false)
+                }
+                AppealKind::Stopped { .. } => false,
+            };
+            let settled = match (answer_to(&appeal.kind, phase, done), &appeal.kind) {
                 (Answer::Stop, AppealKind::Stopped { publish, .. })
                     if merging.makes_up_for(&appeal.table, PublishNumber(*publish)) =>
                 {
@@ -250,7 +255,8 @@ impl Supervisor {
                 (Answer::Load, _) => {
                     tracing::warn!(table = %appeal.table, "files of a load are gone; loading the table");
                     self.begin_load(&appeal.table, true);
-                    true
+                    // It stands until the load has ended: a kill before the load is announced must not forget it.
+                    false
                 }
                 (Answer::LeaveToTheLoad, _) => false,
                 _ => true,
@@ -314,6 +320,10 @@ impl Supervisor {
         }
     }
 
+    fn is_stopped(&self, table: &TableId) -> bool {
+        self.checkpoint.tables.get(table).is_some_and(|standing| standing.phase == Phase::Stopped)
+    }
+
     /// Whether `plan` is that of the table's load, and not of one that another has taken the place of.
     fn is_under_way(&self, table: &TableId, plan: u64) -> bool {
         self.loads.get(table).is_some_and(|load| load.plan.load(Ordering::Acquire) == plan)
@@ -361,11 +371,11 @@ impl Supervisor {
 
     fn stand(&mut self, table: &TableId, phase: Phase, error: Option<String>) {
         let position = self.progress.newest().map_or(&self.checkpoint.gtid_set, |boundary| &boundary.gtid_set);
-        let standing = self.checkpoint.tables.entry(table.clone()).or_insert_with(|| TableStanding {
-            phase,
-            start_set: position.clone(),
-            error: None,
-        });
+        let standing = self
+            .checkpoint
+            .tables
+            .entry(table.clone())
+            .or_insert_with(|| TableStanding::new(phase, position.clone(), None));
         let begins = phase == (Phase::Filling { restart: true });
         // One that has not begun keeps the set that it was to begin at.
         if begins && standing.phase != phase {
@@ -415,16 +425,17 @@ enum Answer {
     Nothing,
 }
 
-/// Decides by what the table is doing.
-fn answer_to(kind: &AppealKind, phase: Option<Phase>) -> Answer {
+/// Decides by what the table is doing; `done` if the chunk that is refused was taken in by every bucket once.
+fn answer_to(kind: &AppealKind, phase: Option<Phase>, done: bool) -> Answer {
     match (kind, phase) {
         (_, None) => Answer::Nothing,
         (AppealKind::Stopped { .. }, Some(Phase::Stopped | Phase::Filling { restart: true })) => Answer::Nothing,
         (AppealKind::Stopped { .. }, Some(_)) => Answer::Stop,
         (AppealKind::ChunkRefused { .. }, Some(Phase::Filling { .. })) => Answer::LeaveToTheLoad,
         // Its chunk was in once: the lake's files have gone since.
-        (AppealKind::ChunkRefused { .. }, Some(Phase::Streaming)) => Answer::Load,
-        (AppealKind::ChunkRefused { .. }, Some(Phase::Stopped)) => Answer::Nothing,
+        (AppealKind::ChunkRefused { .. }, Some(Phase::Streaming)) if done => Answer::Load,
+        // Of an attempt that was given up.
+        (AppealKind::ChunkRefused { .. }, Some(Phase::Streaming | Phase::Stopped)) => Answer::Nothing,
     }
 }
 

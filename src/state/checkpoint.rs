@@ -68,6 +68,20 @@ pub struct TableStanding {
     /// Why it stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Number of the plan of the load that was announced to it; 0 if none is under way, or the table knows by itself.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub plan: u64,
+}
+
+impl TableStanding {
+    /// Without a load that was announced.
+    pub fn new(phase: Phase, start_set: GtidSet, error: Option<String>) -> Self {
+        Self { phase, start_set, error, plan: 0 }
+    }
+}
+
+fn is_none(plan: &u64) -> bool {
+    *plan == 0
 }
 
 /// What a table is doing.
@@ -211,10 +225,10 @@ mod tests {
     fn a_stopped_table_says_why_and_only_a_stopped_one() {
         let mut checkpoint = at(1, 3);
         let table = TableId::new("shop", "orders");
-        let standing = TableStanding { phase: Phase::Stopped, start_set: set(1), error: None };
+        let standing = TableStanding::new(Phase::Stopped, set(1), None);
         checkpoint.tables.insert(table.clone(), standing);
         assert_eq!(checkpoint.is_sound(), Err(CheckpointRule::StoppedWithoutReason(table.clone())));
-        let standing = TableStanding { phase: Phase::Streaming, start_set: set(1), error: Some("x".into()) };
+        let standing = TableStanding::new(Phase::Streaming, set(1), Some("x".into()));
         checkpoint.tables.insert(table.clone(), standing);
         assert_eq!(checkpoint.is_sound(), Err(CheckpointRule::ErrorWithoutStop(table)));
     }
@@ -243,7 +257,7 @@ mod tests {
 
     prop_compose! {
         fn any_standing()(phase in any_phase(), start in 0_u64..50, why in "[a-z ]{0,9}") -> TableStanding {
-            TableStanding { phase, start_set: set(start), error: (phase == Phase::Stopped).then_some(why) }
+            TableStanding::new(phase, set(start), (phase == Phase::Stopped).then_some(why))
         }
     }
 

@@ -198,7 +198,9 @@ async fn publish(
     let gtid_set = format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-{}", number.0).parse().unwrap();
     let boundary = Boundary { gtid_set, partial: partial.map(|gtid| gtid.parse().unwrap()), ..Boundary::default() };
     let order = OrderState(Order::new(10, 1_000_000 + number.0 as i64));
-    let (partial_rows, standings) = (BTreeMap::new(), Vec::new());
+    let sent_in_part = |(table, _): &(TableId, Item)| (table.clone(), 1);
+    let partial_rows = partial.map(|_| items.iter().map(sent_in_part).collect()).unwrap_or_default();
+    let standings = Vec::new();
     let publish = Publish { number, boundary: Arc::new(boundary), items, order, partial_rows, standings };
     publisher.publish(publish).await.expect("an open transport takes it");
     number

@@ -40,7 +40,7 @@ async fn begin(
     partitions: u32,
 ) -> (KafkaPublisher, Position, mpsc::UnboundedReceiver<weir::transport::kafka::Durable>) {
     let topics = Topics::new(settings).unwrap();
-    let (producer, position) = publisher::begin(settings, &topics).await.unwrap();
+    let (producer, position) = publisher::begin(settings, &topics, false).await.unwrap();
     for table in contract::tables() {
         topics.ensure(&table, partitions, &position).await.unwrap();
     }

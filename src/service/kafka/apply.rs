@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -14,9 +14,10 @@ use crate::apply::chunks::ChunkDesk;
 use crate::apply::{Pace, Report, SharedTable, Worker, WorkerError};
 use crate::config::Config;
 use crate::error::Error;
-use crate::limits::SHUTDOWN_MAX;
+use crate::limits::{POSITION_LOOKED_AT_EVERY, SHUTDOWN_MAX};
 use crate::state::{Appeal, AppealKind, Appeals};
 use crate::table::{BucketShare, Buckets, Table, TableError, TableState, Warehouse, Writer};
+use crate::transport::kafka::position::Position;
 use crate::transport::kafka::receiver::{Assignment, Host, Membership, Receiver};
 use crate::transport::kafka::{KafkaSettings, KafkaSubscription, Topics, TransportError, publisher};
 use crate::transport::{Delivery, Item, Marker, Memory, PublishNumber, Subscription};
@@ -61,6 +62,7 @@ impl ApplyHalf {
             memory: memory.clone(),
             reports,
             workers: Mutex::default(),
+            looked: tokio::sync::Mutex::default(),
         });
         let stop = CancellationToken::new();
         let (failures, failed) = mpsc::unbounded_channel();
@@ -89,6 +91,8 @@ struct ApplyHost {
     reports: mpsc::UnboundedSender<Report>,
     /// By topic.
     workers: Mutex<HashMap<String, JoinHandle<()>>>,
+    /// The position that was looked at last, and when.
+    looked: tokio::sync::Mutex<Option<(Instant, Arc<Position>)>>,
 }
 
 /// Where a partition is read from, or why it cannot be.
@@ -101,9 +105,11 @@ enum Beginning {
     Lost(String),
 }
 
-/// Decides where a bucket goes on. `end` is the last offset that was written of it, as far as capture says.
-fn beginning(share: &BucketShare, (low, high): (i64, i64), end: Option<i64>) -> Beginning {
-    if share.topic.is_empty() || share.offset > high {
+/// Decides where a bucket goes on. `end` is the last offset that was written of it, and `known` the topic's incarnation, as
+/// far as capture says.
+fn beginning(share: &BucketShare, (low, high): (i64, i64), end: Option<i64>, known: Option<&str>) -> Beginning {
+    let made_anew = share.offset > high || known.is_some_and(|known| *known != share.topic);
+    if share.topic.is_empty() || made_anew {
         // Never read, or of a topic that was made anew: the first message tells which.
         return Beginning::First;
     }
@@ -125,16 +131,22 @@ impl ApplyHost {
         if let Some(table) = self.settings.table_of(topic) {
             return Ok(Some(table));
         }
-        let (position, _) =
-            publisher::look(&self.settings, PublishNumber(u64::MAX)).await.map_err(|error| error.to_string())?;
-        Ok(position.tables.into_keys().find(|table| self.settings.table_topic(table) == topic))
+        let position = self.position().await?;
+        Ok(position.tables.keys().find(|table| self.settings.table_topic(table) == topic).cloned())
     }
 
-    /// Last offset that capture wrote of each partition.
-    async fn ends_of(&self, table: &TableId) -> Result<BTreeMap<u32, i64>, String> {
-        let (position, _) =
-            publisher::look(&self.settings, PublishNumber(u64::MAX)).await.map_err(|error| error.to_string())?;
-        Ok(position.ends.get(table).cloned().unwrap_or_default())
+    /// What capture has written, as of some seconds ago at most.
+    async fn position(&self) -> Result<Arc<Position>, String> {
+        let mut looked = self.looked.lock().await;
+        if let Some((at, position)) = &*looked
+            && at.elapsed() < POSITION_LOOKED_AT_EVERY
+        {
+            return Ok(position.clone());
+        }
+        let found = publisher::look(&self.settings, PublishNumber(u64::MAX)).await;
+        let position = Arc::new(found.map_err(|error| error.to_string())?.0);
+        *looked = Some((Instant::now(), position.clone()));
+        Ok(position)
     }
 
     /// Where every owned bucket begins, and why one cannot.
@@ -146,15 +158,13 @@ impl ApplyHost {
         shares: &[BucketShare],
     ) -> Result<(BTreeMap<u32, Option<i64>>, Option<String>), String> {
         let (mut offsets, mut lost) = (BTreeMap::new(), None);
+        let position = self.position().await?;
         for bucket in owned {
             let share = shares.get(*bucket as usize).cloned().unwrap_or_default();
             let marks = self.topics.watermarks(topic, *bucket).await.map_err(|error| error.to_string())?;
-            let end = if share.offset < marks.0 && !share.topic.is_empty() {
-                self.ends_of(table).await?.get(bucket).copied()
-            } else {
-                None
-            };
-            let offset = match beginning(&share, marks, end) {
+            let known = position.tables.get(table).map(|known| &*known.topic);
+            let end = position.ends.get(table).and_then(|ends| ends.get(bucket)).copied();
+            let offset = match beginning(&share, marks, end, known) {
                 Beginning::First => None,
                 Beginning::At(offset) => Some(offset),
                 Beginning::Lost(why) => {
@@ -167,9 +177,10 @@ impl ApplyHost {
         Ok((offsets, lost))
     }
 
+    /// Says so again at each attempt to open it: capture may have been away, or have forgotten.
     async fn stopped(&self, table: &TableId, error: String) {
-        tracing::error!(%table, %error, "table stopped; the others go on");
-        let kind = AppealKind::Stopped { error, publish: 0 };
+        tracing::warn!(%table, %error, "the table cannot be opened");
+        let kind = AppealKind::Stopped { error, publish: u64::MAX };
         if let Err(error) = self.appeals.put(&Appeal { table: table.clone(), kind }).await {
             tracing::warn!(%error, "capture cannot be told yet");
         }
@@ -284,9 +295,14 @@ impl Applying {
             let buckets = self.buckets.clone();
             match Table::open_or_create(&self.warehouse, &schema, self.writer.clone(), state, buckets).await {
                 Ok(table) => return Some(table),
-                Err(error) => {
+                Err(error @ (TableError::Store(_) | TableError::Disk(_))) => {
                     tracing::warn!(table = %self.table, %error, "the lake table cannot be made yet");
                     tokio::time::sleep(crate::limits::SHARED_RETRY_DELAY).await;
+                }
+                // Opened again, it says why.
+                Err(error) => {
+                    tracing::error!(table = %self.table, %error, "the lake table cannot be made");
+                    return None;
                 }
             }
         }
@@ -314,20 +330,21 @@ mod tests {
 
     #[test]
     fn a_bucket_goes_on_behind_what_it_holds() {
-        assert_eq!(beginning(&share(5), (0, 9), None), Beginning::At(5));
-        assert_eq!(beginning(&share(9), (0, 9), None), Beginning::At(9));
-        assert_eq!(beginning(&BucketShare::default(), (0, 9), None), Beginning::First);
+        assert_eq!(beginning(&share(5), (0, 9), None, Some("t")), Beginning::At(5));
+        assert_eq!(beginning(&share(9), (0, 9), None, None), Beginning::At(9));
+        assert_eq!(beginning(&BucketShare::default(), (0, 9), None, Some("t")), Beginning::First);
     }
 
     #[test]
     fn a_topic_that_was_made_anew_is_read_from_its_first_offset() {
-        assert_eq!(beginning(&share(5), (0, 2), None), Beginning::First);
+        assert_eq!(beginning(&share(5), (0, 2), None, Some("t")), Beginning::First);
+        assert_eq!(beginning(&share(5), (0, 9), None, Some("u")), Beginning::First);
     }
 
     #[test]
     fn retention_is_benign_only_if_everything_written_is_in() {
-        assert_eq!(beginning(&share(5), (7, 9), Some(4)), Beginning::At(7));
-        assert!(matches!(beginning(&share(5), (7, 9), Some(5)), Beginning::Lost(_)));
-        assert!(matches!(beginning(&share(5), (7, 9), None), Beginning::Lost(_)));
+        assert_eq!(beginning(&share(5), (7, 9), Some(4), Some("t")), Beginning::At(7));
+        assert!(matches!(beginning(&share(5), (7, 9), Some(5), Some("t")), Beginning::Lost(_)));
+        assert!(matches!(beginning(&share(5), (7, 9), None, Some("t")), Beginning::Lost(_)));
     }
 }

@@ -250,7 +250,7 @@ async fn begin(
         .way_out("`weir snapshot` seeds every table anew, into a warehouse without them"));
     }
     let topics = Topics::new(settings)?;
-    let (producer, mut position) = publisher::begin(settings, &topics).await?;
+    let (producer, mut position) = publisher::begin(settings, &topics, anew).await?;
     // Of two that start at once the one with the greater epoch stays, whoever was last to fence.
     if let Some(newest) = checkpoints.read().await?.filter(|newest| newest.epoch > checkpoint.epoch) {
         return Err(Error::fenced(format!(
@@ -288,6 +288,8 @@ async fn start_over(position: &mut Position, facts: &SourceFacts, warehouse: &Wa
         let publishes = state.shares.iter().map(|share| share.publish).max().unwrap_or(0);
         position.publish = position.publish.max(PublishNumber(publishes));
     }
+    // Above what lies in the topics and was not taken in, and above what the trace has of a position that is gone.
+    position.publish = position.publish.max(PublishNumber(facts.clock_ms.max(0) as u64));
     position.tables.retain(|table, _| facts.tables.contains(table));
     Ok(())
 }
@@ -306,7 +308,7 @@ fn standings(
         .retain(|table, standing| ours(table) && (standing.phase == Phase::Streaming || facts.tables.contains(table)));
     for table in asked {
         let phase = Phase::Filling { restart: true };
-        let standing = TableStanding { phase, start_set: facts.executed.clone(), error: None };
+        let standing = TableStanding::new(phase, facts.executed.clone(), None);
         standings.insert(table.clone(), standing);
     }
     standings
@@ -344,11 +346,8 @@ async fn stop_lost_tables(
 }
 
 fn stop(standings: &mut BTreeMap<TableId, TableStanding>, table: &TableId, error: &str) {
-    let standing = standings.entry(table.clone()).or_insert_with(|| TableStanding {
-        phase: Phase::Stopped,
-        start_set: GtidSet::default(),
-        error: None,
-    });
+    let standing =
+        standings.entry(table.clone()).or_insert_with(|| TableStanding::new(Phase::Stopped, GtidSet::default(), None));
     standing.phase = Phase::Stopped;
     standing.error = Some(error.to_owned());
 }
@@ -372,8 +371,10 @@ async fn under_way(
     let mut resumed = BTreeMap::new();
     for (table, standing) in standings {
         if standing.phase == (Phase::Filling { restart: false })
-            && let Some(progress) =
-                merging.under_way(table, number).await.map_err(|e: SeedError| Error::failed(e.to_string()))?
+            && let Some(progress) = merging
+                .under_way(table, standing.plan, number)
+                .await
+                .map_err(|e: SeedError| Error::failed(e.to_string()))?
         {
             resumed.insert(table.clone(), progress);
         }
@@ -394,7 +395,7 @@ fn begin_as_it_stands(
         Some(Phase::Filling { restart }) => restart,
         None if !supervisor.seeds => {
             let start_set = position.boundary.gtid_set.clone();
-            standings.insert(table.clone(), TableStanding { phase: Phase::Streaming, start_set, error: None });
+            standings.insert(table.clone(), TableStanding::new(Phase::Streaming, start_set, None));
             return supervisor.note_streaming(table);
         }
         Some(Phase::Stopped) | None => true,
@@ -402,7 +403,7 @@ fn begin_as_it_stands(
     if restart {
         let start_set = position.boundary.gtid_set.clone();
         let phase = Phase::Filling { restart: true };
-        let standing = standings.entry(table.clone()).or_insert(TableStanding { phase, start_set, error: None });
+        let standing = standings.entry(table.clone()).or_insert(TableStanding::new(phase, start_set, None));
         standing.phase = phase;
         standing.error = None;
     }

@@ -1,6 +1,6 @@
 //! Loads of tables that other processes may write: how chunks are named to them, and how it is known that they are in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -21,8 +21,8 @@ use crate::transport::{ChunkContent, ChunkId, PublishNumber};
 pub struct LoadProgress {
     /// Number of its plan.
     pub plan: u64,
-    /// Ordinals of the chunks that every bucket has taken in.
-    pub done: BTreeSet<u32>,
+    /// Ordinals of the chunks that every bucket has taken in, with the number of the attempt that was.
+    pub done: BTreeMap<u32, u64>,
 }
 
 /// What all loads share. Clones share it.
@@ -56,19 +56,45 @@ impl LakeMerging {
     }
 
     /// The load of `table` that was under way, to go on from. It is taken as begun with `number` or before.
-    pub async fn under_way(&self, table: &TableId, number: PublishNumber) -> Result<Option<SeedProgress>, SeedError> {
-        let Some((_, bytes)) = self.series(table).latest().await? else { return Ok(None) };
-        let Ok(found) = serde_json::from_slice::<LoadProgress>(&bytes) else { return Ok(None) };
+    pub async fn under_way(
+        &self,
+        table: &TableId,
+        plan: u64,
+        number: PublishNumber,
+    ) -> Result<Option<SeedProgress>, SeedError> {
+        // Another plan's is of a load that was never announced, or of a service that has been fenced off.
+        let Some(found) = self.last(table).await?.filter(|found| found.plan == plan) else { return Ok(None) };
         self.progress.lock().await.insert(table.clone(), found.clone());
         self.lock().insert(table.clone(), number);
         // Its first order is with the tables: nobody asks for it here.
-        Ok(Some(SeedProgress { plan: found.plan, done: found.done.into_iter().collect(), start: Order::MIN }))
+        Ok(Some(SeedProgress { plan: found.plan, done: found.done.into_keys().collect(), start: Order::MIN }))
+    }
+
+    async fn last(&self, table: &TableId) -> Result<Option<LoadProgress>, SeedError> {
+        let Some((_, bytes)) = self.series(table).latest().await? else { return Ok(None) };
+        Ok(serde_json::from_slice(&bytes).ok())
+    }
+
+    /// Whether that attempt at a chunk was taken in by every bucket, once: if one refuses it after that, the lake's files
+    /// have gone since.
+    pub async fn was_done(&self, table: &TableId, chunk: u64) -> Result<bool, SeedError> {
+        Ok(self.last(table).await?.is_some_and(|load| load.done.values().any(|done| *done == chunk)))
+    }
+
+    /// Every refusal of the table's chunks has been made up for.
+    pub async fn settle_refusals(&self, table: &TableId) -> Result<(), SeedError> {
+        for appeal in self.appeals.list().await? {
+            if appeal.table == *table && matches!(appeal.kind, AppealKind::ChunkRefused { .. }) {
+                self.appeals.settle(&appeal).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A load of this plan is about to be announced.
     pub async fn begin(&self, table: &TableId, plan: u64) -> Result<(), SeedError> {
         self.lock().remove(table);
-        self.keep(table, LoadProgress { plan, done: BTreeSet::new() }).await
+        self.keep(table, LoadProgress { plan, done: BTreeMap::new() }).await
     }
 
     /// It was announced in this publish.
@@ -83,10 +109,10 @@ impl LakeMerging {
     }
 
     /// Every bucket has taken in the chunk.
-    pub async fn done(&self, table: &TableId, plan: u64, ordinal: u32) -> Result<(), SeedError> {
+    pub async fn done(&self, table: &TableId, plan: u64, ordinal: u32, chunk: ChunkId) -> Result<(), SeedError> {
         let mut progress = self.progress.lock().await;
         let Some(load) = progress.get_mut(table).filter(|load| load.plan == plan) else { return Ok(()) };
-        load.done.insert(ordinal);
+        load.done.insert(ordinal, chunk.0);
         let bytes = serde_json::to_vec(load).expect("progress is plain data");
         self.series(table).append(bytes.into()).await?;
         Ok(())

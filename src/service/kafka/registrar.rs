@@ -41,6 +41,14 @@ impl Registrar for TopicRegistrar {
             Asked::Gone => return Ok(Registration::Gone),
             Asked::Refused(why) => return Ok(Registration::Refused(why)),
         };
+        // One that was lost stays so until it is asked for, whatever statement makes the table appear again.
+        match self.topics.lost(table, &self.position).await {
+            Ok(None) => {}
+            Ok(Some(what)) => {
+                return Ok(Registration::Refused(format!("{what}; load it anew with `weir snapshot --table {table}`")));
+            }
+            Err(error) => return Err(RegisterError(error.to_string())),
+        }
         let topic = self.topics.ensure(table, self.partitions_of(table), &self.position).await;
         if let Err(error) = topic {
             return match error {

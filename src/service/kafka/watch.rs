@@ -11,7 +11,6 @@ use crate::limits::LAKE_LOOKED_AT_EVERY;
 use crate::table::{BucketShare, Warehouse, history};
 use crate::trace::StageCount;
 use crate::transport::PublishNumber;
-use crate::transport::kafka::Durable;
 use crate::transport::kafka::position::Position;
 
 /// Asks the watch; clones ask the same.
@@ -41,11 +40,11 @@ impl LakeWatch {
         Self { asked }
     }
 
-    pub fn published(&self, durable: &Durable) {
-        let number = durable.number;
+    /// A publish is durable, and went to these buckets.
+    pub fn published(&self, number: PublishNumber, touched: &BTreeMap<TableId, Vec<u32>>) {
         let needs =
             |buckets: &Vec<u32>| buckets.iter().map(|bucket| Need::Publish { bucket: *bucket, number }).collect();
-        let touched = durable.touched.iter().map(|(table, buckets)| (table.clone(), needs(buckets))).collect();
+        let touched = touched.iter().map(|(table, buckets)| (table.clone(), needs(buckets))).collect();
         let _ = self.asked.send(Asked::Published { number, touched });
     }
 

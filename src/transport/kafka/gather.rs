@@ -120,7 +120,9 @@ impl Gather {
         }
     }
 
-    fn deliver(&mut self, number: PublishNumber, open: Open) {
+    fn deliver(&mut self, number: PublishNumber, mut open: Open) {
+        // An end stands first in each bucket; before any other bucket has begun what comes after it.
+        open.arrived.sort_by_key(|arrived| !matches!(arrived.item, Item::TransactionEnd));
         let partial = open.arrived.iter().find_map(|arrived| arrived.partial.clone());
         let boundary = Arc::new(Boundary { partial, ..Boundary::default() });
         let count = open.arrived.len();

@@ -171,6 +171,8 @@ impl KafkaSettings {
         config.set("fetch.wait.max.ms", "10");
         // What librdkafka reads ahead is beside `memory_max`.
         config.set("queued.max.messages.kbytes", "16384");
+        // Opening tables takes its time, and the group must not think us dead meanwhile.
+        config.set("max.poll.interval.ms", "3600000");
         config.set("fetch.message.max.bytes", "4194304");
         let mut config = self.with_options(config);
         config.set("isolation.level", "read_committed");

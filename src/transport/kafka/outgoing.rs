@@ -93,7 +93,8 @@ fn with_headers(
             publish: publish.number,
             partitions: partitions.clone(),
             part: (*nth, parts[&draft.partition]),
-            partial: publish.boundary.partial.clone(),
+            // A table that the transaction has not touched has nothing to hold back.
+            partial: publish.boundary.partial.clone().filter(|_| publish.partial_rows.contains_key(table)),
         };
         let mut headers = envelope.headers();
         headers.extend(draft.summary);

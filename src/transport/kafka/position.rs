@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn standing(phase: Phase) -> TopicStanding {
-        let standing = TableStanding { phase, start_set: GtidSet::default(), error: None };
+        let standing = TableStanding::new(phase, GtidSet::default(), None);
         TopicStanding { standing, topic: "t".into(), partitions: 4 }
     }
 

@@ -44,6 +44,8 @@ struct Written {
     ends: Ends,
     error: Option<String>,
     too_large: bool,
+    /// The topic is not there any more.
+    gone: bool,
 }
 
 impl ClientContext for Deliveries {
@@ -72,6 +74,15 @@ impl ProducerContext for Deliveries {
                 written.too_large |= too_large;
                 let bytes = message.payload().map_or(0, <[u8]>::len);
                 let why = format!("topic {} did not take a message of {bytes} bytes: {error}", message.topic());
+                let code = error.rdkafka_error_code();
+                written.gone |= matches!(
+                    code,
+                    Some(
+                        RDKafkaErrorCode::UnknownTopicOrPartition
+                            | RDKafkaErrorCode::UnknownTopic
+                            | RDKafkaErrorCode::UnknownPartition
+                    )
+                );
                 written.error.get_or_insert(why);
             }
         }
@@ -150,6 +161,8 @@ impl TransactionalProducer {
         let mut written = self.written();
         match (written.error.take(), written.too_large) {
             (None, _) => Ok(()),
+            // The next start sees which, and stops its table alone.
+            (Some(why), _) if written.gone => Err(SendError::Failed(why)),
             (Some(why), true) => {
                 Err(SendError::Failed(format!("{why}; raise `max.message.bytes` of the topic, and of the broker")))
             }

@@ -249,6 +249,12 @@ impl Sender {
 
     fn went_out(&mut self, parcel: &Parcel, record: &PositionRecord, offset: i64) -> Result<(), SendError> {
         let full_before = self.position.newest_full;
+        if self.position.newest.is_some_and(|newest| newest >= offset) {
+            return Err(SendError::Failed(format!(
+                "the position topic {} was deleted and made again: it gave offset {offset}; `weir snapshot` begins anew",
+                self.position_topic
+            )));
+        }
         self.position
             .fold(&self.source, offset, record)
             .map_err(|error| SendError::Failed(format!("what was just written: {error}")))?;
@@ -339,19 +345,34 @@ fn still_the_same_topics(position: &Position, ends: &BTreeMap<TableId, BTreeMap<
 /// Fences off every publisher before this one, and reads where they had come to.
 ///
 /// # Errors
-/// When Kafka cannot be reached, or the position topic is not whole.
+/// When Kafka cannot be reached, or the position topic is not whole; if it is to be begun `anew`, its records are deleted
+/// then.
 pub async fn begin(
     settings: &KafkaSettings,
     topics: &Topics,
+    anew: bool,
 ) -> Result<(TransactionalProducer, Position), TransportError> {
     topics.ensure_position().await?;
-    let settings = settings.clone();
+    let reading = settings.clone();
     let begun = tokio::task::spawn_blocking(move || {
-        let producer = TransactionalProducer::begin(&settings)?;
-        let (position, _) = read_positions(&settings, None)?;
-        Ok((producer, position))
+        let producer = TransactionalProducer::begin(&reading)?;
+        Ok((producer, read_positions(&reading, None)))
     });
-    begun.await.unwrap_or_else(|error| Err(TransportError::Kafka { brokers: String::new(), what: error.to_string() }))
+    let died = |error: tokio::task::JoinError| TransportError::Kafka {
+        brokers: settings.brokers.clone(),
+        what: error.to_string(),
+    };
+    let (producer, read) = begun.await.map_err(died)??;
+    match read {
+        Ok((position, _)) => Ok((producer, position)),
+        Err(error @ TransportError::Topic { .. }) if anew => {
+            tracing::warn!(%error, "the positions are given up; everything begins anew");
+            let (_, end) = topics.watermarks(&settings.position_topic(), 0).await?;
+            topics.trim_positions(end).await?;
+            Ok((producer, Position::default()))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Number, time (ms since the epoch) and counts of publishes, for a trace that lacks them.

@@ -142,6 +142,8 @@ impl Receiver {
             schemas: HashMap::new(),
             subscribed: BTreeSet::new(),
             listed: None,
+            unserved: BTreeSet::new(),
+            served: None,
         };
         let thread = std::thread::spawn(move || {
             if let Err(error) = polling.run(&stop) {
@@ -236,6 +238,9 @@ struct Polling<H> {
     schemas: HashMap<String, SchemaCache>,
     subscribed: BTreeSet<String>,
     listed: Option<Instant>,
+    /// Topics that are ours and have no worker: not yet, or not any more.
+    unserved: BTreeSet<String>,
+    served: Option<Instant>,
 }
 
 const POLL: Duration = Duration::from_millis(50);
@@ -244,11 +249,15 @@ impl<H: Host> Polling<H> {
     fn run(mut self, stop: &CancellationToken) -> Result<(), TransportError> {
         while !stop.is_cancelled() {
             self.look_for_topics(stop)?;
+            self.serve_again(stop)?;
             self.take_in_changes(stop)?;
             match self.consumer.poll(POLL) {
                 None => {}
                 Some(Ok(message)) => {
-                    receive(&message, &self.routes, &mut self.schemas, &self.memory, &self.runtime);
+                    let taken = receive(&message, &self.routes, &mut self.schemas, &self.memory, &self.runtime);
+                    if !taken {
+                        self.unserved.insert(message.topic().to_owned());
+                    }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error)) => self.on_error(&error, stop)?,
@@ -342,11 +351,31 @@ impl<H: Host> Polling<H> {
                     self.owned.insert(topic.to_owned(), owned);
                     return Ok(());
                 }
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    if !owned.is_empty() {
+                        self.owned.insert(topic.to_owned(), owned);
+                        self.unserved.insert(topic.to_owned());
+                    }
+                    return Ok(());
+                }
                 Err(why) => {
                     tracing::warn!(topic, %why, "the topic's table cannot be opened yet");
                     std::thread::sleep(KAFKA_RETRY_DELAY);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens again what could not be opened, or whose worker has ended.
+    fn serve_again(&mut self, stop: &CancellationToken) -> Result<(), TransportError> {
+        if self.unserved.is_empty() || self.served.is_some_and(|served| served.elapsed() < TOPICS_LISTED_EVERY) {
+            return Ok(());
+        }
+        self.served = Some(Instant::now());
+        for topic in std::mem::take(&mut self.unserved) {
+            if let Some(owned) = self.owned.get(&topic).cloned() {
+                self.change(&topic, owned, stop)?;
             }
         }
         Ok(())
@@ -402,15 +431,16 @@ impl<H: Host> Polling<H> {
     }
 }
 
-/// Hands a message to its table; one that cannot be understood as well, so that the table stops there.
+/// Hands a message to its table; one that cannot be understood as well, so that the table stops there. False if nobody
+/// takes it.
 fn receive(
     message: &BorrowedMessage<'_>,
     routes: &HashMap<String, Inbox>,
     schemas: &mut HashMap<String, SchemaCache>,
     memory: &Memory,
     runtime: &tokio::runtime::Handle,
-) {
-    let Some(inbox) = routes.get(message.topic()) else { return };
+) -> bool {
+    let Some(inbox) = routes.get(message.topic()) else { return false };
     let (bucket, offset) = (message.partition() as u32, message.offset());
     if !schemas.contains_key(message.topic()) {
         schemas.insert(message.topic().to_owned(), SchemaCache::default());
@@ -447,8 +477,7 @@ fn receive(
             )),
         },
     };
-    // A table that has ended takes in nothing; it says why.
-    let _ = inbox.0.send(arrived);
+    inbox.0.send(arrived).is_ok()
 }
 
 fn understand(message: &BorrowedMessage<'_>, schemas: &mut SchemaCache) -> Result<(Envelope, Item), WireError> {
