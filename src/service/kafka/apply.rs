@@ -20,7 +20,7 @@ use crate::table::{BucketShare, Buckets, Table, TableError, TableState, Warehous
 use crate::transport::kafka::position::Position;
 use crate::transport::kafka::receiver::{Assignment, Host, Membership, Receiver};
 use crate::transport::kafka::{KafkaSettings, KafkaSubscription, Topics, TransportError, publisher};
-use crate::transport::{Delivery, Item, Marker, Memory, PublishNumber, Subscription};
+use crate::transport::{Item, Marker, Memory, PublishNumber, Subscription};
 
 /// The applying half of a service, until it is stopped.
 pub struct ApplyHalf {
@@ -109,6 +109,9 @@ enum Beginning {
 /// far as capture says.
 fn beginning(share: &BucketShare, (low, high): (i64, i64), end: Option<i64>, known: Option<&str>) -> Beginning {
     let made_anew = share.offset > high || known.is_some_and(|known| *known != share.topic);
+    if share.topic.is_empty() && low > 0 && end.is_some() {
+        return Beginning::Lost(format!("offsets up to {low} were deleted before the table had any of them"));
+    }
     if share.topic.is_empty() || made_anew {
         // Never read, or of a topic that was made anew: the first message tells which.
         return Beginning::First;
@@ -271,14 +274,16 @@ impl Applying {
     async fn create(&self, subscription: &mut KafkaSubscription) -> Option<Table> {
         let schema = loop {
             let first = subscription.next().await?;
-            match schema_of(&first) {
+            match schema_of(&first.item, self.lost.is_some()) {
                 Some(schema) => {
                     subscription.put_back(first);
                     break schema;
                 }
+                // Nothing to be applied to a table that is empty.
+                None if !self.lost.is_some() => {}
                 None => {
-                    let error = "the lake table is gone, and its topic does not begin with a load; load it anew with \
-                                 `weir snapshot --table`";
+                    let error = "the lake table is gone, and its topic does not reach back to its beginning; load it \
+                                 anew with `weir snapshot --table`";
                     tracing::error!(table = %self.table, error, "table stopped; the others go on");
                     let kind = AppealKind::Stopped { error: error.into(), publish: first.number.0 };
                     let _ = self.appeals.put(&Appeal { table: self.table.clone(), kind }).await;
@@ -309,13 +314,13 @@ impl Applying {
     }
 }
 
-/// The columns of a table that is made by this message: the beginning of a load, or of a stream without one.
-fn schema_of(delivery: &Delivery) -> Option<Arc<TableSchema>> {
-    match &delivery.item {
-        Item::Marker(Marker::Schema(schema) | Marker::SeedBegin { schema, .. }) => Some(schema.clone()),
-        Item::Changes(changes) if delivery.share.as_ref().is_some_and(|share| share.offset == 1) => {
-            Some(changes.batch.schema.clone())
-        }
+/// The columns of a table that is made by this item. Changes may come before the load that fills the table; but where the
+/// topic was cut off they are not the first, and only a load makes up for those.
+fn schema_of(item: &Item, cut_off: bool) -> Option<Arc<TableSchema>> {
+    match item {
+        Item::Marker(Marker::SeedBegin { schema, .. }) => Some(schema.clone()),
+        Item::Marker(Marker::Schema(schema)) if !cut_off => Some(schema.clone()),
+        Item::Changes(changes) if !cut_off => Some(changes.batch.schema.clone()),
         _ => None,
     }
 }
@@ -346,5 +351,6 @@ mod tests {
         assert_eq!(beginning(&share(5), (7, 9), Some(4), Some("t")), Beginning::At(7));
         assert!(matches!(beginning(&share(5), (7, 9), Some(5), Some("t")), Beginning::Lost(_)));
         assert!(matches!(beginning(&share(5), (7, 9), None, Some("t")), Beginning::Lost(_)));
+        assert!(matches!(beginning(&BucketShare::default(), (7, 9), Some(8), Some("t")), Beginning::Lost(_)));
     }
 }
