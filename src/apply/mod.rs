@@ -236,6 +236,10 @@ impl<S: Subscription> Worker<S> {
     /// Commits everything pending in one commit.
     async fn commit_changes(&mut self) -> Result<(), WorkerError> {
         let Some((number, boundary)) = self.pending.complete.clone() else { return Ok(()) };
+        if let Some(gtid) = boundary.partial.as_ref().filter(|_| self.pending.partial_rows > 0) {
+            let table = &self.table.schema().table;
+            tracing::info!(%table, %gtid, "a transaction that is larger than memory is shown in parts");
+        }
         loop {
             self.pending.drop_applied(self.table.state());
             if self.shared.is_some() && self.pending.shares.is_empty() {

@@ -115,3 +115,57 @@ pub fn count(tally: &mut Tally, hop: Hop, batches: &[ChangeBatch], at: ChangeAt)
     let (batch, row) = (&batches[at.batch as usize], at.row as usize);
     tally.event(hop, batch.ops[row], batch.windows[row], batch.ids[row]);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weir_model::change::Stamp;
+    use weir_model::{ChangeBuilder, Column, ColumnType, EventId, Half, TableId, TableSchema, Window, ZeroDates};
+
+    use super::*;
+
+    /// Updates of `(key, seq)`, in one batch.
+    fn batch(changes: &[(i64, i64)]) -> ChangeBatch {
+        let columns = vec![Column { name: "id".into(), ty: ColumnType::Int64, nullable: false }];
+        let schema = TableSchema { table: TableId::new("shop", "orders"), columns, key: vec![0] };
+        let mut builder = ChangeBuilder::new(Arc::new(schema), ZeroDates::Null);
+        for (key, _) in changes {
+            builder.columns_mut()[0].push_int(*key).unwrap();
+            builder.end_row(Op::Update, Half::First);
+        }
+        let mut seqs = changes.iter().map(|(_, seq)| *seq);
+        builder.stamp(|_, _| {
+            let seq = seqs.next().unwrap();
+            Stamp { order: Order::new(1, seq), id: EventId(seq as u128), window: Window(0) }
+        });
+        builder.finish()
+    }
+
+    /// Totals of duplicate, stale and superseded, in a bucket that has come to `greatest`.
+    fn losers(changes: &[(i64, i64)], greatest: Option<i64>) -> [u64; 3] {
+        let batches = [batch(changes)];
+        let keys = [RecordKeys::of(&batches[0].rows, &["id"]).unwrap()];
+        let lateness = match greatest {
+            Some(seq) => Lateness::new(BTreeMap::from([(0, Order::new(1, seq))]), vec![0]),
+            None => Lateness::default(),
+        };
+        let tally = reduce(&batches, &keys, lateness).tally;
+        [Hop::Duplicate, Hop::Stale, Hop::Superseded].map(|hop| tally.total(hop))
+    }
+
+    #[test]
+    fn a_copy_is_told_from_what_it_is_a_copy_of_whatever_came_between() {
+        // The copy of 5 comes behind 6, which has superseded it.
+        assert_eq!(losers(&[(1, 5), (1, 6), (1, 5)], Some(4)), [1, 0, 1]);
+        // 3 was taken in before; its copy is displaced by what is newer, or loses to it.
+        assert_eq!(losers(&[(1, 3), (1, 6)], Some(4)), [0, 1, 0]);
+        assert_eq!(losers(&[(1, 6), (1, 3)], Some(4)), [0, 1, 0]);
+    }
+
+    #[test]
+    fn what_comes_in_order_is_superseded() {
+        assert_eq!(losers(&[(1, 5), (2, 6), (1, 7)], Some(4)), [0, 0, 1]);
+        assert_eq!(losers(&[(1, 5), (1, 7), (1, 6)], None), [0, 0, 2]);
+    }
+}

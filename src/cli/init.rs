@@ -86,7 +86,9 @@ tables = [{patterns}]               # database.table; * matches, a leading ! lea
 url = "file:///var/lib/weir"        # a table is <url>/<database>/<table>
 
 [transport]
-kind = "direct"                     # within this process; the binlog is the durable log
+kind = "direct"                     # within this process; the binlog is the durable log. kafka: between machines
+# brokers = "127.0.0.1:9092"        # kafka only
+# partitions = 4                    # kafka only: buckets of each new table, fixed from then on
 
 [trace]
 kind = "sqlite"                     # counts of what passed, in <state_dir>/trace.sqlite; or "clickhouse"

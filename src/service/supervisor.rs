@@ -444,3 +444,25 @@ fn take_position(checkpoint: &mut Checkpoint, boundary: &Arc<Boundary>) {
     checkpoint.last = boundary.last.clone();
     checkpoint.log = boundary.log.clone();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_chunk_means_lost_files_only_if_it_was_in_once() {
+        let refused = AppealKind::ChunkRefused { chunk: 1, bucket: 0 };
+        assert_eq!(answer_to(&refused, Some(Phase::Streaming), true), Answer::Load);
+        assert_eq!(answer_to(&refused, Some(Phase::Streaming), false), Answer::Nothing);
+        assert_eq!(answer_to(&refused, Some(Phase::Filling { restart: false }), true), Answer::LeaveToTheLoad);
+    }
+
+    #[test]
+    fn a_stop_is_of_yesterday_once_the_table_is_to_be_loaded() {
+        let stopped = AppealKind::Stopped { error: "no".into(), publish: 4 };
+        assert_eq!(answer_to(&stopped, Some(Phase::Streaming), false), Answer::Stop);
+        for phase in [None, Some(Phase::Stopped), Some(Phase::Filling { restart: true })] {
+            assert_eq!(answer_to(&stopped, phase, false), Answer::Nothing);
+        }
+    }
+}

@@ -328,6 +328,8 @@ fn schema_of(item: &Item, cut_off: bool) -> Option<Arc<TableSchema>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::Tally;
+    use crate::transport::Changes;
 
     fn share(offset: i64) -> BucketShare {
         BucketShare { topic: "t".into(), offset, ..BucketShare::default() }
@@ -352,5 +354,21 @@ mod tests {
         assert!(matches!(beginning(&share(5), (7, 9), Some(5), Some("t")), Beginning::Lost(_)));
         assert!(matches!(beginning(&share(5), (7, 9), None, Some("t")), Beginning::Lost(_)));
         assert!(matches!(beginning(&BucketShare::default(), (7, 9), Some(8), Some("t")), Beginning::Lost(_)));
+    }
+
+    #[test]
+    fn changes_make_a_table_unless_some_before_them_are_gone() {
+        use weir_model::{ChangeBuilder, Column, ColumnType, ZeroDates};
+        let column = Column { name: "id".into(), ty: ColumnType::Int32, nullable: false };
+        let table = TableId::new("shop", "orders");
+        let schema = Arc::new(TableSchema { table, columns: vec![column], key: vec![0] });
+        let batch = ChangeBuilder::new(schema.clone(), ZeroDates::Null).finish();
+        let changes = Item::Changes(Changes { batch, sent: Tally::default(), partial_rows: 0 });
+        let begin =
+            Item::Marker(Marker::SeedBegin { plan: 1, start: Order::MIN, schema: schema.clone(), reset: false });
+        assert_eq!(schema_of(&changes, false), Some(schema.clone()));
+        assert_eq!(schema_of(&changes, true), None);
+        assert_eq!(schema_of(&begin, true), Some(schema));
+        assert_eq!(schema_of(&Item::Nothing, false), None);
     }
 }

@@ -12,7 +12,9 @@ use super::merging::LakeMerging;
 use super::published::PositionLog;
 use super::registrar::TopicRegistrar;
 use super::settings_of;
+use super::standing::{begin_as_it_stands, forget_stops, standings, stop, stop_lost_tables, under_way};
 use super::watch::LakeWatch;
+use crate::capture::lane::LaneStart;
 use crate::capture::request::{Registration, Request};
 use crate::capture::resume::Discontinuity;
 use crate::capture::{Capture, CaptureStart, Settings};
@@ -26,14 +28,14 @@ use crate::service::shipping::{Shipper, Shipping};
 use crate::service::source_tables::SourceTables;
 use crate::service::start::{Incarnation, SourceFacts, asked_tables, look_at_source, register_all, resumes, write};
 use crate::service::supervisor::{Lake, LoadMaker, Supervisor};
-use crate::service::trace::open_trace;
+use crate::service::trace::{ConfiguredTrace, open_trace};
 use crate::service::{Reseed, RunOptions};
 use crate::state::{AppealKind, Appeals, Checkpoint, CheckpointLog, Phase, StateSeries, TableStanding};
-use crate::table::{SeedProgress, TableFiles, Warehouse, history};
+use crate::table::{PartialTransaction, SeedProgress, TableFiles, Warehouse, history};
 use crate::trace::{Origin, TraceSink};
 use crate::transport::PublishNumber;
 use crate::transport::kafka::position::Position;
-use crate::transport::kafka::{KafkaPublisher, Topics, publisher};
+use crate::transport::kafka::{KafkaPublisher, KafkaSettings, Topics, TransactionalProducer, publisher};
 
 /// The name of this transport in the checkpoint.
 const TRANSPORT: &str = "kafka";
@@ -82,15 +84,8 @@ pub(super) async fn start(
     }
     write(&mut checkpoints, &checkpoint).await?;
 
-    let listed: BTreeSet<&TableId> = checkpoint.tables.keys().chain(&facts.tables).collect();
     let trace = Arc::new(open_trace(config)?);
-    let shipping = Shipping {
-        sink: trace.clone(),
-        source: config.source.name.clone(),
-        warehouse: warehouse.clone(),
-        tables: listed.into_iter().cloned().collect(),
-        published: Some(Arc::new(PositionLog(settings.clone()))),
-    };
+    let shipping = shipping(config, &settings, &warehouse, &trace, &checkpoint, &facts);
     let stop_capture = CancellationToken::new();
     let shipped = Arc::new(AtomicU64::new(0));
     tokio::spawn(follow_mark(trace, config.source.name.clone(), shipped.clone(), stop_capture.clone()));
@@ -139,22 +134,11 @@ pub(super) async fn start(
         lake: Some(Lake { watch, merging }),
     };
 
-    let mut lanes = Vec::new();
     let tables: Vec<TableId> = facts.tables.iter().filter(|table| !lost.contains(*table)).cloned().collect();
-    for (table, registration) in register_all(&registrar, &tables, &position.boundary.gtid_set).await? {
-        match registration {
-            Registration::Lane(lane) => {
-                let held = standings.get(&table).map(|standing| standing.start_set.clone()).unwrap_or_default();
-                let partial = position.boundary.partial.clone().zip(position.partial_rows.get(&table).copied());
-                let partial = partial.map(|(gtid, rows_done)| crate::table::PartialTransaction { gtid, rows_done });
-                lanes.push((table, crate::capture::lane::LaneStart { gtid_set: held, partial, ..*lane }));
-            }
-            Registration::Gone => {}
-            Registration::Refused(error) => {
-                stop(&mut standings, &table, &error);
-                supervisor.stop_table(&table, error);
-            }
-        }
+    let (mut lanes, refused) = lanes(&registrar, &tables, &position, &standings).await?;
+    for (table, error) in refused {
+        stop(&mut standings, &table, &error);
+        supervisor.stop_table(&table, error);
     }
     for table in &lost {
         let error = standings.get(table).and_then(|standing| standing.error.clone()).unwrap_or_default();
@@ -221,10 +205,52 @@ pub(super) async fn start(
     Ok(Incarnation { supervisor, capture, stop_capture, workers: None })
 }
 
+/// What goes to the trace, and where it is read again: the tables' logs and the position topic.
+fn shipping(
+    config: &Config,
+    settings: &KafkaSettings,
+    warehouse: &Warehouse,
+    trace: &Arc<ConfiguredTrace>,
+    checkpoint: &Checkpoint,
+    facts: &SourceFacts,
+) -> Shipping<ConfiguredTrace> {
+    let listed: BTreeSet<&TableId> = checkpoint.tables.keys().chain(&facts.tables).collect();
+    Shipping {
+        sink: trace.clone(),
+        source: config.source.name.clone(),
+        warehouse: warehouse.clone(),
+        tables: listed.into_iter().cloned().collect(),
+        published: Some(Arc::new(PositionLog(settings.clone()))),
+    }
+}
+
+/// The tables that are captured, each with what it holds, and those that cannot be, with why.
+async fn lanes(
+    registrar: &Arc<TopicRegistrar>,
+    tables: &[TableId],
+    position: &Position,
+    standings: &BTreeMap<TableId, TableStanding>,
+) -> Result<(Vec<(TableId, LaneStart)>, Vec<(TableId, String)>), Error> {
+    let (mut lanes, mut refused) = (Vec::new(), Vec::new());
+    for (table, registration) in register_all(registrar, tables, &position.boundary.gtid_set).await? {
+        match registration {
+            Registration::Lane(lane) => {
+                let gtid_set = standings.get(&table).map(|standing| standing.start_set.clone()).unwrap_or_default();
+                let partial = position.boundary.partial.clone().zip(position.partial_rows.get(&table).copied());
+                let partial = partial.map(|(gtid, rows_done)| PartialTransaction { gtid, rows_done });
+                lanes.push((table, LaneStart { gtid_set, partial, ..*lane }));
+            }
+            Registration::Gone => {}
+            Registration::Refused(error) => refused.push((table, error)),
+        }
+    }
+    Ok((lanes, refused))
+}
+
 /// Where capture begins.
 struct Beginning {
     topics: Topics,
-    producer: crate::transport::kafka::TransactionalProducer,
+    producer: TransactionalProducer,
     position: Position,
     /// It begins anew and does not go on from a position.
     boundary_anew: bool,
@@ -239,7 +265,7 @@ async fn begin(
     warehouse: &Warehouse,
     checkpoints: &mut CheckpointLog,
     checkpoint: &mut Checkpoint,
-    settings: &crate::transport::kafka::KafkaSettings,
+    settings: &KafkaSettings,
 ) -> Result<Beginning, Error> {
     let anew = options.reseed == Reseed::All;
     if !checkpoint.is_new() && checkpoint.transport != TRANSPORT && !anew {
@@ -292,122 +318,6 @@ async fn start_over(position: &mut Position, facts: &SourceFacts, warehouse: &Wa
     position.publish = position.publish.max(PublishNumber(facts.clock_ms.max(0) as u64));
     position.tables.retain(|table, _| facts.tables.contains(table));
     Ok(())
-}
-
-/// Where every table stands at the start: as the position says, or to be loaded because somebody asks for it.
-fn standings(
-    position: &Position,
-    facts: &SourceFacts,
-    asked: &BTreeSet<TableId>,
-    ours: impl Fn(&TableId) -> bool,
-) -> BTreeMap<TableId, TableStanding> {
-    let mut standings: BTreeMap<TableId, TableStanding> =
-        position.tables.iter().map(|(table, known)| (table.clone(), known.standing.clone())).collect();
-    // A table that stopped and is gone, or is not ours any more, has nothing left to mend.
-    standings
-        .retain(|table, standing| ours(table) && (standing.phase == Phase::Streaming || facts.tables.contains(table)));
-    for table in asked {
-        let phase = Phase::Filling { restart: true };
-        let standing = TableStanding::new(phase, facts.executed.clone(), None);
-        standings.insert(table.clone(), standing);
-    }
-    standings
-}
-
-/// Looks whether every topic still holds what was written. A table whose topic does not is stopped; one that is asked
-/// for begins a new incarnation of it. Returns those that are stopped.
-async fn stop_lost_tables(
-    config: &Config,
-    topics: &Topics,
-    position: &mut Position,
-    standings: &mut BTreeMap<TableId, TableStanding>,
-    asked: &BTreeSet<TableId>,
-) -> Result<BTreeSet<TableId>, Error> {
-    let mut lost = BTreeSet::new();
-    let known: Vec<TableId> = standings.keys().cloned().collect();
-    for table in known {
-        let Some(what) = topics.lost(&table, position).await? else { continue };
-        if asked.contains(&table) {
-            tracing::warn!(%table, what, "the topic begins anew");
-            let partitions = config.table_settings(&table).buckets.unwrap_or(config.transport.partitions);
-            let partitions = position.tables.get(&table).map_or(partitions, |known| known.partitions);
-            let info = topics.renew(&table, partitions).await?;
-            position.ends.remove(&table);
-            if let Some(known) = position.tables.get_mut(&table) {
-                known.topic = info.id;
-                known.partitions = info.partitions;
-            }
-        } else {
-            stop(standings, &table, &format!("{what}; load it anew with `weir snapshot --table {table}`"));
-            lost.insert(table);
-        }
-    }
-    Ok(lost)
-}
-
-fn stop(standings: &mut BTreeMap<TableId, TableStanding>, table: &TableId, error: &str) {
-    let standing =
-        standings.entry(table.clone()).or_insert_with(|| TableStanding::new(Phase::Stopped, GtidSet::default(), None));
-    standing.phase = Phase::Stopped;
-    standing.error = Some(error.to_owned());
-}
-
-/// Stops that were told of before this start are told again if they still hold.
-async fn forget_stops(appeals: &Appeals) -> Result<(), Error> {
-    for appeal in appeals.list().await? {
-        if matches!(appeal.kind, AppealKind::Stopped { .. }) {
-            appeals.settle(&appeal).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Loads to go on with.
-async fn under_way(
-    merging: &LakeMerging,
-    standings: &BTreeMap<TableId, TableStanding>,
-    number: PublishNumber,
-) -> Result<BTreeMap<TableId, SeedProgress>, Error> {
-    let mut resumed = BTreeMap::new();
-    for (table, standing) in standings {
-        if standing.phase == (Phase::Filling { restart: false })
-            && let Some(progress) = merging
-                .under_way(table, standing.plan, number)
-                .await
-                .map_err(|e: SeedError| Error::failed(e.to_string()))?
-        {
-            resumed.insert(table.clone(), progress);
-        }
-    }
-    Ok(resumed)
-}
-
-/// Goes on with a table from its phase: a table that is not listed or has stopped is loaded.
-fn begin_as_it_stands(
-    supervisor: &mut Supervisor,
-    standings: &mut BTreeMap<TableId, TableStanding>,
-    table: &TableId,
-    position: &Position,
-) {
-    let phase = standings.get(table).map(|standing| standing.phase);
-    let restart = match phase {
-        Some(Phase::Streaming) => return,
-        Some(Phase::Filling { restart }) => restart,
-        None if !supervisor.seeds => {
-            let start_set = position.boundary.gtid_set.clone();
-            standings.insert(table.clone(), TableStanding::new(Phase::Streaming, start_set, None));
-            return supervisor.note_streaming(table);
-        }
-        Some(Phase::Stopped) | None => true,
-    };
-    if restart {
-        let start_set = position.boundary.gtid_set.clone();
-        let phase = Phase::Filling { restart: true };
-        let standing = standings.entry(table.clone()).or_insert(TableStanding::new(phase, start_set, None));
-        standing.phase = phase;
-        standing.error = None;
-    }
-    supervisor.begin_load(table, restart);
 }
 
 fn load_maker(

@@ -14,6 +14,7 @@ mod capture;
 pub mod merging;
 mod published;
 mod registrar;
+mod standing;
 pub mod watch;
 
 use std::time::{Duration, Instant};

@@ -221,6 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn ends_come_before_what_other_buckets_begin() {
+        let mut gather = owned(&[0, 1]);
+        let nothing =
+            |bucket, offset, part| Arrived { item: Item::Nothing, ..message(bucket, offset, 1, &[0, 1], part) };
+        gather.push(message(0, 0, 1, &[0, 1], (1, 2)));
+        gather.push(nothing(0, 1, (2, 2)));
+        gather.push(message(1, 0, 1, &[0, 1], (1, 1)));
+        assert_eq!(drain(&mut gather), [(1, 0, 1, false), (1, 1, 1, false), (1, 0, 2, true)]);
+    }
+
+    #[test]
     fn a_marker_that_comes_twice_asks_for_nothing() {
         let mut gather = owned(&[0]);
         let marker = |offset| Arrived {

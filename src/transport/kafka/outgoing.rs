@@ -275,4 +275,17 @@ mod tests {
         assert_eq!(table, TableId::new("shop", "orders"));
         assert!(why.contains("message.max.bytes"), "{why}");
     }
+
+    #[test]
+    fn only_a_table_that_the_partial_transaction_touched_holds_back_for_its_end() {
+        let mut part = publish(vec![changes(batch(&[1], 8))]);
+        part.boundary = Arc::new(Boundary {
+            partial: Some("3e11fa47-71ca-11e1-9e33-c80aa9429562:7".parse().unwrap()),
+            ..Boundary::default()
+        });
+        let partial = |publish: &Publish| envelope(&messages("shop", publish, topic(1), 1 << 20).unwrap()[0]).partial;
+        assert_eq!(partial(&part), None);
+        part.partial_rows = BTreeMap::from([(TableId::new("shop", "orders"), 1)]);
+        assert_eq!(partial(&part), part.boundary.partial);
+    }
 }

@@ -39,6 +39,9 @@ impl std::fmt::Debug for Topics {
     }
 }
 
+/// A week: messages are of use until they are in the table, and to whoever else reads them.
+const RETENTION_MS: &str = "604800000";
+
 /// Low and high watermark of a partition: the first offset there is, and the one behind the last.
 pub type Watermarks = (i64, i64);
 
@@ -70,34 +73,31 @@ impl Topics {
     ) -> Result<TopicInfo, TransportError> {
         let name = self.settings.table_topic(table);
         let there = self.partitions_of(&name).await?;
-        let info = match (position.tables.get(table), there) {
-            (Some(known), Some(there)) if !known.topic.is_empty() => {
-                if known.partitions != there {
-                    let what = format!(
-                        "has {there} partitions, and had {} when it was made; the number is fixed, since keys are spread by it",
-                        known.partitions
-                    );
-                    return Err(TransportError::Topic { topic: name, what });
-                }
-                TopicInfo { name: name.into(), id: known.topic.clone(), partitions: there }
+        if let (Some(known), Some(there)) = (position.tables.get(table), there)
+            && !known.topic.is_empty()
+        {
+            if known.partitions != there {
+                let what = format!(
+                    "has {there} partitions, and had {} when it was made; the number is fixed, since keys are spread by it",
+                    known.partitions
+                );
+                return Err(TransportError::Topic { topic: name, what });
             }
-            (_, Some(there)) => TopicInfo { name: name.into(), id: fresh_id(), partitions: there },
-            (_, None) => {
-                self.create(&name, partitions, &[("retention.ms", "604800000")]).await?;
-                TopicInfo { name: name.into(), id: fresh_id(), partitions }
-            }
-        };
-        self.lock().insert(table.clone(), info.clone());
-        Ok(info)
+            let info = TopicInfo { name: name.into(), id: known.topic.clone(), partitions: there };
+            self.lock().insert(table.clone(), info.clone());
+            return Ok(info);
+        }
+        self.renew(table, partitions).await
     }
 
-    /// The table's topic begins a new incarnation: what lies in it is not the table's any more.
+    /// The table's topic begins a new incarnation: what lies in it is not the table's any more. One that is not there is
+    /// made.
     pub async fn renew(&self, table: &TableId, partitions: u32) -> Result<TopicInfo, TransportError> {
         let name = self.settings.table_topic(table);
         let partitions = match self.partitions_of(&name).await? {
             Some(there) => there,
             None => {
-                self.create(&name, partitions, &[("retention.ms", "604800000")]).await?;
+                self.create(&name, partitions, &[("retention.ms", RETENTION_MS)]).await?;
                 partitions
             }
         };
@@ -183,6 +183,7 @@ impl Topics {
         let bytes_max = KAFKA_MESSAGE_BYTES_MAX.to_string();
         let mut topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(-1))
             .set("max.message.bytes", &bytes_max)
+            .set("cleanup.policy", "delete")
             .set("message.timestamp.type", "CreateTime");
         for (key, value) in configs {
             topic = topic.set(key, value);
