@@ -6,6 +6,8 @@
 2. seeding: `weir run --until-caught-up` on the same table, from nothing
 3. the floor of streaming: `mysqlbinlog --raw` of a backlog of changes, and a dump thrown away (bench/floor)
 4. applying: `weir run --until-caught-up` of that backlog, onto a table seeded before
+5. through Kafka, with counts in ClickHouse, beside the direct way: another such backlog by one process and by `weir capture` with
+   one to three `weir apply`, CPU by process, freshness, and what the trace takes (bench/kafka.py)
 
 Each figure is taken BENCH_REPEATS times; min, median and max are shown. Seconds are wall clock from the start of the process
 to its end, CPU and peak memory the kernel's account of that process alone. Before weir's figures count, DuckDB has to find the
@@ -16,8 +18,12 @@ Environment:
   BENCH_CHANGES   changes in the backlog (default 1000000)
   BENCH_HOT_ROWS  rows of the table that the backlog changes (default 1000000)
   BENCH_REPEATS   (default 3)
+  BENCH_SPLIT_REPEATS       of `weir capture` with `weir apply` (default 1; 0: leave it out)
+  BENCH_FRESH_SECONDS       of each measurement of freshness (default 20; 0: leave it out)
+  BENCH_FRESH_RATES         changes a second (default 1000,20000)
+  BENCH_FRESH_INTERVALS_MS  commit_interval_ms (default 200,1000)
   BENCH_DIR       keep the server's data here and use it again, instead of in a temporary folder
-  BENCH_ONLY      "seed" or "apply": only that half
+  BENCH_ONLY      "seed", "apply" or "kafka": only that part
   WEIR_BIN, FLOOR_BIN  the programs (default target/release/weir, target/bench-floor/release/floor)
 """
 
@@ -31,6 +37,7 @@ import sys
 import tempfile
 import time
 
+from kafka import bench_kafka, print_details
 from lake import WEIR, Lake
 from measure import REPEATS, Figure, Run, measure, repeat, say
 from source import ROOT, Source
@@ -120,7 +127,7 @@ def dump_binlog(source: Source, backlog: dict, work: pathlib.Path) -> Run:
 # --- the result ---
 
 
-def write_results(figures: dict[str, Figure], ratios: dict[str, float], backlog: dict | None) -> None:
+def write_results(figures: dict[str, Figure], ratios: dict[str, float], backlog: dict | None, kafka: dict | None) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     results = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -130,6 +137,7 @@ def write_results(figures: dict[str, Figure], ratios: dict[str, float], backlog:
         "figures": {name: figure.to_json() for name, figure in figures.items()},
         "ratios": ratios,
         "backlog": backlog,
+        "kafka": kafka,
     }
     (OUT / "results.json").write_text(json.dumps(results, indent=1) + "\n")
 
@@ -142,8 +150,9 @@ def processor() -> str:
 
 
 def ratios_of(figures: dict[str, Figure]) -> dict[str, float]:
-    """weir's median rows a second as a share of each floor's."""
+    """weir's median rows a second as a share of each floor's, and through Kafka as a share of direct."""
     pairs = [("seed", "select_1"), ("seed", "select_2"), ("apply", "mysqlbinlog"), ("apply", "dump")]
+    pairs += [(name, "apply_direct") for name in figures if name.startswith(("apply_kafka", "capture_apply"))]
     return {
         f"{ours}/{floor}": round(figures[ours].rows_per_second()["median"] / figures[floor].rows_per_second()["median"], 3)
         for ours, floor in pairs
@@ -151,7 +160,7 @@ def ratios_of(figures: dict[str, Figure]) -> dict[str, float]:
     }
 
 
-def print_table(figures: dict[str, Figure], ratios: dict[str, float]) -> None:
+def print_table(figures: dict[str, Figure], ratios: dict[str, float], kafka: dict | None) -> None:
     print(f"\n{'':26} {'rows':>10} {'thousand rows/s':>24} {'CPU-s per M rows':>17} {'peak MiB':>9}")
     print(f"{'':26} {'':>10} {'min':>8}{'median':>8}{'max':>8} {'median':>17} {'max':>9}")
     for figure in figures.values():
@@ -161,6 +170,8 @@ def print_table(figures: dict[str, Figure], ratios: dict[str, float]) -> None:
         print(f"{figure.name:26} {figure.rows:10,} {speed} {cpu:17.2f} {shown['peak_mib']['max']:9.0f}")
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
+    if kafka:
+        print_details(kafka)
     print(f"\nwritten to {(OUT / 'results.json').relative_to(ROOT)}")
 
 
@@ -173,7 +184,7 @@ def main() -> None:
         print(__doc__)
         raise SystemExit(0 if sys.argv[1] in ("-h", "--help") else 2)
     only = os.environ.get("BENCH_ONLY", "")
-    for program in (WEIR, FLOOR):
+    for program in (WEIR,) if only == "kafka" else (WEIR, FLOOR):
         if not os.access(program, os.X_OK):
             raise SystemExit(f"bench: there is no {program}; run make bench")
     kept = os.environ.get("BENCH_DIR")
@@ -182,15 +193,18 @@ def main() -> None:
     try:
         source.make_tables()
         figures: dict[str, Figure] = {}
-        backlog = None
+        backlog = kafka = None
         if only in ("", "seed"):
             figures |= bench_seed(source, work)
         if only in ("", "apply"):
             applied, backlog = bench_apply(source, work)
             figures |= applied
+        if only in ("", "kafka"):
+            carried, kafka = bench_kafka(source, work, CHANGES, HOT_ROWS)
+            figures |= carried
         ratios = ratios_of(figures)
-        write_results(figures, ratios, backlog)
-        print_table(figures, ratios)
+        write_results(figures, ratios, backlog, kafka)
+        print_table(figures, ratios, kafka)
     finally:
         source.stop()
         shutil.rmtree(work, ignore_errors=True)
