@@ -27,9 +27,9 @@ LOOKED_AT_EVERY_S = 0.002
 CATCHES_UP_WITHIN_S = 120
 # Writers have started and connected by then, and begin together.
 STARTS_WITHIN_S = 1
-# What one writer holds with ease, and from which on its transactions are larger.
-WRITER_RATE_MAX = 5_000
-BATCH, LARGE_BATCH = 10, 100
+# Larger transactions above a rate; and what one writer holds with ease, even where processors are scarce.
+BATCH, LARGE_BATCH, LARGE_ABOVE_RATE = 10, 100, 5_000
+WRITER_TRANSACTIONS_PER_SECOND = 50
 # The last transactions have nothing behind them that would show that they are in.
 LAST_TRANSACTIONS = 20
 
@@ -79,8 +79,8 @@ def at_rate(lake: Lake, rows: int, rate: int, watch: "LogWatch", service: Proces
 
 def write_for(source: Source, rows: int, rate: int, seconds: float) -> tuple[int, list[float]]:
     """Writes at a rate, in processes of their own; gives how many rows, and when each COMMIT ended in ms."""
-    writers = math.ceil(rate / WRITER_RATE_MAX)
-    batch = LARGE_BATCH if rate > WRITER_RATE_MAX else BATCH
+    batch = LARGE_BATCH if rate > LARGE_ABOVE_RATE else BATCH
+    writers = math.ceil(rate / batch / WRITER_TRANSACTIONS_PER_SECOND)
     starts_at = time.time() + STARTS_WITHIN_S
     arguments = [source.port, rows, rate // writers, batch, seconds]
     processes = [
@@ -157,7 +157,8 @@ class LogWatch:
         """Until a version holds what was committed at a time."""
         end = time.monotonic() + CATCHES_UP_WITHIN_S
         while (self.held_ms(self.newest()) or 0) < commit_ms:
-            if service.popen.poll() is not None:
+            if service.has_ended():
+                service.wait()
                 raise SystemExit(service.failure("ended while changes were written"))
             if time.monotonic() > end:
                 raise SystemExit(service.failure(f"has not caught up within {CATCHES_UP_WITHIN_S} s"))

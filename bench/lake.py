@@ -21,17 +21,23 @@ class Lake:
         self.commit_interval_ms: int | None = None
         self.log = folder.parent / f"{folder.name}.log"
 
-    def command(self, *arguments: str) -> list[str]:
-        """Writes the configuration; gives a command with it."""
-        config = self.folder / "weir.toml"
+    def start_from_nothing(self) -> None:
+        """An empty folder, with the configuration: written once, as processes that start side by side read it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
         interval = f"commit_interval_ms = {self.commit_interval_ms}\n" if self.commit_interval_ms else ""
-        config.write_text(
+        self.config().write_text(
             f'[source]\nname = "{self.name}"\nurl = "mysql://root@{self.source.address}"\ntables = ["{self.table}"]\n'
             f'[warehouse]\nurl = "file://{self.folder}/lake"\n'
             f"{self.sections}"
             f'[apply]\n{interval}state_dir = "{self.folder}/state"\n[http]\nlisten = "127.0.0.1:0"\n'
         )
-        return [WEIR, "--config", str(config), *arguments]
+
+    def config(self) -> pathlib.Path:
+        return self.folder / "weir.toml"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [WEIR, "--config", str(self.config()), *arguments]
 
     def run_weir(self, beside: dict[str, int] | None = None, threads: bool = False) -> Run:
         return measure(self.command("run", "--until-caught-up"), self.log, beside=beside, threads=threads)
@@ -39,10 +45,6 @@ class Lake:
     def start(self, *arguments: str, log: str = "") -> Process:
         """In the background; several at once have a log each."""
         return Process(self.command(*arguments), self.log.with_suffix(f".{log}.log") if log else self.log)
-
-    def start_from_nothing(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)

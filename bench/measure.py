@@ -6,6 +6,7 @@ It imports little, as does everything that bench/run.py imports: a child's peak 
 import os
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -47,8 +48,16 @@ class Process:
     def pid(self) -> int:
         return self.popen.pid
 
+    def has_ended(self) -> bool:
+        """By itself. Leaves its end to `wait`, unlike `Popen.poll`, which would take the kernel's account with it."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     def terminate(self) -> None:
-        self.popen.terminate()
+        """SIGTERM to a service, which must not have ended by itself."""
+        if self.has_ended():
+            self.wait()
+            raise SystemExit(self.failure("ended by itself"))
+        os.kill(self.pid, signal.SIGTERM)
 
     def wait(self) -> Run:
         """Waits for its end, which must be a good one."""
