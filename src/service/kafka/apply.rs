@@ -280,7 +280,7 @@ impl Applying {
                     break schema;
                 }
                 // Nothing to be applied to a table that is empty.
-                None if !self.lost.is_some() => {}
+                None if self.lost.is_none() => {}
                 None => {
                     let error = "the lake table is gone, and its topic does not reach back to its beginning; load it \
                                  anew with `weir snapshot --table`";

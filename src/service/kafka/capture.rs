@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use weir_model::{GtidSet, OrderState, TableId};
+use weir_model::{OrderState, TableId};
 
 use super::merging::LakeMerging;
 use super::published::PositionLog;
@@ -23,14 +23,14 @@ use crate::error::Error;
 use crate::limits::{KAFKA_PUBLISH_BYTES_MAX, REQUESTS_MAX, TRACE_MARK_LOOKED_AT_EVERY};
 use crate::service::progress::Progress;
 use crate::service::reading::Reading;
-use crate::service::seed::{Load, Loader, Merging, SeedError};
+use crate::service::seed::{Load, Loader, Merging};
 use crate::service::shipping::{Shipper, Shipping};
 use crate::service::source_tables::SourceTables;
 use crate::service::start::{Incarnation, SourceFacts, asked_tables, look_at_source, register_all, resumes, write};
 use crate::service::supervisor::{Lake, LoadMaker, Supervisor};
 use crate::service::trace::{ConfiguredTrace, open_trace};
 use crate::service::{Reseed, RunOptions};
-use crate::state::{AppealKind, Appeals, Checkpoint, CheckpointLog, Phase, StateSeries, TableStanding};
+use crate::state::{Appeals, Checkpoint, CheckpointLog, Phase, StateSeries, TableStanding};
 use crate::table::{PartialTransaction, SeedProgress, TableFiles, Warehouse, history};
 use crate::trace::{Origin, TraceSink};
 use crate::transport::PublishNumber;

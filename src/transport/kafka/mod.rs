@@ -168,7 +168,8 @@ impl KafkaSettings {
     /// A consumer whose offsets are ours to say.
     fn consumer(&self) -> ClientConfig {
         let mut config = self.client();
-        config.set("fetch.wait.max.ms", "10");
+        // The broker answers at once when there is something; an idle consumer should cost nothing.
+        config.set("fetch.wait.max.ms", "500");
         // What librdkafka reads ahead is beside `memory_max`.
         config.set("queued.max.messages.kbytes", "16384");
         // Opening tables takes its time, and the group must not think us dead meanwhile.
@@ -176,7 +177,6 @@ impl KafkaSettings {
         config.set("fetch.message.max.bytes", "4194304");
         let mut config = self.with_options(config);
         config.set("isolation.level", "read_committed");
-        config.set("enable.partition.eof", "true");
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
         config.set("auto.offset.reset", "error");

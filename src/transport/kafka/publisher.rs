@@ -81,7 +81,10 @@ impl KafkaPublisher {
             failure: failure.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        std::thread::spawn(move || sender.run(inbox));
+        std::thread::Builder::new()
+            .name("weir-publish".into())
+            .spawn(move || sender.run(inbox))
+            .expect("the system has room for a thread");
         let message_bytes_max = settings.message_bytes_max();
         Self { source: settings.source.clone(), queue, failure, topics, message_bytes_max }
     }
@@ -386,60 +389,77 @@ pub async fn look(settings: &KafkaSettings, after: PublishNumber) -> Result<(Pos
 }
 
 /// Folds the position topic from its beginning to its end; blocking.
-///
-/// The end is the high watermark once older producers are fenced: markers of transactions take offsets, so the last
-/// record lies somewhere below it.
 fn read_positions(
     settings: &KafkaSettings,
     counted_after: Option<PublishNumber>,
 ) -> Result<(Position, Counted), TransportError> {
     let failed = |error: KafkaError| settings.failed(&error);
     let topic = settings.position_topic();
-    let broken = |what: String| TransportError::Topic { topic: topic.clone(), what };
-    let consumer: BaseConsumer<Quiet> = settings.consumer().create_with_context(Quiet).map_err(failed)?;
+    let mut config = settings.consumer();
+    // The end is known by coming to it, and somebody waits.
+    config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "10");
+    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(failed)?;
     let (low, high) = consumer.fetch_watermarks(&topic, 0, KAFKA_ANSWER_MAX).map_err(failed)?;
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&topic, 0, Offset::Offset(low)).map_err(failed)?;
-    consumer.assign(&list).map_err(failed)?;
     let (mut position, mut counted) = (Position::default(), Counted::new());
-    let deadline = std::time::Instant::now() + KAFKA_ANSWER_MAX * 10;
-    while low < high {
-        if std::time::Instant::now() > deadline {
-            return Err(broken("cannot be read to its end in time".into()));
-        }
-        match consumer.poll(Duration::from_millis(100)) {
-            None => {}
-            Some(Ok(message)) => {
-                let bytes = message.payload().unwrap_or_default();
-                let record: PositionRecord = serde_json::from_slice(bytes)
-                    .map_err(|error| broken(format!("record {} cannot be read: {error}", message.offset())))?;
-                position
-                    .fold(&settings.source, message.offset(), &record)
-                    .map_err(|error| broken(error.to_string()))?;
-                let number = PublishNumber(record.publish);
-                if counted_after.is_some_and(|after| number > after) && !record.counts.is_empty() {
-                    counted.push((number, record.at_ms, record.counts));
-                }
+    if low < high {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&topic, 0, Offset::Offset(low)).map_err(failed)?;
+        consumer.assign(&list).map_err(failed)?;
+        // What is not committed when nobody fences is of a publish under way, and need not be waited for.
+        let end = counted_after.is_none().then_some(high);
+        fold_up_to(settings, &consumer, end, |offset, record| {
+            position.fold(&settings.source, offset, &record).map_err(|error| error.to_string())?;
+            let number = PublishNumber(record.publish);
+            if counted_after.is_some_and(|after| number > after) && !record.counts.is_empty() {
+                counted.push((number, record.at_ms, record.counts));
             }
-            // Everything that is committed has been read; what lies behind is markers, or of a publish under way.
-            Some(Err(KafkaError::PartitionEOF(_))) => {
-                let at = consumer.position().map_err(failed)?;
-                let at = at.find_partition(&topic, 0).map(|partition| partition.offset());
-                if counted_after.is_some() || at_or_behind(at, high) {
-                    break;
-                }
-            }
-            Some(Err(error)) => return Err(failed(error)),
-        }
+            Ok(())
+        })?;
     }
     // An end above 0 alone proves nothing: a first publish that was aborted leaves its offsets behind.
     if position.is_new() && low > 0 && counted_after.is_none() {
         let what = format!(
             "holds no record although it begins at {low}: its records were deleted. `weir snapshot` begins anew"
         );
-        return Err(broken(what));
+        return Err(TransportError::Topic { topic, what });
     }
     Ok((position, counted))
+}
+
+/// Hands every record to `fold`, up to `end` or, without one, to whatever is committed.
+///
+/// The end is the high watermark once older producers are fenced: markers of transactions take offsets, so the last
+/// record lies somewhere below it.
+fn fold_up_to(
+    settings: &KafkaSettings,
+    consumer: &BaseConsumer<Quiet>,
+    end: Option<i64>,
+    mut fold: impl FnMut(i64, PositionRecord) -> Result<(), String>,
+) -> Result<(), TransportError> {
+    let topic = settings.position_topic();
+    let broken = |what: String| TransportError::Topic { topic: topic.clone(), what };
+    let deadline = std::time::Instant::now() + KAFKA_ANSWER_MAX * 10;
+    loop {
+        if std::time::Instant::now() > deadline {
+            return Err(broken("cannot be read to its end in time".into()));
+        }
+        match consumer.poll(Duration::from_millis(100)) {
+            None => {}
+            Some(Ok(message)) => {
+                let record = serde_json::from_slice(message.payload().unwrap_or_default())
+                    .map_err(|error| broken(format!("record {} cannot be read: {error}", message.offset())))?;
+                fold(message.offset(), record).map_err(broken)?;
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                let at = consumer.position().map_err(|error| settings.failed(&error))?;
+                let at = at.find_partition(&topic, 0).map(|partition| partition.offset());
+                if end.is_none_or(|end| at_or_behind(at, end)) {
+                    return Ok(());
+                }
+            }
+            Some(Err(error)) => return Err(settings.failed(&error)),
+        }
+    }
 }
 
 fn at_or_behind(at: Option<Offset>, end: i64) -> bool {

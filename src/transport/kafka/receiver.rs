@@ -145,11 +145,15 @@ impl Receiver {
             unserved: BTreeSet::new(),
             served: None,
         };
-        let thread = std::thread::spawn(move || {
+        let receive = move || {
             if let Err(error) = polling.run(&stop) {
                 let _ = failed.send(error);
             }
-        });
+        };
+        let thread = std::thread::Builder::new()
+            .name("weir-receive".into())
+            .spawn(receive)
+            .expect("the system has room for a thread");
         Ok(Self { thread: Some(thread) })
     }
 
@@ -201,14 +205,10 @@ impl ConsumerContext for GroupContext {
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 tracing::info!(?partitions, "the group takes partitions from us");
-                let reading = consumer.assignment().map(|list| {
-                    let reading = list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
-                    reading
-                });
-                let reading: BTreeSet<(String, i32)> = reading.unwrap_or_default();
+                let reading = consumer.assignment().map(|list| list.to_topic_map()).unwrap_or_default();
                 let mut gone = TopicPartitionList::new();
                 for element in list.elements() {
-                    if reading.contains(&(element.topic().to_owned(), element.partition())) {
+                    if reading.contains_key(&(element.topic().to_owned(), element.partition())) {
                         gone.add_partition(element.topic(), element.partition());
                     }
                 }
