@@ -132,3 +132,5 @@ pub const PUBLISHER_ENDS_MAX: Duration = Duration::from_secs(10);
 pub const KAFKA_PROBE_MAX: Duration = Duration::from_secs(5);
 /// Whoever applies looks at the position when a table is opened, but not for each of many.
 pub const POSITION_LOOKED_AT_EVERY: Duration = Duration::from_secs(5);
+/// After so many looks that showed nothing a table is looked at as for the first time.
+pub const LAKE_LOOKS_IDLE_MAX: u32 = 100;

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use weir_model::TableId;
 
 use crate::apply::Report;
-use crate::limits::LAKE_LOOKED_AT_EVERY;
+use crate::limits::{LAKE_LOOKED_AT_EVERY, LAKE_LOOKS_IDLE_MAX};
 use crate::table::{BucketShare, Warehouse, history};
 use crate::trace::StageCount;
 use crate::transport::PublishNumber;
@@ -96,6 +96,8 @@ struct Lagging {
     seen: Option<(i64, Vec<BucketShare>)>,
     /// Commits that were looked at and not yet reported: version, and what they counted.
     commits: Vec<(i64, Vec<StageCount>)>,
+    /// Looks in a row that showed nothing.
+    idle_looks: u32,
 }
 
 impl Lagging {
@@ -210,7 +212,13 @@ async fn look_at(
             }
         }
         Some((version, _)) => {
-            for commit in history::commits_since(warehouse, table, Some(*version)).await? {
+            let commits = history::commits_since(warehouse, table, Some(*version)).await?;
+            lagging.idle_looks = if commits.is_empty() { lagging.idle_looks + 1 } else { 0 };
+            if lagging.idle_looks >= LAKE_LOOKS_IDLE_MAX {
+                // It may have been made anew, and count its versions from 0 again.
+                (lagging.seen, lagging.idle_looks) = (None, 0);
+            }
+            for commit in commits {
                 let before = lagging.seen.take().map(|(_, shares)| shares).unwrap_or_default();
                 let (shares, accounts) =
                     commit.record.map_or((before, Vec::new()), |record| (record.state.shares, record.accounts));
