@@ -20,9 +20,9 @@ fn a_random_workload_over_kafka_ends_equal_and_balanced() {
     let workload = Workload { mysql, database: "kmirror", seed: 20_261_127 };
     workload.create(8_000);
     let weir = Weir::over_kafka("mirror", &mysql.url, &["kmirror.*"], (kafka, Clickhouse::shared()), "");
-    // The service seeds while the writers are at work.
-    let mut writers = workload.live(CHANGES, &["--workers", "2", "--compression", "0.2", "--ddl"]);
+    // The service seeds while the writers are at work, and they are at work for longer than it takes to start.
     let service = weir.run();
+    let mut writers = workload.live(CHANGES, &["--workers", "2", "--compression", "0.2", "--ddl", "--rate", "2000"]);
     assert!(writers.wait().expect("the workload ends").success());
     let (code, took) = service.terminate();
     assert_eq!(code, Some(0));
