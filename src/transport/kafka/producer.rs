@@ -1,14 +1,14 @@
 //! One publish as one Kafka transaction: begun, sent, committed, or aborted. Blocking.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use super::outgoing::Outgoing;
 use super::{KafkaSettings, Quiet, TransportError};
@@ -30,13 +30,15 @@ pub type Ends = BTreeMap<(Arc<str>, u32), i64>;
 
 /// A transactional producer that has fenced off those before it.
 pub struct TransactionalProducer {
-    producer: BaseProducer<Deliveries>,
+    producer: ThreadedProducer<Deliveries>,
 }
 
 /// What became of the messages under way.
 #[derive(Clone, Default)]
 struct Deliveries {
     written: Arc<Mutex<Written>>,
+    /// Signalled with every answer: a `poll` of the client's own spins out its last millisecond.
+    answered: Arc<Condvar>,
 }
 
 #[derive(Default)]
@@ -86,13 +88,15 @@ impl ProducerContext for Deliveries {
                 written.error.get_or_insert(why);
             }
         }
+        drop(written);
+        self.answered.notify_all();
     }
 }
 
 impl TransactionalProducer {
     /// Creates the producer and fences off those before it.
     pub fn begin(settings: &KafkaSettings) -> Result<Self, TransportError> {
-        let producer: BaseProducer<Deliveries> =
+        let producer: ThreadedProducer<Deliveries> =
             settings.producer().create_with_context(Deliveries::default()).map_err(|error| settings.failed(&error))?;
         producer.init_transactions(KAFKA_ANSWER_MAX).map_err(|error| settings.failed(&error))?;
         Ok(Self { producer })
@@ -145,7 +149,7 @@ impl TransactionalProducer {
                 Ok(()) => return Ok(()),
                 Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
                     record = back;
-                    self.producer.poll(POLL);
+                    std::thread::sleep(LOOK_AGAIN);
                 }
                 // A send that fails does not poison the transaction, which would commit without the message.
                 Err((error, _)) => return Err(self.judge(&error)),
@@ -155,10 +159,12 @@ impl TransactionalProducer {
 
     /// Until every message has been answered for.
     fn wait_until_written(&self) -> Result<(), SendError> {
-        while self.producer.in_flight_count() > 0 {
-            self.producer.poll(POLL);
-        }
         let mut written = self.written();
+        // The last answer is signalled a moment before the client has let go of its message.
+        while self.producer.in_flight_count() > 0 {
+            let answered = &self.producer.context().answered;
+            written = answered.wait_timeout(written, LOOK_AGAIN).expect("no code panics while holding it").0;
+        }
         match (written.error.take(), written.too_large) {
             (None, _) => Ok(()),
             // The next start sees which, and stops its table alone.
@@ -214,8 +220,8 @@ impl TransactionalProducer {
     }
 }
 
-/// Delivery reports are looked for this often; a `poll` takes all of it.
-const POLL: Duration = Duration::from_millis(1);
+/// What no signal tells is looked for this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 fn by_code(code: RDKafkaErrorCode, what: String) -> SendError {
     if is_fenced(code) { SendError::Fenced(what) } else { SendError::Failed(what) }
