@@ -224,6 +224,7 @@ mod tests {
             table: TableId::new("shop", "orders"),
             columns: vec![Column { name: "id".into(), ty: ColumnType::Int32, nullable: false }],
             key: vec![0],
+            layout: crate::Layout::default(),
         });
         let mut builder = ChangeBuilder::new(schema, ZeroDates::Null);
         for id in 0..3 {

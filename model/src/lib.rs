@@ -1,7 +1,7 @@
 //! The nouns of weir. No I/O, no async, no clients.
 //!
 //! Reading order: [`value`] (what a MySQL column becomes in Arrow and Delta), [`column`] (building such columns),
-//! [`schema`] (tables), [`order`] and [`position`] (when a change happened, and where in the binlog it stands),
+//! [`schema`] (tables), [`layout`] (how the lake keeps one), [`order`] and [`position`] (when a change happened, and where in the binlog it stands),
 //! [`key`] (which row it is about), [`change`] (a batch of changes), [`digest`] and [`clock`].
 
 pub mod change;
@@ -9,6 +9,7 @@ pub mod clock;
 pub mod column;
 pub mod digest;
 pub mod key;
+pub mod layout;
 pub mod order;
 pub mod position;
 pub mod schema;
@@ -18,6 +19,7 @@ pub use change::{ChangeBatch, ChangeBuilder, Half, Op, Window};
 pub use column::{ColumnBuilder, ValueError, ZeroDates};
 pub use digest::Digest;
 pub use key::{RecordKey, RecordKeys};
+pub use layout::Layout;
 pub use order::{EventId, Order, OrderState};
 pub use position::{Gtid, GtidSet, LogPosition};
 pub use schema::{Column, TableId, TableSchema};

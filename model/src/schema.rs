@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+use crate::layout::Layout;
 use crate::value::ColumnType;
 
 /// A table of the source, by database and name as MySQL spells them.
@@ -102,12 +103,21 @@ pub struct TableSchema {
     pub columns: Vec<Column>,
     /// Indexes into `columns` of the record key, in key order; empty for a table without one.
     pub key: Vec<usize>,
+    /// How the lake keeps it; the default in what comes from the source, which knows nothing of it.
+    #[serde(default, skip_serializing_if = "Layout::is_default")]
+    pub layout: Layout,
 }
 
 /// Column of the order's milliseconds in every lake table.
 pub const TS_COLUMN: &str = "_weir_ts_ms";
 /// Column of the order's counter in every lake table.
 pub const SEQ_COLUMN: &str = "_weir_seq";
+/// Column of a change's operation in tables that are appended to: `r`, `c`, `u` or `d`.
+pub const OP_COLUMN: &str = "_weir_op";
+/// Column of a change's id in tables that are appended to.
+pub const ID_COLUMN: &str = "_weir_id";
+/// Column that says of a row that the source has deleted it, in tables whose deletes are soft.
+pub const DELETED_COLUMN: &str = "_weir_deleted";
 /// Names that begin so are ours; a source column may not.
 pub const META_PREFIX: &str = "_weir";
 
@@ -117,12 +127,36 @@ impl TableSchema {
         Arc::new(Schema::new(self.columns.iter().map(|c| Field::new(&c.name, c.ty.arrow(), true)).collect::<Vec<_>>()))
     }
 
-    /// The lake table's columns: the source's, then `_weir_ts_ms` and `_weir_seq`.
+    /// The lake table's columns: the source's, the partitions' that are made of others, then our own.
     pub fn lake_arrow(&self) -> SchemaRef {
-        let mut fields: Vec<Field> = self.columns.iter().map(|c| Field::new(&c.name, c.ty.arrow(), true)).collect();
+        let source = self.columns.iter().map(|c| Field::new(&c.name, c.ty.arrow(), true));
+        Arc::new(Schema::new(source.chain(self.added_fields()).collect::<Vec<_>>()))
+    }
+
+    /// What a data file holds: the lake table's columns but for those that its place in a partition tells.
+    pub fn file_arrow(&self) -> SchemaRef {
+        let lake = self.lake_arrow();
+        if self.layout.partitions.is_empty() {
+            return lake;
+        }
+        let told = |name: &str| self.layout.partitions.iter().any(|p| p.name.eq_ignore_ascii_case(name));
+        Arc::new(Schema::new(lake.fields().iter().filter(|field| !told(field.name())).cloned().collect::<Vec<_>>()))
+    }
+
+    /// The lake table's columns behind the source's.
+    pub fn added_fields(&self) -> Vec<Field> {
+        let made = self.layout.partitions.iter().filter_map(|p| Some(Field::new(&p.name, p.transform.arrow()?, true)));
+        let mut fields: Vec<Field> = made.collect();
         fields.push(Field::new(TS_COLUMN, DataType::Int64, true));
         fields.push(Field::new(SEQ_COLUMN, DataType::Int64, true));
-        Arc::new(Schema::new(fields))
+        if self.layout.is_append() {
+            fields.push(Field::new(OP_COLUMN, DataType::Utf8, true));
+            fields.push(Field::new(ID_COLUMN, DataType::Utf8, true));
+        }
+        if self.layout.deletes_softly() {
+            fields.push(Field::new(DELETED_COLUMN, DataType::Boolean, true));
+        }
+        fields
     }
 
     /// Index of the column called `name`, compared as MySQL does: without regard to ASCII case.
@@ -190,6 +224,7 @@ mod tests {
                 .map(|(name, ty)| Column { name: (*name).into(), ty: ty.clone(), nullable: true })
                 .collect(),
             key: key.to_vec(),
+            layout: Layout::default(),
         }
     }
 

@@ -145,7 +145,7 @@ pub async fn describe(conn: &mut Conn, table: &TableId) -> Result<Option<TableDe
         None => (KeySource::None, Vec::new()),
     };
     Ok(Some(TableDescription {
-        schema: TableSchema { table: table.clone(), columns, key },
+        schema: TableSchema { table: table.clone(), columns, key, layout: weir_model::Layout::default() },
         columns: column_facts,
         key_source,
         indexes,
@@ -271,6 +271,7 @@ mod tests {
                     column("note", ColumnType::Text, true),
                 ],
                 key: vec![0],
+                layout: weir_model::Layout::default(),
             },
             columns: vec![ColumnFacts::default(); 3],
             key_source: KeySource::Primary,

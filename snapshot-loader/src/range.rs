@@ -108,6 +108,7 @@ mod tests {
                 table: TableId::new("shop", "orders"),
                 columns: columns.iter().map(column).collect(),
                 key: (0..columns.len()).collect(),
+                layout: weir_model::Layout::default(),
             },
             columns: vec![ColumnFacts::default(); columns.len()],
             key_source: KeySource::Primary,

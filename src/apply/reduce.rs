@@ -128,7 +128,12 @@ mod tests {
     /// Updates of `(key, seq)`, in one batch.
     fn batch(changes: &[(i64, i64)]) -> ChangeBatch {
         let columns = vec![Column { name: "id".into(), ty: ColumnType::Int64, nullable: false }];
-        let schema = TableSchema { table: TableId::new("shop", "orders"), columns, key: vec![0] };
+        let schema = TableSchema {
+            table: TableId::new("shop", "orders"),
+            columns,
+            key: vec![0],
+            layout: weir_model::Layout::default(),
+        };
         let mut builder = ChangeBuilder::new(Arc::new(schema), ZeroDates::Null);
         for (key, _) in changes {
             builder.columns_mut()[0].push_int(*key).unwrap();

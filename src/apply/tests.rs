@@ -24,7 +24,7 @@ fn id() -> TableId {
 /// `(id, n)` with the names in the case that the source has them in.
 fn schema(names: [&str; 2]) -> Arc<TableSchema> {
     let columns = names.map(|name| Column { name: name.into(), ty: ColumnType::Int64, nullable: true });
-    Arc::new(TableSchema { table: id(), columns: columns.into(), key: vec![0] })
+    Arc::new(TableSchema { table: id(), columns: columns.into(), key: vec![0], layout: weir_model::Layout::default() })
 }
 
 /// One change; its order, its id and its value follow from its number.

@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use weir_model::{TableId, ZeroDates};
+use weir_model::{Layout, TableId, ZeroDates};
 use weir_mysql::{SourceOptions, TablePatterns};
 
 use self::document::Document;
 pub use self::secret::{Options, Secret, SecretUrl};
 pub use self::sections::{
-    Apply, Backfill, DdlPolicy, Deletes, Http, KeyBound, SnapshotMode, Source, Storage, TableMode, TableRule, Trace,
-    TraceKind, Transport, TransportKind, Warehouse,
+    Apply, Backfill, DdlPolicy, Http, KeyBound, SnapshotMode, Source, TableRule, Trace, TraceKind, Transport,
+    TransportKind, Warehouse,
 };
 pub use self::trace_server::TraceServer;
 use crate::error::Error;
@@ -54,6 +54,8 @@ pub struct TableSettings {
     pub zero_dates: ZeroDates,
     /// Buckets of its topic; the transport's own number where none is set.
     pub buckets: Option<u32>,
+    /// How the lake keeps it.
+    pub layout: Layout,
 }
 
 impl Config {
@@ -116,6 +118,7 @@ impl Config {
             key: rule.key.clone(),
             zero_dates: rule.zero_dates,
             buckets: rule.buckets,
+            layout: rule.layout(),
         })
     }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
-use weir_model::{TableId, ZeroDates};
+use weir_model::layout::{Deletes, Partition, Storage, TableMode};
+use weir_model::{Layout, TableId, ZeroDates};
 
 use super::secret::{Options, Secret, SecretUrl};
 
@@ -228,36 +229,17 @@ pub struct TableRule {
     /// Columns; by default the primary key, else a unique key over NOT NULL columns.
     pub key: Option<Vec<String>>,
     /// Columns, or `name = transform(column)`.
-    pub partition_by: Vec<String>,
+    pub partition_by: Vec<Partition>,
     pub buckets: Option<u32>,
     pub zero_dates: ZeroDates,
 }
 
-/// What a row of the lake table stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TableMode {
-    /// A row of the source.
-    #[default]
-    Upsert,
-    /// A change, with its operation.
-    Append,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Storage {
-    #[default]
-    MergeOnRead,
-    CopyOnWrite,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Deletes {
-    #[default]
-    Hard,
-    Soft,
+impl TableRule {
+    /// How the lake keeps the table.
+    pub fn layout(&self) -> Layout {
+        let Self { mode, storage, deletes, partition_by, .. } = self;
+        Layout { mode: *mode, storage: *storage, deletes: *deletes, partitions: partition_by.clone() }
+    }
 }
 
 /// `[[backfill]]`: a load that is repeated.

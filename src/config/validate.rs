@@ -8,9 +8,10 @@ use std::path::Path;
 
 use bytesize::ByteSize;
 
+use weir_model::layout::{Deletes, Storage, TableMode};
+
 use super::sections::{
-    DdlPolicy, Deletes, INDEX_MEMORY_MAX_DEFAULT, LISTEN_DEFAULT, Source, Storage, TableMode, TableRule, TraceKind,
-    TransportKind,
+    DdlPolicy, INDEX_MEMORY_MAX_DEFAULT, LISTEN_DEFAULT, Source, TableRule, TraceKind, TransportKind,
 };
 use super::{Config, Secret, TraceServer, environment};
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use snapshot_loader::{ChunkRange, ChunkReader, PlanTarget, Progress, ReadOptions, TableProgress, plan_chunks};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use weir_model::{LogPosition, TableId, Window, ZeroDates};
+use weir_model::{Layout, LogPosition, TableId, Window, ZeroDates};
 use weir_mysql::{MysqlError, SourceOptions, TableDescription, catalogue, server};
 
 use super::kafka::merging::LakeMerging;
@@ -94,6 +94,8 @@ pub struct Load {
     pub table: TableId,
     pub key: Option<Vec<String>>,
     pub zero_dates: ZeroDates,
+    /// How the lake keeps the table.
+    pub layout: Layout,
     pub files: TableFiles,
     /// Buckets of the table: a chunk becomes a file for each.
     pub buckets: u32,
@@ -186,7 +188,8 @@ impl Loader {
     }
 
     async fn describe(&self, connection: &mut weir_mysql::Conn, load: &Load) -> Result<TableDescription, SeedError> {
-        let description = catalogue::describe(connection, &load.table).await?.ok_or(SeedError::Gone)?;
+        let mut description = catalogue::describe(connection, &load.table).await?.ok_or(SeedError::Gone)?;
+        description.schema.layout = load.layout.clone();
         match &load.key {
             Some(key) => description.with_key(key).map_err(|_| SeedError::Gone),
             None => Ok(description),

@@ -69,10 +69,11 @@ impl SourceTables {
     fn admit(&self, description: TableDescription) -> Result<TableDescription, String> {
         let table = description.schema.table.clone();
         let settings = (self.settings)(&table);
-        let description = match &settings.key {
+        let mut description = match &settings.key {
             Some(key) => description.with_key(key).map_err(|error| error.to_string())?,
             None => description,
         };
+        description.schema.layout = settings.layout;
         if matches!(description.key_source, KeySource::None) {
             return Err(format!(
                 "{table} has neither a primary key nor a unique key over NOT NULL columns, so its rows cannot be told \

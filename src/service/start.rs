@@ -376,6 +376,7 @@ fn load_maker(config: &Config, registrar: &Arc<TableRegistrar>, warehouse: &Ware
             table: table.clone(),
             key: settings.key,
             zero_dates: settings.zero_dates,
+            layout: settings.layout,
             files: opened.files,
             buckets: 1,
             // The registrar has seen to it.

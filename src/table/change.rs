@@ -212,6 +212,7 @@ mod tests {
             table: TableId::new("shop", "orders"),
             columns: columns.iter().map(column).collect(),
             key: vec![0],
+            layout: weir_model::Layout::default(),
         }
     }
 

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use arrow_schema::DataType;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 use weir_model::TableSchema;
-use weir_model::schema::{SEQ_COLUMN, TS_COLUMN};
 
 use super::record::CommitRecord;
 
@@ -135,9 +135,19 @@ impl MetaData {
 fn schema_string(schema: &TableSchema) -> String {
     let field = |name: &str, ty: &str| json!({"name": name, "type": ty, "nullable": true, "metadata": {}});
     let mut fields: Vec<Value> = schema.columns.iter().map(|c| field(&c.name, &c.ty.delta())).collect();
-    fields.push(field(TS_COLUMN, "long"));
-    fields.push(field(SEQ_COLUMN, "long"));
+    fields.extend(schema.added_fields().iter().map(|added| field(added.name(), delta_type(added.data_type()))));
     json!({"type": "struct", "fields": fields}).to_string()
+}
+
+/// Delta's name of the type of a column that is not the source's.
+fn delta_type(arrow: &DataType) -> &'static str {
+    match arrow {
+        DataType::Boolean => "boolean",
+        DataType::Int32 => "integer",
+        DataType::Int64 => "long",
+        DataType::Date32 => "date",
+        _ => "string",
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -83,6 +83,12 @@ pub enum TableError {
     Fenced { table: TableId, epoch: u64, ours: u64 },
     #[error("the table was written by source `{theirs}`, not by `{ours}`; two sources cannot share a table")]
     OtherSource { ours: String, theirs: String },
+    /// What its `[[table]]` section says of it is not what it was created with.
+    #[error(
+        "{table} was created with another mode, storage, deletes or partition_by than its [[table]] section has now. \
+         Set them back, or remove the table's folder from the warehouse and load it with `weir snapshot --table {table}`"
+    )]
+    Layout { table: TableId },
     #[error("checkpoint of the log: {0}")]
     Checkpoint(String),
     #[error(transparent)]

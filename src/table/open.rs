@@ -110,14 +110,23 @@ impl Table {
         buckets: Buckets,
     ) -> Result<Self, TableError> {
         if let Some(table) = Self::open(warehouse, &schema.table, writer.clone(), buckets.clone()).await? {
-            return Ok(table);
+            return table.of_layout(schema);
         }
         if let Some(table) = Self::try_create(warehouse, schema, writer.clone(), state, buckets.clone()).await? {
             return Ok(table);
         }
         Self::open(warehouse, &schema.table, writer, buckets)
             .await?
-            .ok_or_else(|| creation_rule(schema, "someone else has just created it, and it is gone again"))
+            .ok_or_else(|| creation_rule(schema, "someone else has just created it, and it is gone again"))?
+            .of_layout(schema)
+    }
+
+    /// The table, if it is laid out as `wanted` says: that is decided when it is made.
+    fn of_layout(self, wanted: &TableSchema) -> Result<Self, TableError> {
+        if self.schema.layout == wanted.layout {
+            return Ok(self);
+        }
+        Err(TableError::Layout { table: wanted.table.clone() })
     }
 
     /// Creates the table; `None` if someone else has.

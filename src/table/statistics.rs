@@ -151,6 +151,7 @@ mod tests {
                 .map(|(name, ty)| Column { name: (*name).into(), ty: ty.clone(), nullable: false })
                 .collect(),
             key: (0..columns.len()).collect(),
+            layout: weir_model::Layout::default(),
         };
         let mut statistics = Statistics::new(&schema);
         for arrays in batches {

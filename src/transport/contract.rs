@@ -26,7 +26,7 @@ pub fn tables() -> [TableId; 2] {
 pub fn schema(table: &TableId) -> Arc<TableSchema> {
     let column = |name: &str, ty| Column { name: name.into(), ty, nullable: true };
     let columns = vec![column("id", ColumnType::Int64), column("v", ColumnType::Binary)];
-    Arc::new(TableSchema { table: table.clone(), columns, key: vec![0] })
+    Arc::new(TableSchema { table: table.clone(), columns, key: vec![0], layout: weir_model::Layout::default() })
 }
 
 /// Runs the whole contract.

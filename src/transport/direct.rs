@@ -102,7 +102,12 @@ mod tests {
 
     fn item(table: &TableId, bytes: usize) -> (TableId, Item) {
         let columns = vec![Column { name: "v".into(), ty: ColumnType::Binary, nullable: true }];
-        let schema = Arc::new(TableSchema { table: table.clone(), columns, key: vec![0] });
+        let schema = Arc::new(TableSchema {
+            table: table.clone(),
+            columns,
+            key: vec![0],
+            layout: weir_model::Layout::default(),
+        });
         let mut builder = ChangeBuilder::new(schema, ZeroDates::Null);
         builder.columns_mut()[0].push_binary(&vec![0; bytes]).unwrap();
         builder.end_row(Op::Create, Half::First);

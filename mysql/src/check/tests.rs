@@ -37,6 +37,7 @@ fn orders() -> TableDescription {
             table: TableId::new("shop", "orders"),
             columns: vec![Column { name: "id".into(), ty: ColumnType::Int32, nullable: false }],
             key: vec![0],
+            layout: weir_model::Layout::default(),
         },
         columns: vec![ColumnFacts::default()],
         key_source: KeySource::Primary,

@@ -8,7 +8,8 @@ use crate::binlog::row::{RowError, plan};
 
 pub(super) fn described(map: &TableMap, key_names: Option<&[String]>) -> Result<TableSchema, RowError> {
     let columns = (0..map.columns.len()).map(|index| column(map, index)).collect::<Result<_, _>>()?;
-    let mut schema = TableSchema { table: map.id(), columns, key: map.primary_key.clone() };
+    let mut schema =
+        TableSchema { table: map.id(), columns, key: map.primary_key.clone(), layout: weir_model::Layout::default() };
     if let Some(names) = key_names {
         schema.key = names
             .iter()

@@ -361,7 +361,8 @@ mod tests {
         use weir_model::{ChangeBuilder, Column, ColumnType, ZeroDates};
         let column = Column { name: "id".into(), ty: ColumnType::Int32, nullable: false };
         let table = TableId::new("shop", "orders");
-        let schema = Arc::new(TableSchema { table, columns: vec![column], key: vec![0] });
+        let schema =
+            Arc::new(TableSchema { table, columns: vec![column], key: vec![0], layout: weir_model::Layout::default() });
         let batch = ChangeBuilder::new(schema.clone(), ZeroDates::Null).finish();
         let changes = Item::Changes(Changes { batch, sent: Tally::default(), partial_rows: 0 });
         let begin =

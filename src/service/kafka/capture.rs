@@ -337,6 +337,7 @@ fn load_maker(
             table: table.clone(),
             key: settings.key,
             zero_dates: settings.zero_dates,
+            layout: settings.layout,
             files: TableFiles::of(&warehouse, table),
             buckets: registrar.topics.of(table)?.partitions,
             reset: asked.contains(table),

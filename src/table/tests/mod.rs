@@ -40,6 +40,7 @@ fn schema() -> TableSchema {
         table: id(),
         columns: vec![column("id", ColumnType::Int64), column("text", ColumnType::Text)],
         key: vec![0],
+        layout: weir_model::Layout::default(),
     }
 }
 

@@ -200,7 +200,12 @@ mod tests {
     fn batch(keys: &[i64], bytes: usize) -> ChangeBatch {
         let column = |name: &str, ty| Column { name: name.into(), ty, nullable: true };
         let columns = vec![column("id", ColumnType::Int64), column("v", ColumnType::Binary)];
-        let schema = Arc::new(TableSchema { table: TableId::new("shop", "orders"), columns, key: vec![0] });
+        let schema = Arc::new(TableSchema {
+            table: TableId::new("shop", "orders"),
+            columns,
+            key: vec![0],
+            layout: weir_model::Layout::default(),
+        });
         let mut builder = ChangeBuilder::new(schema, ZeroDates::Null);
         for key in keys {
             builder.columns_mut()[0].push_int(*key).unwrap();

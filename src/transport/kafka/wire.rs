@@ -289,7 +289,12 @@ mod tests {
     fn batch(values: &[(i64, Option<String>, u8)]) -> ChangeBatch {
         let column = |name: &str, ty| Column { name: name.into(), ty, nullable: true };
         let columns = vec![column("id", ColumnType::Int64), column("text", ColumnType::Binary)];
-        let schema = Arc::new(TableSchema { table: TableId::new("shop", "orders"), columns, key: vec![0] });
+        let schema = Arc::new(TableSchema {
+            table: TableId::new("shop", "orders"),
+            columns,
+            key: vec![0],
+            layout: weir_model::Layout::default(),
+        });
         let mut builder = ChangeBuilder::new(schema, ZeroDates::Null);
         for (id, text, op) in values {
             builder.columns_mut()[0].push_int(*id).unwrap();

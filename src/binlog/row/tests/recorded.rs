@@ -221,6 +221,7 @@ fn without_names_the_catalogue_describes_the_columns() {
             column("bin", ColumnType::Binary),
         ],
         key: vec![0],
+        layout: weir_model::Layout::default(),
     };
     let schema = event.map.schema_with(&catalogue).unwrap();
     let (batch, _) = decode(event, schema, 0).unwrap();
