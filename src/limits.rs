@@ -134,3 +134,16 @@ pub const KAFKA_PROBE_MAX: Duration = Duration::from_secs(5);
 pub const POSITION_LOOKED_AT_EVERY: Duration = Duration::from_secs(5);
 /// After so many looks that showed nothing a table is looked at as for the first time.
 pub const LAKE_LOOKS_IDLE_MAX: u32 = 100;
+/// Smaller data files are merged with others; a chunk of a load is larger, unless its rows are few.
+pub const COMPACT_SMALL_BYTES: u64 = 8 << 20;
+/// Files are merged with those of like size, up to this factor.
+pub const COMPACT_TIER: u64 = 8;
+/// So many of one size are worth merging: with the factor above a row is written again once a tier.
+pub const COMPACT_FILES_MIN: usize = 8;
+/// Files merged at once; a batch of each is in memory.
+pub const COMPACT_FILES_MAX: usize = 32;
+/// Bytes of files that become one; about twice as much is in memory meanwhile.
+pub const COMPACT_BYTES_MAX: u64 = 48 << 20;
+/// Percent of a file's rows that are dead when it is written again without them: what readers read in vain against what
+/// is written once more.
+pub const COMPACT_DEAD_SHARE: u64 = 25;

@@ -95,6 +95,19 @@ impl RecordKeys {
         }
     }
 
+    /// Adds the keys of further rows, of the same columns.
+    pub fn append(&mut self, more: &Self) {
+        match (self, more) {
+            (Self::Int(values), Self::Int(more)) => values.extend_from_slice(more),
+            (Self::Bytes { data, ends }, Self::Bytes { data: more, ends: more_ends }) => {
+                let start = data.len();
+                data.extend_from_slice(more);
+                ends.extend(more_ends.iter().map(|end| start + end));
+            }
+            _ => unreachable!("keys of one table have one form"),
+        }
+    }
+
     /// Row numbers in ascending key order; rows of one key keep their order.
     pub fn sorted_rows(&self) -> Vec<u32> {
         let mut rows: Vec<u32> = (0..self.len() as u32).collect();

@@ -66,7 +66,7 @@ impl<S: Subscription> Worker<S> {
         if let Marker::Chunk { chunk, content: ChunkContent::Desk } = &at.marker {
             return match self.desk.take(&self.table.schema().table, *chunk) {
                 Some(chunk) => self.merge_from_desk(chunk, &at).await,
-                None => self.put_marker(TableChange::to(self.state_behind(&at)), &at).await.map(|_| ()),
+                None => self.put_until_in(&at).await,
             };
         }
         loop {
@@ -201,21 +201,42 @@ impl<S: Subscription> Worker<S> {
 
     /// Merges a chunk whose upper bound the stream has passed, or refuses it.
     async fn merge_from_desk(&mut self, chunk: WaitingChunk, at: &MarkerAt) -> Result<(), WorkerError> {
-        let mut state = self.state_behind(at);
-        let under_way = state.seed.as_ref().is_some_and(|seed| seed.plan == chunk.plan && chunk.order0 > seed.start);
-        if !under_way || !self.table.may_merge(WHOLE, chunk.order0) {
-            let _ = chunk.outcome.send(ChunkOutcome::Refused);
-            return self.put_marker(TableChange::to(state), at).await.map(|_| ());
+        let WaitingChunk { plan, ordinal, order0, mut staged, outcome } = chunk;
+        loop {
+            let mut state = self.state_behind(at);
+            let under_way = state.seed.as_ref().is_some_and(|seed| seed.plan == plan && order0 > seed.start);
+            if !under_way || !self.table.may_merge(WHOLE, order0) {
+                let _ = outcome.send(ChunkOutcome::Refused);
+                return self.put_until_in(at).await;
+            }
+            state.order = state.order.max(OrderState(order0));
+            if let Some(seed) = &mut state.seed
+                && let Err(at) = seed.done.binary_search(&ordinal)
+            {
+                seed.done.insert(at, ordinal);
+            }
+            let evolve = evolve_to_hold(self.table.schema(), staged.iter().map(StagedChunk::schema))?;
+            let described: Vec<_> = staged.iter().map(StagedChunk::describe).collect();
+            if self.put_marker(TableChange { staged, evolve, ..TableChange::to(state) }, at).await? {
+                let _ = outcome.send(ChunkOutcome::Merged);
+                return Ok(());
+            }
+            staged = Vec::with_capacity(described.len());
+            for part in described {
+                match StagedChunk::open(self.table.files(), part).await? {
+                    Some(part) => staged.push(part),
+                    None => {
+                        let _ = outcome.send(ChunkOutcome::Refused);
+                        return self.put_until_in(at).await;
+                    }
+                }
+            }
         }
-        state.order = state.order.max(OrderState(chunk.order0));
-        if let Some(seed) = &mut state.seed
-            && let Err(at) = seed.done.binary_search(&chunk.ordinal)
-        {
-            seed.done.insert(at, chunk.ordinal);
-        }
-        let evolve = evolve_to_hold(self.table.schema(), chunk.staged.iter().map(StagedChunk::schema))?;
-        self.put_marker(TableChange { staged: chunk.staged, evolve, ..TableChange::to(state) }, at).await?;
-        let _ = chunk.outcome.send(ChunkOutcome::Merged);
+    }
+
+    /// Commits that the marker has passed and changed nothing.
+    async fn put_until_in(&mut self, at: &MarkerAt) -> Result<(), WorkerError> {
+        while !self.put_marker(TableChange::to(self.state_behind(at)), at).await? {}
         Ok(())
     }
 

@@ -308,8 +308,8 @@ impl<S: Subscription> Worker<S> {
         by_bucket
     }
 
-    /// Commits and reports. False if a table that others write has moved: it was opened anew, and what is to be
-    /// committed must be worked out again.
+    /// Commits and reports. False if someone else has committed: that was taken in, and what is to be committed must be
+    /// worked out again.
     async fn put(&mut self, change: TableChange, number: Option<PublishNumber>) -> Result<bool, WorkerError> {
         let outcome = match self.table.commit(change).await {
             Ok(outcome) => outcome,
@@ -322,8 +322,7 @@ impl<S: Subscription> Worker<S> {
                 self.report(Report::Committed { table, number, version, accounts });
                 Ok(true)
             }
-            CommitOutcome::Moved if self.shared.is_some() => self.open_anew().await.map(|()| false),
-            CommitOutcome::Moved => Err(WorkerError::Moved),
+            CommitOutcome::Moved => self.absorb().await.map(|()| false),
             CommitOutcome::Fenced { epoch } => Err(WorkerError::Fenced { epoch }),
         }
     }

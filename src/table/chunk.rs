@@ -40,7 +40,7 @@ impl TableFiles {
     }
 
     /// For reading what lies there.
-    fn folder(&self) -> Folder {
+    pub(super) fn folder(&self) -> Folder {
         Folder { warehouse: self.warehouse.clone(), path: self.folder.clone() }
     }
 

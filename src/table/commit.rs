@@ -15,7 +15,7 @@ use super::change::{BucketRows, Clear, CommitOutcome, TableChange, extends, may_
 use super::checkpoint;
 use super::chunk::StagedChunk;
 use super::deletes::VectorFile;
-use super::delta::{Action, Add, CommitInfo, Txn, vector_file_name};
+use super::delta::{Action, Add, CommitInfo, Protocol, Remove, Txn, vector_file_name};
 use super::family::Theirs;
 use super::files::DataFile;
 use super::index::RowAddress;
@@ -31,9 +31,9 @@ use crate::limits::{AMBIGUOUS_COMMIT_TRIES, DELTA_CHECKPOINT_EVERY};
 use crate::trace::{Hop, StageCount, Tally};
 
 /// A new data file and the keys of its rows.
-struct NewFile {
-    file: DataFile,
-    keys: RecordKeys,
+pub(super) struct NewFile {
+    pub file: DataFile,
+    pub keys: RecordKeys,
 }
 
 /// A file that stays, with another vector.
@@ -44,26 +44,58 @@ struct NewVector {
 }
 
 /// A commit that has been worked out: what it writes, and what the table is once it is in.
-struct Staged {
+pub(super) struct Staged {
+    /// What readers of the table's history see.
+    operation: &'static str,
+    /// Whether the table's rows are others than before, or only lie otherwise.
+    data_change: bool,
+    /// Files that no version names, and that go once this commit is in.
+    cleans: Vec<String>,
     /// The version that it is to be.
     version: i64,
     /// Data and vectors, to be durable before the version is put.
-    objects: Vec<(String, Bytes)>,
+    pub(super) objects: Vec<(String, Bytes)>,
     /// Files of chunks that were written once more for this commit: of no use without it.
-    rewritten: Vec<String>,
+    pub(super) rewritten: Vec<String>,
     /// Files of chunks that this commit does not name: of no use once it is in.
-    leftover: Vec<String>,
-    deaths: Deaths,
+    pub(super) leftover: Vec<String>,
+    pub(super) deaths: Deaths,
     vectors: Vec<NewVector>,
-    new_files: Vec<NewFile>,
+    pub(super) new_files: Vec<NewFile>,
     deletes: Vec<(RecordKey, Order)>,
-    schema: Arc<TableSchema>,
+    pub(super) schema: Arc<TableSchema>,
     evolves: bool,
     state: TableState,
     clear: Option<Clear>,
     ends_load: bool,
     accounts: Vec<StageCount>,
-    at_ms: i64,
+    pub(super) at_ms: i64,
+}
+
+impl Staged {
+    /// A commit that leaves the table's rows as they are.
+    pub(super) fn of_upkeep(operation: &'static str, state: TableState, table: &Table) -> Self {
+        Self {
+            operation,
+            data_change: false,
+            cleans: Vec::new(),
+            version: table.version + 1,
+            objects: Vec::new(),
+            rewritten: Vec::new(),
+            leftover: Vec::new(),
+            deaths: Deaths::default(),
+            vectors: Vec::new(),
+            new_files: Vec::new(),
+            deletes: Vec::new(),
+            schema: table.schema.clone(),
+            evolves: false,
+            state,
+            clear: None,
+            ends_load: false,
+            accounts: Vec::new(),
+            at_ms: clock::now_ms(),
+        }
+    }
 }
 
 /// What became of a version that was put.
@@ -91,7 +123,12 @@ impl Table {
     /// may have become visible all the same, and its record says so.
     pub async fn commit(&mut self, change: TableChange) -> Result<CommitOutcome, TableError> {
         may_be_committed(&change, &self.schema, self.buckets()).map_err(|rule| self.rule(rule))?;
-        let mut staged = self.stage(change).await?;
+        let staged = self.stage(change).await?;
+        self.put_staged(staged).await
+    }
+
+    /// Makes what is staged durable, and then visible.
+    pub(super) async fn put_staged(&mut self, mut staged: Staged) -> Result<CommitOutcome, TableError> {
         let files = self.files();
         try_join_all(staged.objects.iter().map(|(name, bytes)| files.put(name, bytes.clone()))).await?;
 
@@ -154,7 +191,7 @@ impl Table {
     }
 
     /// `state` as that of the next version.
-    fn next_state(&self, state: TableState, schema: &TableSchema) -> Result<TableState, TableError> {
+    pub(super) fn next_state(&self, state: TableState, schema: &TableSchema) -> Result<TableState, TableError> {
         let state = TableState { epoch: self.writer.epoch, schema: Some(schema.clone()), ..state };
         let state = state.behind(&self.state, self.buckets());
         may_follow(&self.state, &state).map_err(|rule| self.rule(rule))?;
@@ -171,21 +208,14 @@ impl Table {
         let evolves = evolve.is_some();
         let schema = evolve.map_or_else(|| self.schema.clone(), Arc::new);
         let mut staged = Staged {
-            version: self.version + 1,
-            objects: Vec::new(),
-            rewritten: Vec::new(),
-            leftover: Vec::new(),
-            deaths: Deaths::default(),
-            vectors: Vec::new(),
-            new_files: Vec::new(),
+            operation: "MERGE",
+            data_change: true,
             deletes,
-            state: self.next_state(state, &schema)?,
-            schema,
+            schema: schema.clone(),
             evolves,
             ends_load: remove_below.is_some(),
-            accounts: Vec::new(),
             clear,
-            at_ms: clock::now_ms(),
+            ..Staged::of_upkeep("", self.next_state(state, &schema)?, self)
         };
         if let Some(clear) = &staged.clear {
             self.stage_clear(clear, &mut staged.deaths);
@@ -203,8 +233,7 @@ impl Table {
         for chunk in chunks {
             self.stage_chunk_file(chunk, &mut staged, &mut accounts).await?;
         }
-        let vector_file = self.stage_vectors(&mut staged);
-        staged.objects.extend(vector_file);
+        self.stage_vectors(&mut staged).await?;
         staged.accounts = accounts.counts();
         Ok(staged)
     }
@@ -247,9 +276,19 @@ impl Table {
         Ok(())
     }
 
+    /// What becomes of the files of which rows die.
+    pub(super) async fn stage_vectors(&self, staged: &mut Staged) -> Result<(), TableError> {
+        if self.schema.layout.copies_on_write() {
+            return self.stage_copies(staged).await;
+        }
+        let vector_file = self.mark_dead(staged);
+        staged.objects.extend(vector_file);
+        Ok(())
+    }
+
     /// Every vector that changes; gives the file that holds them all. A file without a live row goes instead of getting
     /// a vector.
-    fn stage_vectors(&self, staged: &mut Staged) -> Option<(String, Bytes)> {
+    fn mark_dead(&self, staged: &mut Staged) -> Option<(String, Bytes)> {
         let Staged { deaths, vectors, new_files, .. } = staged;
         let uuid = Uuid::new_v4();
         let mut vector_file = VectorFile::new(uuid);
@@ -312,11 +351,20 @@ impl Table {
             commit_id,
             state: staged.state.clone(),
             accounts: staged.accounts.clone(),
+            cleans: staged.cleans.clone(),
         };
-        let remove = |number| Action { remove: Some(self.files[number].remove(staged.at_ms)), ..Action::default() };
-        let add = |add: &Add| Action { add: Some(add.clone()), ..Action::default() };
-        let mut actions = self.frame("MERGE", record, staged.at_ms);
+        let data_change = staged.data_change;
+        let remove = |number| {
+            let remove = Remove { data_change, ..self.files[number].remove(staged.at_ms) };
+            Action { remove: Some(remove), ..Action::default() }
+        };
+        let add = |add: &Add| Action { add: Some(Add { data_change, ..add.clone() }), ..Action::default() };
+        let mut actions = self.frame(staged.operation, record, staged.at_ms);
         if staged.evolves {
+            let protocol = Protocol::of(&staged.schema);
+            if !protocol.is_of(&self.schema) {
+                actions.push(Action { protocol: Some(protocol), ..Action::default() });
+            }
             actions.push(Action { meta_data: Some(self.meta_data(&staged.schema)), ..Action::default() });
         }
         actions.extend(staged.deaths.files.iter().map(remove));

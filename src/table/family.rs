@@ -51,7 +51,7 @@ impl Table {
     fn takes_columns(&self, actions: &[Action], schema: &TableSchema) -> bool {
         let mut meta_data = actions.iter().filter_map(|action| action.meta_data.as_ref());
         extends(&self.schema, schema)
-            && actions.iter().all(|action| action.protocol.is_none())
+            && actions.iter().filter_map(|action| action.protocol.as_ref()).all(|protocol| protocol.is_of(schema))
             && meta_data.all(|meta_data| meta_data.id == self.identity.0 && meta_data.has_columns_of(schema))
     }
 

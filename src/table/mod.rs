@@ -10,12 +10,15 @@
 //! readers. Each of a table's [`Buckets`] has one writer, of which [`family`](self) sees several get along; readers
 //! need only the [`Warehouse`].
 
+mod absorb;
 mod addresses;
 mod buckets;
 mod change;
 mod checkpoint;
 mod chunk;
 mod commit;
+mod compact;
+mod copy;
 mod deletes;
 mod delta;
 mod durable;
@@ -29,6 +32,7 @@ mod open;
 mod orders;
 mod read;
 mod record;
+mod rewrite;
 mod scan;
 mod stage;
 mod statistics;
@@ -44,12 +48,15 @@ use object_store::path::Path;
 use weir_model::key::{KeyError, KeyRef};
 use weir_model::{GtidSet, Order, TableId, TableSchema};
 
+pub use self::absorb::Absorbed;
 pub use self::buckets::Buckets;
 pub use self::change::{BucketRows, Clear, CommitOutcome, RemoveBelow, TableChange};
 pub use self::chunk::{ChunkWriter, StagedChunk, StagedFile, TableFiles};
+pub use self::compact::Effort;
 pub use self::index::{Located, RowAddress};
 pub use self::location::Warehouse;
 pub use self::record::{BucketShare, CommitRecord, PartialTransaction, SeedProgress, TableState};
+pub use self::rewrite::{Rewriting, Rewritten};
 pub use self::scan::Scan;
 
 use self::files::DataFile;
@@ -200,10 +207,6 @@ impl Table {
     /// Keys in the index and the bytes that they take, roughly.
     pub fn index_figures(&self) -> (usize, usize) {
         (self.index.len(), self.index.bytes())
-    }
-
-    pub fn locate(&self, key: KeyRef<'_>) -> Located {
-        self.index.locate(key)
     }
 
     /// The order below which deletes are forgotten in the bucket of `key`, which is one of the writer's.

@@ -52,13 +52,13 @@ impl Table {
             return Err(self.rule("a chunk has two rows of one key"));
         }
         let could_win = |address: &RowAddress| self.file_greatest(*address) >= chunk.order0;
-        let live = (0..chunk.keys.len()).filter_map(|row| self.index.live(chunk.keys.get(row)));
+        let live = (0..chunk.keys.len()).filter_map(|row| self.live(chunk.keys.get(row)));
         let doubtful: Vec<RowAddress> = live.filter(could_win).collect();
         let orders = self.orders_of(&doubtful).await?;
         let orders: HashMap<RowAddress, Order> = doubtful.into_iter().zip(orders).collect();
         let (mut dead, mut duplicate) = (RoaringBitmap::new(), 0);
         for row in 0..chunk.keys.len() {
-            let against = match self.index.locate(chunk.keys.get(row)) {
+            let against = match self.locate(chunk.keys.get(row)) {
                 Located::Absent => continue,
                 // Gone before the chunk was opened, and there when it was read: rows come without events when another
                 // table takes this one's name.
@@ -138,13 +138,16 @@ impl Table {
         let index = (!mixed.is_empty()).then_some(&self.index);
         index.into_iter().flat_map(move |index| {
             let mixed = mixed.clone();
-            index.pick(move |address| mixed.contains(&address.file), |key| buckets.contains(&self.buckets().of(key)))
+            index.pick(
+                move |address| mixed.contains(&address.file) && self.is_live(address),
+                |key| buckets.contains(&self.buckets().of(key)),
+            )
         })
     }
 
     /// The live row of a key dies, if there is one.
     pub(super) fn stage_death_of(&self, key: KeyRef<'_>, deaths: &mut Deaths) {
-        if let Some(address) = self.index.live(key) {
+        if let Some(address) = self.live(key) {
             deaths.row(address);
         }
     }

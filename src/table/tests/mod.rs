@@ -3,6 +3,7 @@
 mod buckets;
 mod checkpoints;
 mod chunks;
+mod compaction;
 mod damage;
 mod family;
 mod faults;
