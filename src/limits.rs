@@ -147,3 +147,24 @@ pub const COMPACT_BYTES_MAX: u64 = 48 << 20;
 /// Percent of a file's rows that are dead when it is written again without them: what readers read in vain against what
 /// is written once more.
 pub const COMPACT_DEAD_SHARE: u64 = 25;
+/// A file that no version names is taken for one that a writer is about to name until it is this old.
+pub const ORPHAN_AGE_MIN: Duration = Duration::from_secs(12 * 3600);
+/// A chunk whose files are older is read again rather than merged: they are about to be taken for orphans. Far below
+/// the age above, since clocks differ.
+pub const CHUNK_FILE_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
+/// Files that one commit says will be removed.
+pub const CLEANED_AT_ONCE_MAX: usize = 5_000;
+/// Jobs of upkeep of all tables together: each may take a core and some tens of megabytes.
+pub const UPKEEP_JOBS_MAX: usize = 1;
+/// A table that changes is looked at this often for files to be compacted.
+pub const UPKEEP_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+/// Upkeep that failed is tried again after this; nothing depends on it soon.
+pub const UPKEEP_RETRY_DELAY: Duration = Duration::from_secs(60);
+/// A table that changes is cleaned this often, which takes a list of all its files.
+pub const CLEAN_EVERY: Duration = Duration::from_secs(600);
+/// Attempts at an upkeep by command that lose against the table's writer before it is given up.
+pub const UPKEEP_TRIES_MAX: u32 = 20;
+/// Logs are looked at this often for versions that are past their retention.
+pub const LOG_CLEANED_EVERY: Duration = Duration::from_secs(600);
+/// Problems of a table that are told one by one; more are counted.
+pub const PROBLEMS_TOLD_MAX: usize = 100;

@@ -205,7 +205,8 @@ impl<S: Subscription> Worker<S> {
         loop {
             let mut state = self.state_behind(at);
             let under_way = state.seed.as_ref().is_some_and(|seed| seed.plan == plan && order0 > seed.start);
-            if !under_way || !self.table.may_merge(WHOLE, order0) {
+            let too_old = staged.iter().any(StagedChunk::is_too_old);
+            if !under_way || too_old || !self.table.may_merge(WHOLE, order0) {
                 let _ = outcome.send(ChunkOutcome::Refused);
                 return self.put_until_in(at).await;
             }

@@ -16,6 +16,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ use self::plan::{Known, StreamPlan};
 use self::reduce::{ChangeAt, Lateness, reduce};
 pub use self::shared::SharedTable;
 use self::state::{advance, raise_orders, reads, state_at};
+use self::upkeep::Jobs;
+pub use self::upkeep::Upkeep;
 use crate::table::{BucketRows, CommitOutcome, Located, RowAddress, Table, TableChange, TableError};
 use crate::trace::StageCount;
 use crate::transport::{Boundary, Delivery, Item, PublishNumber, Subscription};
@@ -103,6 +106,7 @@ pub struct Worker<S> {
     failed: Option<WorkerError>,
     /// How to go on with a table that others write, too.
     shared: Option<SharedTable>,
+    jobs: Jobs,
 }
 
 impl<S: Subscription> Worker<S> {
@@ -115,7 +119,14 @@ impl<S: Subscription> Worker<S> {
     ) -> Self {
         let (pending, marker, last_commit, shared) = (Pending::default(), None, None, None);
         let seen = PublishNumber::default();
-        Self { table, subscription, desk, reports, pace, pending, marker, last_commit, seen, failed: None, shared }
+        let (failed, jobs) = (None, Jobs::new(None));
+        Self { table, subscription, desk, reports, pace, pending, marker, last_commit, seen, failed, shared, jobs }
+    }
+
+    /// Compacts and cleans the table, too.
+    #[must_use]
+    pub fn with_upkeep(self, upkeep: Upkeep) -> Self {
+        Self { jobs: Jobs::new(Some(upkeep)), ..self }
     }
 
     /// For a table that others may write, too.
@@ -157,6 +168,7 @@ impl<S: Subscription> Worker<S> {
         }
         loop {
             let due = self.due();
+            let look = self.jobs.next_look();
             tokio::select! {
                 biased;
                 () = sleep_until(due), if due.is_some() => self.commit_changes().await?,
@@ -167,6 +179,8 @@ impl<S: Subscription> Worker<S> {
                 },
                 Ok(()) = self.pace.hurry.changed() => {}
                 Ok(()) = self.pace.pressure.changed() => {}
+                done = self.jobs.done(), if look.is_none() => self.end_upkeep(done).await?,
+                () = sleep_until(look), if look.is_some() => self.begin_upkeep(),
             }
         }
     }

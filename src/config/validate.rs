@@ -63,6 +63,7 @@ impl Config {
         require((1..=COMMIT_INTERVAL_MS_MAX).contains(&interval_ms), "apply.commit_interval_ms", what)?;
         let what = format!("must be at least {MEMORY_MIN}, and is {}", self.apply.memory_max);
         require(self.apply.memory_max >= MEMORY_MIN, "apply.memory_max", what)?;
+        require(self.warehouse.retention_hours > 0, "warehouse.retention_hours", "must be at least 1")?;
         let what = "must be host:port, such as 127.0.0.1:9187";
         require(is_listen_address(&self.http.listen), "http.listen", what)?;
         self.validate_tables()?;

@@ -10,7 +10,7 @@ use weir_model::{Gtid, GtidSet, TableId, TableSchema};
 
 use super::source_tables::{Asked, SourceTables};
 use crate::apply::chunks::ChunkDesk;
-use crate::apply::{Pace, Report, Worker, WorkerError};
+use crate::apply::{Pace, Report, Upkeep, Worker, WorkerError};
 use crate::capture::lane::LaneStart;
 use crate::capture::request::{RegisterError, Registrar, Registration};
 use crate::table::{
@@ -35,6 +35,7 @@ pub struct TableRegistrar {
     pub desk: ChunkDesk,
     pub reports: mpsc::UnboundedSender<Report>,
     pub pace: Pace,
+    pub upkeep: Upkeep,
     /// Workers under way.
     pub workers: Mutex<JoinSet<()>>,
     pub opened: Mutex<HashMap<TableId, Opened>>,
@@ -110,7 +111,8 @@ impl Registrar for TableRegistrar {
             self.desk.clone(),
             self.reports.clone(),
             self.pace.clone(),
-        );
+        )
+        .with_upkeep(self.upkeep.clone());
         let (reports, id) = (self.reports.clone(), table.clone());
         self.workers.lock().expect("no code panics while holding it").spawn(async move {
             // A bug in one table's worker stops that table, as any other error of it does.

@@ -12,12 +12,13 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
-use weir_model::{Order, RecordKeys, TableId, TableSchema, Window};
+use weir_model::{Order, RecordKeys, TableId, TableSchema, Window, clock};
 
 use super::TableError;
 use super::location::Warehouse;
 use super::read::Folder;
 use super::writer::{EncodedFile, FileWriter};
+use crate::limits::CHUNK_FILE_AGE_MAX;
 
 /// Where data files of one table go; cheap to clone, independent of the table's writer.
 #[derive(Debug, Clone)]
@@ -64,6 +65,8 @@ pub struct StagedChunk {
     pub(super) order0: Order,
     pub(super) window: Window,
     pub(super) bucket: u32,
+    /// When its file was written, in milliseconds since the epoch.
+    written_ms: i64,
 }
 
 /// A [`StagedChunk`] as it is told to another process.
@@ -85,7 +88,8 @@ pub struct StagedFile {
 }
 
 impl StagedChunk {
-    /// The chunk that another process, or this one, has described; `None` if its file is not there any more.
+    /// The chunk that another process, or this one, has described; `None` if its file is not there any more, or is
+    /// about to be taken for an orphan.
     ///
     /// Reads the key columns of the file.
     ///
@@ -93,9 +97,9 @@ impl StagedChunk {
     /// When the file cannot be read, or is not what is described.
     pub async fn open(files: TableFiles, described: StagedFile) -> Result<Option<Self>, TableError> {
         let StagedFile { name, size, stats, schema, order0, window, bucket, rows } = described;
-        if !files.warehouse.exists(&files.folder.clone().join(name.as_str())).await? {
+        let Some(written_ms) = files.warehouse.written_ms(&files.folder.clone().join(name.as_str())).await? else {
             return Ok(None);
-        }
+        };
         let key_names = schema.key_names();
         let batches: Vec<RecordBatch> = files.folder().columns(&name, size, &key_names).await?.try_collect().await?;
         let keys = match batches.first() {
@@ -105,7 +109,13 @@ impl StagedChunk {
         if keys.len() as u64 != rows {
             return Err(TableError::Damaged(format!("{name} holds {} rows, not the {rows} of its chunk", keys.len())));
         }
-        Ok(Some(Self { files, name, size: size as usize, stats, schema, keys, order0, window, bucket }))
+        let chunk = Self { files, name, size: size as usize, stats, schema, keys, order0, window, bucket, written_ms };
+        Ok((!chunk.is_too_old()).then_some(chunk))
+    }
+
+    /// Whether cleaning may soon take its file for one that nobody will name: it must be read again then.
+    pub fn is_too_old(&self) -> bool {
+        clock::now_ms() - self.written_ms > CHUNK_FILE_AGE_MAX.as_millis() as i64
     }
 
     /// What another process needs to know so that it can merge the chunk.
@@ -249,7 +259,8 @@ impl ChunkWriter {
             let size = bytes.len();
             files.put(&name, bytes).await?;
             let (files, schema) = (files.clone(), schema.clone());
-            staged.push(StagedChunk { files, name, size, stats, schema, keys, order0, window, bucket });
+            let written_ms = clock::now_ms();
+            staged.push(StagedChunk { files, name, size, stats, schema, keys, order0, window, bucket, written_ms });
         }
         Ok(staged)
     }

@@ -1,6 +1,7 @@
 //! The commit protocol: everything durable before it is visible, version N+1 put if absent, the index only then.
 //! Behind a version of a writer of other buckets it is put again, as it was worked out; `family` says when.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ pub(super) struct Staged {
     /// Whether the table's rows are others than before, or only lie otherwise.
     data_change: bool,
     /// Files that no version names, and that go once this commit is in.
-    cleans: Vec<String>,
+    pub(super) cleans: Vec<String>,
     /// The version that it is to be.
     version: i64,
     /// Data and vectors, to be durable before the version is put.
@@ -95,6 +96,12 @@ impl Staged {
             accounts: Vec::new(),
             at_ms: clock::now_ms(),
         }
+    }
+
+    /// Files in the table's folder that no version names yet and that this one will.
+    fn names(&self) -> BTreeSet<String> {
+        let written = self.objects.iter().map(|(name, _)| name);
+        written.chain(self.new_files.iter().map(|new| &new.file.add.path)).cloned().collect()
     }
 }
 
@@ -158,8 +165,9 @@ impl Table {
     /// that of all of them somebody always gets on.
     async fn put_behind_others(&mut self, staged: &mut Staged) -> Result<Ended, TableError> {
         let commit_id = Uuid::new_v4().to_string();
+        let named = staged.names();
         loop {
-            if let Some(outcome) = self.catch_up().await? {
+            if let Some(outcome) = self.catch_up(&named).await? {
                 return Ok(Ended::Lost(outcome));
             }
             if staged.version != self.version + 1 && !self.move_behind(staged)? {
@@ -169,7 +177,7 @@ impl Table {
             match self.settle(staged.version, actions, &commit_id).await? {
                 Settled::Ours => return Ok(Ended::In),
                 Settled::Unread => return Ok(Ended::Unread),
-                Settled::Theirs(actions) => match self.judge(&actions) {
+                Settled::Theirs(actions) => match self.judge(&actions, &named) {
                     Theirs::Beside(state) => self.stand_behind(staged.version, *state),
                     Theirs::Lost(outcome) => return Ok(Ended::Lost(outcome)),
                 },

@@ -16,6 +16,7 @@ mod buckets;
 mod change;
 mod checkpoint;
 mod chunk;
+pub mod clean;
 mod commit;
 mod compact;
 mod copy;
@@ -36,6 +37,7 @@ mod rewrite;
 mod scan;
 mod stage;
 mod statistics;
+pub mod verify;
 mod writer;
 
 #[cfg(test)]
@@ -54,7 +56,7 @@ pub use self::change::{BucketRows, Clear, CommitOutcome, RemoveBelow, TableChang
 pub use self::chunk::{ChunkWriter, StagedChunk, StagedFile, TableFiles};
 pub use self::compact::Effort;
 pub use self::index::{Located, RowAddress};
-pub use self::location::Warehouse;
+pub use self::location::{Object, Warehouse};
 pub use self::record::{BucketShare, CommitRecord, PartialTransaction, SeedProgress, TableState};
 pub use self::rewrite::{Rewriting, Rewritten};
 pub use self::scan::Scan;
@@ -181,6 +183,10 @@ impl Table {
         self.state.gtid_set = set;
         self.state.partial = None;
         self.state.seed = None;
+    }
+
+    pub fn warehouse(&self) -> &Warehouse {
+        &self.warehouse
     }
 
     /// Where chunks of a load are written.

@@ -11,7 +11,7 @@ use weir_model::{Order, TableId, TableSchema};
 
 use super::settings_of;
 use crate::apply::chunks::ChunkDesk;
-use crate::apply::{Pace, Report, SharedTable, Worker, WorkerError};
+use crate::apply::{Pace, Report, SharedTable, Upkeep, Worker, WorkerError};
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{POSITION_LOOKED_AT_EVERY, SHUTDOWN_MAX};
@@ -50,6 +50,7 @@ impl ApplyHalf {
         let host = Arc::new(ApplyHost {
             appeals: Appeals::new(warehouse.store().clone(), warehouse.state_path(&config.source.name)),
             writer: Writer { source: config.source.name.clone(), epoch: 0 },
+            upkeep: Upkeep::new(config.warehouse.retention()),
             pace: Pace {
                 interval: Duration::from_millis(config.apply.commit_interval_ms),
                 bytes_max: config.apply.memory_bytes() / 4,
@@ -87,6 +88,7 @@ struct ApplyHost {
     appeals: Appeals,
     writer: Writer,
     pace: Pace,
+    upkeep: Upkeep,
     memory: Memory,
     reports: mpsc::UnboundedSender<Report>,
     /// By topic.
@@ -232,6 +234,7 @@ impl Host for ApplyHost {
             appeals: self.appeals.clone(),
             reports: self.reports.clone(),
             pace: self.pace.clone(),
+            upkeep: self.upkeep.clone(),
             lost,
         };
         let worker = tokio::spawn(apply.run(opened, subscription));
@@ -249,6 +252,7 @@ struct Applying {
     appeals: Appeals,
     reports: mpsc::UnboundedSender<Report>,
     pace: Pace,
+    upkeep: Upkeep,
     /// Why the table cannot go on from where it stands.
     lost: Option<String>,
 }
@@ -263,7 +267,9 @@ impl Applying {
             },
         };
         let shared = SharedTable { warehouse: self.warehouse, writer: self.writer, appeals: self.appeals };
-        let mut worker = Worker::new(table, subscription, ChunkDesk::default(), self.reports, self.pace).shared(shared);
+        let mut worker = Worker::new(table, subscription, ChunkDesk::default(), self.reports, self.pace)
+            .shared(shared)
+            .with_upkeep(self.upkeep);
         if let Some(why) = self.lost {
             worker = worker.after(WorkerError::Topic(why));
         }

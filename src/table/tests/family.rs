@@ -289,7 +289,7 @@ async fn a_version_that_is_not_of_a_writer_beside_moves_the_table() {
     let judged = |source: &str, more: Option<&Action>| {
         let mut actions = beside.frame("MERGE", record(source), 0);
         actions.extend(more.cloned());
-        matches!(table.judge(&actions), Theirs::Beside(_))
+        matches!(table.judge(&actions, &Default::default()), Theirs::Beside(_))
     };
     assert!(judged("shop", None));
     assert!(!judged("crm", None));
