@@ -91,6 +91,8 @@ pub const RECONCILE_POLL: Duration = Duration::from_millis(200);
 pub const COMMITS_READ_TOGETHER: usize = 16;
 /// Data files whose keys are read side by side when an index is rebuilt.
 pub const FILES_READ_TOGETHER: usize = 2;
+/// Rows that are marked as deleted are written again in files of about so many bytes, one file at a time in memory.
+pub const MARKED_FILE_BYTES: usize = 64 << 20;
 /// Rows whose orders a table keeps once it had to read them; 16 bytes each.
 pub const ORDERS_KEPT_MAX: usize = 2_000_000;
 /// A Kafka message is at most about this large before compression, so that brokers and readers are not strained; a row

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_model::{Order, OrderState};
+use weir_model::{Order, OrderState, TableSchema};
 
 use super::chunks::{ChunkFiles, ChunkOutcome, WaitingChunk};
 use super::pending::{Complete, note};
@@ -129,7 +129,8 @@ impl<S: Subscription> Worker<S> {
                     Ok(evolve) => TableChange { evolve, ..TableChange::to(state) },
                     Err(_) if *reset && buckets.len() as u32 == self.table.buckets().count => {
                         let clear = Clear { at: *start, buckets };
-                        let evolve = Some(schema.as_ref().clone());
+                        let layout = self.table.schema().layout.clone();
+                        let evolve = Some(TableSchema { layout, ..schema.as_ref().clone() });
                         TableChange { clear: Some(clear), evolve, ..TableChange::to(state) }
                     }
                     Err(error) => return Err(error),

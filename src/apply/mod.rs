@@ -358,6 +358,7 @@ async fn plan_changes(
         batches,
         keys,
         reduced,
+        table.schema().layout.deletes,
         |key| table.floor_of(key),
         |key| match table.locate(key) {
             Located::Live(address) => orders.get(&address).map_or(Known::LiveBelow, |order| Known::Live(*order)),

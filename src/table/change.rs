@@ -14,6 +14,8 @@ use crate::trace::{StageCount, Tally};
 
 /// Everything that one commit changes: changes of the stream (after a `clear`, if there is one), or chunks, or the end
 /// of a load; an additive `evolve` may go with each.
+///
+/// Where deletes are soft, rows that a `clear` or the end of a load finds stay and are marked; see [`Self::marks`].
 #[derive(Debug)]
 pub struct TableChange {
     pub clear: Option<Clear>,
@@ -70,6 +72,12 @@ impl TableChange {
             accounts: Tally::default(),
         }
     }
+
+    /// Whether rows that would go are marked as deleted instead: where deletes are soft, unless the table begins anew with
+    /// columns that its rows do not have.
+    pub(super) fn marks(&self, lake: &TableSchema) -> bool {
+        lake.layout.deletes_softly() && self.evolve.as_ref().is_none_or(|next| extends(lake, next))
+    }
 }
 
 /// What must hold of `change` so that it can be the next commit of a table with the columns of `lake`, by a writer of
@@ -99,10 +107,37 @@ pub(super) fn may_be_committed(
     if change.staged.iter().any(|chunk| evolution(next, &chunk.schema) != Evolution::None) {
         return Err("a chunk has columns that the table lacks, or has with other types");
     }
+    if next.layout != lake.layout || change.staged.iter().any(|chunk| chunk.schema.layout != lake.layout) {
+        return Err("rows come in another layout than the table's: its [[table]] sections differ");
+    }
+    if lake.layout.deletes_softly() {
+        may_be_marked(change, lake)?;
+    }
     for rows in &change.rows {
         may_enter(rows, change, next, buckets)?;
     }
     if change.deletes.iter().any(|(key, order)| *order > change.state.greatest_of(buckets.of(key.as_ref()))) {
+        return Err(ABOVE_GREATEST);
+    }
+    Ok(())
+}
+
+/// What must hold of a change of a table whose deletes are soft.
+fn may_be_marked(change: &TableChange, lake: &TableSchema) -> Result<(), &'static str> {
+    if !change.deletes.is_empty() {
+        return Err("a row is to go from a table whose deletes are soft");
+    }
+    if !change.marks(lake) {
+        return Ok(());
+    }
+    if change.clear.is_some() && !change.rows.is_empty() {
+        return Err("rows are marked as deleted together with changes of the stream");
+    }
+    let cleared = change.clear.iter().map(|clear| (clear.at, &clear.buckets));
+    let removed = change.remove_below.iter().map(|remove| (remove.order, &remove.buckets));
+    let above =
+        |(order, buckets): (Order, &BTreeSet<u32>)| buckets.iter().any(|b| order > change.state.greatest_of(*b));
+    if cleared.chain(removed).any(above) {
         return Err(ABOVE_GREATEST);
     }
     Ok(())

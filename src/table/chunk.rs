@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow_select::concat::concat_batches;
 use arrow_select::take::take_record_batch;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
-use weir_model::{Order, RecordKeys, TableId, TableSchema, Window};
+use weir_model::{Layout, Order, RecordKeys, TableId, TableSchema, Window};
 
 use super::TableError;
 use super::location::Warehouse;
@@ -227,6 +227,7 @@ impl ChunkWriter {
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         columns.push(Arc::new(Int64Array::from_value(self.order0.ts_ms, count)));
         columns.push(Arc::new(Int64Array::from_value(self.order0.seq, count)));
+        columns.extend(layout_columns(&self.schema.layout, count));
         let part = match self.parts.entry(bucket) {
             Entry::Occupied(part) => part.into_mut(),
             Entry::Vacant(place) => {
@@ -253,4 +254,13 @@ impl ChunkWriter {
         }
         Ok(staged)
     }
+}
+
+/// The columns behind the order's that a layout adds, for rows that were read and not changed.
+fn layout_columns(layout: &Layout, count: usize) -> Vec<ArrayRef> {
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    if layout.deletes_softly() {
+        columns.push(Arc::new(BooleanArray::from(vec![false; count])));
+    }
+    columns
 }

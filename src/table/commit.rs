@@ -21,6 +21,7 @@ use super::files::DataFile;
 use super::index::RowAddress;
 use super::location::Put;
 use super::log::serialise;
+use super::marking::{MarkedFile, Marks};
 use super::read::orders_of_batch;
 use super::record::{BucketShare, CommitRecord, TableState, keeps, may_follow};
 use super::stage::Deaths;
@@ -49,7 +50,7 @@ struct Staged {
     version: i64,
     /// Data and vectors, to be durable before the version is put.
     objects: Vec<(String, Bytes)>,
-    /// Files of chunks that were written once more for this commit: of no use without it.
+    /// Files of rows that were written once more for this commit, and are durable: of no use without it.
     rewritten: Vec<String>,
     /// Files of chunks that this commit does not name: of no use once it is in.
     leftover: Vec<String>,
@@ -164,6 +165,7 @@ impl Table {
     /// Works the commit out. Nothing is written but chunks whose columns are spelled otherwise; orders are read where a
     /// chunk or the end of a load needs them.
     async fn stage(&mut self, change: TableChange) -> Result<Staged, TableError> {
+        let marks = change.marks(&self.schema);
         let TableChange { clear, evolve, rows, deletes, staged: chunks, remove_below, state, mut accounts } = change;
         if !keeps(&self.state, &state, |bucket| !self.buckets().owns(bucket)) {
             return Err(self.rule("the state of a bucket changes that this writer does not have"));
@@ -187,11 +189,19 @@ impl Table {
             clear,
             at_ms: clock::now_ms(),
         };
-        if let Some(clear) = &staged.clear {
-            self.stage_clear(clear, &mut staged.deaths);
+        if let Some(clear) = staged.clear.clone() {
+            if marks {
+                self.stage_marks(&Marks::of_clear(&clear), &mut staged).await?;
+            } else {
+                self.stage_clear(&clear, &mut staged.deaths);
+            }
         }
         if let Some(remove) = &remove_below {
-            let removed = self.stage_remove_below(remove, &mut staged.deaths).await?;
+            let removed = if marks {
+                self.stage_marks(&Marks::of_load(remove), &mut staged).await?
+            } else {
+                self.stage_remove_below(remove, &mut staged.deaths).await?
+            };
             accounts.chunk_rows(Hop::ChunkRemoved, Window::of(remove.order.ts_ms), removed);
         }
         for rows in rows.into_iter().filter(|rows| rows.rows.num_rows() > 0) {
@@ -207,6 +217,17 @@ impl Table {
         staged.objects.extend(vector_file);
         staged.accounts = accounts.counts();
         Ok(staged)
+    }
+
+    /// Rows that die and are in new files, marked as deleted; gives how many.
+    async fn stage_marks(&mut self, marks: &Marks<'_>, staged: &mut Staged) -> Result<u64, TableError> {
+        let mut marked = 0;
+        for MarkedFile { file, keys } in self.mark_deleted(marks, &staged.schema, &mut staged.deaths).await? {
+            marked += u64::from(file.rows);
+            staged.rewritten.push(file.add.path.clone());
+            staged.new_files.push(NewFile { file, keys });
+        }
+        Ok(marked)
     }
 
     /// A data file of rows, and the death of what is live of their keys.

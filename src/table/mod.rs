@@ -25,6 +25,7 @@ pub mod history;
 mod index;
 mod location;
 mod log;
+mod marking;
 mod open;
 mod orders;
 mod read;

@@ -131,7 +131,7 @@ impl Table {
     }
 
     /// Live rows of `buckets` that lie in files of no one bucket.
-    fn rows_in_mixed_files(&self, buckets: &BTreeSet<u32>) -> impl Iterator<Item = RowAddress> {
+    pub(super) fn rows_in_mixed_files(&self, buckets: &BTreeSet<u32>) -> impl Iterator<Item = RowAddress> {
         let mixed: BTreeSet<u32> =
             self.files.iter().filter(|(_, file)| file.bucket.is_none()).map(|(number, _)| *number).collect();
         // Without such files the index need not be gone through.

@@ -10,6 +10,7 @@ mod lifecycle;
 mod model;
 mod orders;
 mod shared;
+mod soft;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
