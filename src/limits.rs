@@ -35,6 +35,15 @@ pub const CHUNK_BATCH_BYTES: usize = 8 << 20;
 pub const CHUNK_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// A chunk waits this long for its server to have executed everything below its order, then begins anew.
 pub const EXECUTED_WAIT_MAX: Duration = Duration::from_secs(60);
+/// A table without a key is locked against writers, to be read as of one moment, once nobody is writing it; if that takes
+/// longer than this it is tried again.
+pub const TABLE_LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// It is locked for this long at most, until capture has come to that moment.
+pub const TABLE_LOCKED_MAX: Duration = Duration::from_secs(2);
+/// How far capture is meanwhile is asked this often.
+pub const CAPTURE_LOOKED_AT_EVERY: Duration = Duration::from_millis(20);
+/// If capture has not come that far, the writers have the table back for this long.
+pub const TABLE_LOCKED_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Bytes of row images read ahead of capture; a single larger one is let through alone.
 pub const EVENTS_AHEAD_BYTES_MAX: usize = 16 << 20;
 /// Events read ahead of capture.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, new_null_array};
+use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, new_null_array};
 use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::interleave::interleave;
 use weir_model::{ChangeBatch, Layout, Op, TableSchema};
@@ -42,6 +42,11 @@ pub fn lake_rows(batches: &[ChangeBatch], picks: &[ChangeAt], lake: &TableSchema
 /// The columns behind the order's that a layout adds.
 fn layout_columns(batches: &[ChangeBatch], picks: &[ChangeAt], layout: &Layout) -> Vec<ArrayRef> {
     let mut columns: Vec<ArrayRef> = Vec::new();
+    if layout.is_append() {
+        let ids = picks.iter().map(|at| batches[at.batch as usize].ids[at.row as usize]);
+        columns.push(Arc::new(StringArray::from_iter_values(picks.iter().map(|at| op(batches, *at).to_string()))));
+        columns.push(Arc::new(StringArray::from_iter_values(ids.map(|id| id.to_string()))));
+    }
     if layout.deletes_softly() {
         let deleted = picks.iter().map(|at| Some(op(batches, *at) == Op::Delete));
         columns.push(Arc::new(deleted.collect::<BooleanArray>()));

@@ -48,7 +48,8 @@ pub fn fate(change: Order, known: Known, floor: Order) -> Fate {
 /// What a commit does with the stream's changes.
 #[derive(Debug, Default)]
 pub struct StreamPlan {
-    /// Rows that become live, ascending by record key; with soft deletes those of deleted keys, too.
+    /// Rows that become live, ascending by record key; with soft deletes those of deleted keys, too. In a table that is
+    /// appended to every change, as they came.
     pub upserts: Vec<ChangeAt>,
     /// Keys whose row goes, with the order of the delete; none with soft deletes.
     pub deletes: Vec<(RecordKey, Order)>,

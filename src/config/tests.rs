@@ -124,7 +124,11 @@ fn mistakes_name_the_key_the_line_and_what_is_allowed() {
         ),
         ("[trace]\nkind = \"mysql\"", 6, "trace.kind: unknown variant `mysql`, expected `sqlite` or `clickhouse`"),
         ("[warehouse]\nurl = \"s3://bucket/lake\"", 6, "warehouse.url has the scheme `s3`"),
-        ("[[table]]\nname = \"shop.a\"\nmode = \"append\"", 7, "table[0].mode = \"append\" comes with a later version"),
+        (
+            "[[table]]\nname = \"shop.a\"\nmode = \"append\"\ndeletes = \"soft\"",
+            8,
+            "table[0].deletes = \"soft\" contradicts mode = \"append\"",
+        ),
         ("[[table]]\nname = \"shop.a\"\nstorage = \"copy-on-write\"", 7, "table[0].storage"),
         ("[[table]]\nname = \"shop.a\"\ndeletes = \"later\"", 7, "expected `hard` or `soft`"),
         ("[[table]]\nname = \"shop.a\"\npartition_by = [\"d\"]", 7, "table[0].partition_by comes with a later version"),

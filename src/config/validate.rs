@@ -177,7 +177,6 @@ fn validate_source(source: &Source) -> Checked {
 }
 
 fn validate_rule(rule: &TableRule, key: impl Fn(&str) -> String) -> Checked {
-    later(rule.mode == TableMode::Upsert, &key("mode"), "append", "upsert")?;
     later(rule.storage == Storage::MergeOnRead, &key("storage"), "copy-on-write", "merge-on-read")?;
     let what = "= \"soft\" contradicts mode = \"append\": a table of changes keeps deletes as rows already";
     require(rule.mode != TableMode::Append || rule.deletes == Deletes::Hard, &key("deletes"), what)?;

@@ -151,6 +151,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         workers: Mutex::new(JoinSet::new()),
         opened: Mutex::new(HashMap::new()),
         start_sets: start_sets(&checkpoint),
+        executed: facts.executed.clone(),
         reset: asked,
     });
 

@@ -45,9 +45,9 @@ pub struct Clear {
 #[derive(Debug)]
 pub struct BucketRows {
     pub bucket: u32,
-    /// In the lake table's columns, ascending by key.
+    /// In the lake table's columns, ascending by key; in a table that is appended to, by order.
     pub rows: RecordBatch,
-    /// The rows' keys.
+    /// The rows' keys; none in a table that is appended to.
     pub keys: RecordKeys,
 }
 
@@ -113,6 +113,9 @@ pub(super) fn may_be_committed(
     if lake.layout.deletes_softly() {
         may_be_marked(change, lake)?;
     }
+    if lake.layout.is_append() {
+        may_be_appended(change, lake)?;
+    }
     for rows in &change.rows {
         may_enter(rows, change, next, buckets)?;
     }
@@ -141,6 +144,26 @@ fn may_be_marked(change: &TableChange, lake: &TableSchema) -> Result<(), &'stati
         return Err(ABOVE_GREATEST);
     }
     Ok(())
+}
+
+/// What must hold of a change of a table that keeps every row.
+fn may_be_appended(change: &TableChange, lake: &TableSchema) -> Result<(), &'static str> {
+    let anew = change.evolve.as_ref().is_some_and(|next| !extends(lake, next));
+    let goes = !change.deletes.is_empty() || change.remove_below.is_some() || change.clear.is_some() && !anew;
+    if goes { Err("a row is to go from a table that is appended to") } else { Ok(()) }
+}
+
+/// What must hold of the rows that are appended to one bucket: every one is above what the bucket has come to.
+///
+/// # Errors
+/// Names the rule that is broken.
+pub(super) fn may_be_behind(entering: &BucketRows, greatest: Order) -> Result<(), &'static str> {
+    let orders = orders_of_batch(&entering.rows);
+    let rise = orders.windows(2).all(|pair| pair[0] < pair[1]);
+    if rise && orders.first().is_none_or(|first| *first > greatest) {
+        return Ok(());
+    }
+    Err("a change that is in would be appended again")
 }
 
 const ABOVE_GREATEST: &str = "a change is above the greatest order that the state tells";
@@ -173,7 +196,8 @@ fn may_enter(
     buckets: &Buckets,
 ) -> Result<(), &'static str> {
     let BucketRows { bucket, rows, keys } = entering;
-    if rows.schema() != next.lake_arrow() || rows.num_rows() != keys.len() {
+    let keyed = if next.layout.is_append() { 0 } else { rows.num_rows() };
+    if rows.schema() != next.lake_arrow() || keyed != keys.len() {
         return Err("rows have other columns than the table, or not a key each");
     }
     if (1..keys.len()).any(|row| keys.get(row - 1) >= keys.get(row)) {

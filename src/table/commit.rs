@@ -11,7 +11,7 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 use weir_model::{Order, RecordKey, RecordKeys, TableSchema, Window, clock};
 
-use super::change::{BucketRows, Clear, CommitOutcome, TableChange, extends, may_be_committed};
+use super::change::{BucketRows, Clear, CommitOutcome, TableChange, extends, may_be_behind, may_be_committed};
 use super::checkpoint;
 use super::chunk::StagedChunk;
 use super::deletes::VectorFile;
@@ -31,7 +31,7 @@ use super::{Table, TableError};
 use crate::limits::{AMBIGUOUS_COMMIT_TRIES, DELTA_CHECKPOINT_EVERY};
 use crate::trace::{Hop, StageCount, Tally};
 
-/// A new data file and the keys of its rows.
+/// A new data file and the keys of its rows; none in a table that is appended to.
 struct NewFile {
     file: DataFile,
     keys: RecordKeys,
@@ -205,6 +205,9 @@ impl Table {
             accounts.chunk_rows(Hop::ChunkRemoved, Window::of(remove.order.ts_ms), removed);
         }
         for rows in rows.into_iter().filter(|rows| rows.rows.num_rows() > 0) {
+            if self.schema.layout.is_append() {
+                may_be_behind(&rows, self.state.greatest_of(rows.bucket)).map_err(|rule| self.rule(rule))?;
+            }
             self.stage_rows(rows, &mut staged)?;
         }
         for (key, _) in &staged.deletes {
@@ -260,7 +263,7 @@ impl Table {
             staged.leftover.push(chunk.name);
             return Ok(());
         }
-        let rows = chunk.keys.len() as u32;
+        let rows = chunk.rows() as u32;
         let orders = FileOrders { least: chunk.order0, greatest: chunk.order0 };
         let add = add_action(chunk.name, chunk.size, chunk.stats, chunk.bucket, orders, staged.at_ms);
         let file = DataFile { add, bucket: Some(chunk.bucket), rows, dead, orders };
@@ -396,7 +399,7 @@ impl Table {
         for NewFile { file, keys } in new_files {
             let number = self.next_file;
             self.next_file += 1;
-            for row in (0..file.rows).filter(|row| !file.dead.contains(*row)) {
+            for row in (0..keys.len() as u32).filter(|row| !file.dead.contains(*row)) {
                 self.index.put(keys.get(row as usize), RowAddress { file: number, row });
             }
             self.files.insert(number, file);

@@ -26,7 +26,7 @@ use crate::limits::FILES_READ_TOGETHER;
 impl Table {
     /// Opens the table for writing `buckets`; `None` if there is none.
     ///
-    /// Reads the key columns of every file of those buckets. Deletes of earlier incarnations are forgotten: a bucket's
+    /// Reads the key columns of every file of those buckets; of a table that is appended to none. Deletes of earlier incarnations are forgotten: a bucket's
     /// floor is the greatest order committed in it.
     ///
     /// # Errors
@@ -182,6 +182,9 @@ impl Table {
 
     /// Fills files and index from what the log says is live.
     async fn rebuild(&mut self, replay: Replay) -> Result<(), TableError> {
+        if self.schema.layout.is_append() {
+            return self.list_files(replay).await;
+        }
         let key_names: Arc<[String]> = self.schema.key_names().into_iter().map(str::to_owned).collect();
         let folder = self.folder();
         let buckets = self.buckets().clone();
@@ -197,6 +200,25 @@ impl Table {
             .buffered(FILES_READ_TOGETHER);
         while let Some(read) = reads.try_next().await? {
             self.take_in(read)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what files there are, where no row need be found by its key.
+    async fn list_files(&mut self, replay: Replay) -> Result<(), TableError> {
+        for add in replay.files.into_values() {
+            let bucket = bucket_of_entry(&add, self.buckets().count);
+            if bucket.is_some_and(|bucket| !self.buckets().owns(bucket)) {
+                continue;
+            }
+            let dead = self.folder().dead_rows(&add).await?;
+            let rows = match rows_of(add.stats.as_deref()) {
+                Some(rows) => rows as u32,
+                None => self.folder().orders(&add).await?.len() as u32,
+            };
+            let orders = orders_of_entry(&add);
+            self.files.insert(self.next_file, DataFile { add, bucket, rows, dead, orders });
+            self.next_file += 1;
         }
         Ok(())
     }

@@ -227,12 +227,18 @@ def folded(report: Report, rows, key_at: list[int]):
 
 
 def summed(report: Report, rows, _key_at: list[int]):
-    """Without a key: what was inserted and not deleted. Updates have no image before them, so a log with some cannot be summed."""
+    """Without a key: the rows of the last load, which have one order, and what was inserted and not deleted since. Updates have no
+    image before them, so a log with some since then cannot be summed."""
+    log = list(changes(report, rows))
+    loaded = max((order for op, order, _ in log if op == "r"), default=None)
     bag: Counter = Counter()
-    for op, _, values in changes(report, rows):
-        if op == "u":
-            report.add("update in a table without a key", row=values[:4])
-        bag[values] += -1 if op == "d" else 1
+    for op, order, values in log:
+        if op == "r":
+            bag[values] += order == loaded
+        elif loaded is None or order > loaded:
+            if op == "u":
+                report.add("update in a table without a key", row=values[:4])
+            bag[values] += -1 if op == "d" else 1
     for values, count in bag.items():
         if count < 0:
             report.add("more deletes than rows", row=values[:4])

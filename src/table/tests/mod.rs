@@ -1,5 +1,6 @@
 //! The table engine as a whole, against an object store in memory.
 
+mod append;
 mod buckets;
 mod checkpoints;
 mod chunks;
