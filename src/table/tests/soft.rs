@@ -4,6 +4,7 @@ use arrow_array::BooleanArray;
 use proptest::prelude::*;
 use weir_model::layout::Deletes;
 
+use super::buckets::{COUNT, id_in, move_share, open_of, optimise};
 use super::*;
 
 /// What a table holds of an id: the order of the row's last change, its text, and whether it is marked as deleted.
@@ -126,6 +127,41 @@ async fn a_commit_that_takes_rows_out_of_a_soft_table_or_brings_another_layout_i
     let change = TableChange { clear: Some(clear(at(9))), ..TableChange::to(state) };
     assert!(matches!(table.commit(change).await, Err(TableError::Rule { .. })));
     assert_eq!(held(&warehouse).await, one(1, at(1), "a", false));
+}
+
+#[tokio::test]
+async fn a_bucket_marks_its_own_rows_also_in_files_that_hold_several() {
+    for mixed in [false, true] {
+        let warehouse = in_memory();
+        let (state, buckets) = (TableState::default(), Buckets::all(COUNT));
+        let mut table = Table::create(&warehouse, &soft_schema(), writer(1), state, buckets).await.unwrap();
+        let mut expected = Held::new();
+        for bucket in 0..COUNT {
+            // One that lives and one that is marked already.
+            for (n, seq) in [(0, 1), (1, 2)] {
+                let row = one(id_in(bucket, n), at(i64::from(bucket) * 10 + seq), "x", n == 1);
+                let mut change = soft_change(&table, &row);
+                change.rows[0].bucket = bucket;
+                change.state.greatest[bucket as usize] = change.state.order.0;
+                move_share(&mut change.state, bucket);
+                committed(&mut table, change).await;
+                expected.extend(row);
+            }
+        }
+        if mixed {
+            optimise(&warehouse, &table).await;
+        }
+        let mut owner = open_of(&warehouse, &[2]).await;
+        let mut state = owner.state().clone();
+        move_share(&mut state, 2);
+        (state.greatest[2], state.order) = (at(90), OrderState(at(90)));
+        let clear = Clear { at: at(90), buckets: [2].into() };
+        committed(&mut owner, TableChange { clear: Some(clear), ..TableChange::to(state) }).await;
+        expected.insert(id_in(2, 0), (at(90), "x".to_owned(), true));
+        assert_eq!(held(&warehouse).await, expected, "mixed: {mixed}");
+        let again = open_of(&warehouse, &[2]).await;
+        assert_eq!((owner.index_figures().0, again.index_figures().0), (2, 2));
+    }
 }
 
 #[derive(Debug, Clone)]
