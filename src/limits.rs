@@ -35,6 +35,15 @@ pub const CHUNK_BATCH_BYTES: usize = 8 << 20;
 pub const CHUNK_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// A chunk waits this long for its server to have executed everything below its order, then begins anew.
 pub const EXECUTED_WAIT_MAX: Duration = Duration::from_secs(60);
+/// A table without a key is locked against writers, to be read as of one moment, once nobody is writing it; if that takes
+/// longer than this it is tried again.
+pub const TABLE_LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// It is locked for this long at most, until capture has come to that moment.
+pub const TABLE_LOCKED_MAX: Duration = Duration::from_secs(2);
+/// How far capture is meanwhile is asked this often.
+pub const CAPTURE_LOOKED_AT_EVERY: Duration = Duration::from_millis(20);
+/// If capture has not come that far, the writers have the table back for this long.
+pub const TABLE_LOCKED_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Bytes of row images read ahead of capture; a single larger one is let through alone.
 pub const EVENTS_AHEAD_BYTES_MAX: usize = 16 << 20;
 /// Events read ahead of capture.
@@ -91,6 +100,8 @@ pub const RECONCILE_POLL: Duration = Duration::from_millis(200);
 pub const COMMITS_READ_TOGETHER: usize = 16;
 /// Data files whose keys are read side by side when an index is rebuilt.
 pub const FILES_READ_TOGETHER: usize = 2;
+/// Rows that are marked as deleted are written again in files of about so many bytes, one file at a time in memory.
+pub const MARKED_FILE_BYTES: usize = 64 << 20;
 /// Rows whose orders a table keeps once it had to read them; 16 bytes each.
 pub const ORDERS_KEPT_MAX: usize = 2_000_000;
 /// A Kafka message is at most about this large before compression, so that brokers and readers are not strained; a row

@@ -47,6 +47,11 @@ pub enum KeyRef<'a> {
 }
 
 impl RecordKeys {
+    /// No keys: of a table whose rows are not told apart.
+    pub fn none() -> Self {
+        Self::Int(Vec::new())
+    }
+
     /// Keys of every row of `rows`, formed from the columns called `names`, in key order.
     pub fn of(rows: &RecordBatch, names: &[&str]) -> Result<Self, KeyError> {
         let mut columns = Vec::with_capacity(names.len());

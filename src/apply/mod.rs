@@ -8,6 +8,9 @@
 
 pub mod chunks;
 pub mod conform;
+pub mod log;
+#[cfg(test)]
+mod log_tests;
 mod markers;
 mod pending;
 pub mod plan;
@@ -29,6 +32,7 @@ use weir_model::{ChangeBatch, Order, RecordKeys, TableId, TableSchema};
 
 use self::chunks::ChunkDesk;
 use self::conform::lake_rows;
+use self::log::log;
 use self::markers::MarkerAt;
 use self::pending::Pending;
 use self::plan::{Known, StreamPlan};
@@ -167,6 +171,10 @@ impl<S: Subscription> Worker<S> {
             return Err(error);
         }
         loop {
+            if self.is_overdue() {
+                self.commit_changes().await?;
+                continue;
+            }
             let due = self.due();
             let look = self.jobs.next_look();
             tokio::select! {
@@ -183,6 +191,12 @@ impl<S: Subscription> Worker<S> {
                 () = sleep_until(look), if look.is_some() => self.begin_upkeep(),
             }
         }
+    }
+
+    /// Whether memory asks for a commit: a timer for now fires later than what is ready to be received.
+    fn is_overdue(&self) -> bool {
+        let full = self.pending.bytes >= self.pace.bytes_max || *self.pace.pressure.borrow();
+        full && self.pending.complete.is_some() && !self.pending.inside_publish
     }
 
     /// When the next commit is due; `None` while nothing can be committed.
@@ -274,20 +288,26 @@ impl<S: Subscription> Worker<S> {
         let batches = &self.pending.batches;
         let evolve = evolve_to_hold(self.table.schema(), batches.iter().map(|b| &b.schema))?;
         let lake = evolve.clone().map_or_else(|| self.table.schema().clone(), Arc::new);
-        // By the batch's own names of the key's columns: they may be spelled in another case than the lake's.
-        let keys_of = |batch: &ChangeBatch| RecordKeys::of(&batch.rows, &batch.schema.key_names());
-        let keys: Vec<RecordKeys> = batches
-            .iter()
-            .map(keys_of)
-            .collect::<Result<_, _>>()
-            .map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let lateness = self.lateness();
-        let StreamPlan { upserts, deletes, tally } = plan_changes(&mut self.table, batches, &keys, lateness).await?;
+        let keeps_all = lake.layout.is_append();
+        let StreamPlan { upserts, deletes, tally } = if keeps_all {
+            log(batches, &self.buckets_of_batches(), self.greatest())
+        } else {
+            // By the batch's own names of the key's columns: they may be spelled in another case than the lake's.
+            let keys_of = |batch: &ChangeBatch| RecordKeys::of(&batch.rows, &batch.schema.key_names());
+            let keys: Vec<RecordKeys> = batches
+                .iter()
+                .map(keys_of)
+                .collect::<Result<_, _>>()
+                .map_err(|error| WorkerError::Rows(error.to_string()))?;
+            let lateness = self.lateness();
+            plan_changes(&mut self.table, batches, &keys, lateness).await?
+        };
         let mut rows = Vec::new();
         for (bucket, upserts) in self.by_bucket(upserts) {
             let failed = |error: &dyn std::fmt::Display| WorkerError::Rows(error.to_string());
             let batch = lake_rows(batches, &upserts, &lake).map_err(|error| failed(&error))?;
-            let keys = RecordKeys::of(&batch, &lake.key_names()).map_err(|error| failed(&error))?;
+            let keys = if keeps_all { Ok(RecordKeys::none()) } else { RecordKeys::of(&batch, &lake.key_names()) };
+            let keys = keys.map_err(|error| failed(&error))?;
             rows.push(BucketRows { bucket, rows: batch, keys });
         }
         let part = (!batches.is_empty()).then_some(self.pending.partial_rows);
@@ -306,11 +326,17 @@ impl<S: Subscription> Worker<S> {
         if self.shared.is_none() {
             return Lateness::default();
         }
+        Lateness::new(self.greatest(), self.buckets_of_batches())
+    }
+
+    /// The greatest order that each of our buckets has come to in the stream.
+    fn greatest(&self) -> BTreeMap<u32, Order> {
         let state = self.table.state();
-        let owned = &self.table.buckets().owned;
-        let greatest = owned.iter().map(|bucket| (*bucket, state.greatest_of(*bucket))).collect();
-        let buckets = (0..self.pending.batches.len()).map(|batch| self.pending.bucket(batch as u32)).collect();
-        Lateness::new(greatest, buckets)
+        self.table.buckets().owned.iter().map(|bucket| (*bucket, state.greatest_of(*bucket))).collect()
+    }
+
+    fn buckets_of_batches(&self) -> Vec<u32> {
+        (0..self.pending.batches.len()).map(|batch| self.pending.bucket(batch as u32)).collect()
     }
 
     /// Upserts by the bucket of their batch, each in its order.
@@ -371,6 +397,7 @@ async fn plan_changes(
         batches,
         keys,
         reduced,
+        table.schema().layout.deletes,
         |key| table.floor_of(key),
         |key| match table.locate(key) {
             Located::Live(address) => orders.get(&address).map_or(Known::LiveBelow, |order| Known::Live(*order)),

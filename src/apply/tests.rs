@@ -7,7 +7,8 @@ use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use object_store::memory::InMemory;
 use proptest::prelude::*;
-use weir_model::{Column, ColumnType, Digest, EventId, Op, OrderState, Window};
+use weir_model::layout::Deletes;
+use weir_model::{Column, ColumnType, Digest, EventId, Layout, Op, OrderState, Window};
 
 use super::*;
 use crate::table::{Buckets, PartialTransaction, Scan, TableState, Warehouse, Writer};
@@ -72,11 +73,15 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::of(Layout::default()).await
+    }
+
+    /// With a table of this layout.
+    async fn of(layout: Layout) -> Self {
         let warehouse = Warehouse::in_store(Arc::new(InMemory::new()));
         let writer = Writer { source: "shop".into(), epoch: 1 };
-        let table = Table::create(&warehouse, &schema(["id", "n"]), writer, TableState::default(), Buckets::whole())
-            .await
-            .unwrap();
+        let lake = TableSchema { layout, ..schema(["id", "n"]).as_ref().clone() };
+        let table = Table::create(&warehouse, &lake, writer, TableState::default(), Buckets::whole()).await.unwrap();
         let transport = Direct::new(64 << 20);
         let (reports, inbox) = mpsc::unbounded_channel();
         let (hurry, hurried) = watch::channel(false);
@@ -109,11 +114,19 @@ impl World {
     }
 
     async fn rows(&self) -> BTreeMap<i64, i64> {
+        self.marked_rows().await.into_iter().filter(|(_, (_, deleted))| !deleted).map(|(id, (n, _))| (id, n)).collect()
+    }
+
+    /// Every row, and whether it is marked as deleted.
+    async fn marked_rows(&self) -> BTreeMap<i64, (i64, bool)> {
         let scan = Scan::open(&self.warehouse, &id(), None, None).await.unwrap();
         let mut rows = BTreeMap::new();
         scan.for_each(|batch| {
             let column = |name| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>().values().to_vec();
-            rows.extend(column("id").into_iter().zip(column("n")));
+            let deleted = batch.column_by_name("_weir_deleted").map(|column| column.as_boolean().clone());
+            let deleted = (0..batch.num_rows()).map(|row| deleted.as_ref().is_some_and(|deleted| deleted.value(row)));
+            let rows_of = column("id").into_iter().zip(column("n").into_iter().zip(deleted));
+            rows.extend(rows_of);
             Ok(())
         })
         .await
@@ -190,10 +203,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn copies_change_nothing_and_every_change_is_accounted_for(publishes in histories()) {
+    fn copies_change_nothing_and_every_change_is_accounted_for(publishes in histories(), soft: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (mut world, schema, mut history) = (World::new().await, schema(["id", "n"]), Vec::new());
+            let deletes = if soft { Deletes::Soft } else { Deletes::Hard };
+            let layout = Layout { deletes, ..Layout::default() };
+            let (mut world, schema, mut history) = (World::of(layout).await, schema(["id", "n"]), Vec::new());
             let mut sent = 0_u64;
             for (gno, batches) in publishes.into_iter().enumerate() {
                 let mut items = Vec::new();
@@ -217,6 +232,13 @@ proptest! {
             let newest: BTreeMap<i64, Change> = history.iter().map(|change| (change.key, *change)).collect();
             let live = newest.values().filter(|change| change.op != Op::Delete);
             assert_eq!(world.rows().await, live.map(|change| (change.key, change.number)).collect());
+            if soft {
+                let marked = newest.values().map(|change| (change.key, (change.number, change.op == Op::Delete)));
+                assert_eq!(world.marked_rows().await, marked.collect());
+            }
+            let deleted = newest.values().filter(|change| change.op == Op::Delete).count() as u64;
+            let counted = accounts.iter().filter(|account| account.hop == Hop::Deleted).map(|account| account.count);
+            assert!(counted.sum::<u64>() >= deleted);
 
             let total = |hops: &[Hop]| -> (u64, Digest) {
                 let counted = accounts.iter().filter(|account| hops.contains(&account.hop));

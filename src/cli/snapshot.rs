@@ -1,14 +1,11 @@
 //! `weir snapshot`: seed or re-seed base tables.
 
 use clap::Args;
-use weir_model::{TableId, clock};
+use weir_model::TableId;
 
 use crate::config::Config;
 use crate::error::{Error, Exit};
-use crate::limits::RECONCILE_POLL;
 use crate::service::{self, Reseed, Role, RunOptions};
-use crate::state::CheckpointLog;
-use crate::table::Warehouse;
 
 /// Loads base tables anew; ends once every chunk is committed.
 #[derive(Debug, Args)]

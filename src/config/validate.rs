@@ -178,9 +178,9 @@ fn validate_source(source: &Source) -> Checked {
 }
 
 fn validate_rule(rule: &TableRule, key: impl Fn(&str) -> String) -> Checked {
-    later(rule.mode == TableMode::Upsert, &key("mode"), "append", "upsert")?;
     later(rule.storage == Storage::MergeOnRead, &key("storage"), "copy-on-write", "merge-on-read")?;
-    later(rule.deletes == Deletes::Hard, &key("deletes"), "soft", "hard")?;
+    let what = "= \"soft\" contradicts mode = \"append\": a table of changes keeps deletes as rows already";
+    require(rule.mode != TableMode::Append || rule.deletes == Deletes::Hard, &key("deletes"), what)?;
     require(rule.partition_by.is_empty(), &key("partition_by"), "comes with a later version; leave it out")?;
     require(rule.buckets != Some(0), &key("buckets"), "must be at least 1")?;
     if let Some(columns) = &rule.key {

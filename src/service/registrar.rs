@@ -41,6 +41,8 @@ pub struct TableRegistrar {
     pub opened: Mutex<HashMap<TableId, Opened>>,
     /// Transaction sets of tables that are loaded from the beginning; the others' are in their commits.
     pub start_sets: BTreeMap<TableId, GtidSet>,
+    /// What the source had executed at the start.
+    pub executed: GtidSet,
     /// Tables that are loaded anew on demand: one whose columns the lake table cannot take becomes empty first.
     pub reset: BTreeSet<TableId>,
 }
@@ -88,7 +90,7 @@ impl Registrar for TableRegistrar {
             Err(error) => return Ok(Registration::Refused(error.to_string())),
         };
         if let Some(set) = self.start_sets.get(table) {
-            lake.restart_set(set.clone());
+            lake.restart_set(set, &self.executed);
         }
         if self.reset.contains(table)
             && let Err(error) = reset_if_unlike(&mut lake, &description.schema).await

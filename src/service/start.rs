@@ -154,6 +154,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         workers: Mutex::new(JoinSet::new()),
         opened: Mutex::new(HashMap::new()),
         start_sets: start_sets(&checkpoint),
+        executed: facts.executed.clone(),
         reset: asked,
     });
 
@@ -187,7 +188,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         loader,
         load_of: load_maker(config, &registrar, &warehouse),
         shipper: Shipper::start(shipping),
-        log_cleaning: keep_logs_short(trace, config, warehouse.clone()),
+        _log_cleaning: keep_logs_short(trace, config, warehouse.clone()),
         checkpoints,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),

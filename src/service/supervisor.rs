@@ -65,7 +65,7 @@ pub struct Supervisor {
     pub load_of: LoadMaker,
     pub shipper: Shipper,
     /// Runs as long as it is held.
-    pub log_cleaning: AbortOnDropHandle<()>,
+    pub _log_cleaning: AbortOnDropHandle<()>,
     pub checkpoints: CheckpointLog,
     /// What the last checkpoint said, or would say.
     pub checkpoint: Checkpoint,

@@ -180,6 +180,9 @@ impl Table {
 
     /// Takes files and their live keys into the index.
     async fn read_keys(&mut self, added: Vec<(Option<u32>, Add)>) -> Result<(), TableError> {
+        if self.schema.layout.is_append() {
+            return self.note_files(added).await;
+        }
         let key_names: Arc<[String]> = self.schema.key_names().into_iter().map(str::to_owned).collect();
         let folder = self.folder();
         let mut reads = futures::stream::iter(added)
@@ -192,6 +195,21 @@ impl Table {
             .buffered(FILES_READ_TOGETHER);
         while let Some(read) = reads.try_next().await? {
             self.take_in(read)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what files there are, where no row need be found by its key.
+    async fn note_files(&mut self, added: Vec<(Option<u32>, Add)>) -> Result<(), TableError> {
+        for (bucket, add) in added {
+            let dead = self.folder().dead_rows(&add).await?;
+            let rows = match rows_of(add.stats.as_deref()) {
+                Some(rows) => rows as u32,
+                None => self.folder().orders(&add).await?.len() as u32,
+            };
+            let orders = orders_of_entry(&add);
+            self.files.insert(self.next_file, DataFile { add, bucket, rows, dead, orders });
+            self.next_file += 1;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 use weir_model::{Order, RecordKey, RecordKeys, TableSchema, Window, clock};
 
-use super::change::{BucketRows, Clear, CommitOutcome, TableChange, extends, may_be_committed};
+use super::change::{BucketRows, Clear, CommitOutcome, TableChange, extends, may_be_behind, may_be_committed};
 use super::checkpoint;
 use super::chunk::StagedChunk;
 use super::deletes::VectorFile;
@@ -22,6 +22,7 @@ use super::files::DataFile;
 use super::index::RowAddress;
 use super::location::Put;
 use super::log::serialise;
+use super::marking::{MarkedFile, Marks};
 use super::read::orders_of_batch;
 use super::record::{BucketShare, CommitRecord, TableState, keeps, may_follow};
 use super::stage::Deaths;
@@ -31,7 +32,7 @@ use super::{Table, TableError};
 use crate::limits::{AMBIGUOUS_COMMIT_TRIES, DELTA_CHECKPOINT_EVERY};
 use crate::trace::{Hop, StageCount, Tally};
 
-/// A new data file and the keys of its rows.
+/// A new data file and the keys of its rows; none in a table that is appended to.
 pub(super) struct NewFile {
     pub file: DataFile,
     pub keys: RecordKeys,
@@ -56,7 +57,7 @@ pub(super) struct Staged {
     version: i64,
     /// Data and vectors, to be durable before the version is put.
     pub(super) objects: Vec<(String, Bytes)>,
-    /// Files of chunks that were written once more for this commit: of no use without it.
+    /// Files of rows that were written once more for this commit, and are durable: of no use without it.
     pub(super) rewritten: Vec<String>,
     /// Files of chunks that this commit does not name: of no use once it is in.
     pub(super) leftover: Vec<String>,
@@ -209,6 +210,7 @@ impl Table {
     /// Works the commit out. Nothing is written but chunks whose columns are spelled otherwise; orders are read where a
     /// chunk or the end of a load needs them.
     async fn stage(&mut self, change: TableChange) -> Result<Staged, TableError> {
+        let marks = change.marks(&self.schema);
         let TableChange { clear, evolve, rows, deletes, staged: chunks, remove_below, state, mut accounts } = change;
         if !keeps(&self.state, &state, |bucket| !self.buckets().owns(bucket)) {
             return Err(self.rule("the state of a bucket changes that this writer does not have"));
@@ -225,14 +227,25 @@ impl Table {
             clear,
             ..Staged::of_upkeep("", self.next_state(state, &schema)?, self)
         };
-        if let Some(clear) = &staged.clear {
-            self.stage_clear(clear, &mut staged.deaths);
+        if let Some(clear) = staged.clear.clone() {
+            if marks {
+                self.stage_marks(&Marks::of_clear(&clear), &mut staged).await?;
+            } else {
+                self.stage_clear(&clear, &mut staged.deaths);
+            }
         }
         if let Some(remove) = &remove_below {
-            let removed = self.stage_remove_below(remove, &mut staged.deaths).await?;
+            let removed = if marks {
+                self.stage_marks(&Marks::of_load(remove), &mut staged).await?
+            } else {
+                self.stage_remove_below(remove, &mut staged.deaths).await?
+            };
             accounts.chunk_rows(Hop::ChunkRemoved, Window::of(remove.order.ts_ms), removed);
         }
         for rows in rows.into_iter().filter(|rows| rows.rows.num_rows() > 0) {
+            if self.schema.layout.is_append() {
+                may_be_behind(&rows, self.state.greatest_of(rows.bucket)).map_err(|rule| self.rule(rule))?;
+            }
             self.stage_rows(rows, &mut staged)?;
         }
         for (key, _) in &staged.deletes {
@@ -244,6 +257,17 @@ impl Table {
         self.stage_vectors(&mut staged).await?;
         staged.accounts = accounts.counts();
         Ok(staged)
+    }
+
+    /// Rows that die and are in new files, marked as deleted; gives how many.
+    async fn stage_marks(&mut self, marks: &Marks<'_>, staged: &mut Staged) -> Result<u64, TableError> {
+        let mut marked = 0;
+        for MarkedFile { file, keys } in self.mark_deleted(marks, &staged.schema, &mut staged.deaths).await? {
+            marked += u64::from(file.rows);
+            staged.rewritten.push(file.add.path.clone());
+            staged.new_files.push(NewFile { file, keys });
+        }
+        Ok(marked)
     }
 
     /// A data file of rows, and the death of what is live of their keys.
@@ -276,7 +300,7 @@ impl Table {
             staged.leftover.push(chunk.name);
             return Ok(());
         }
-        let rows = chunk.keys.len() as u32;
+        let rows = chunk.rows() as u32;
         let orders = FileOrders { least: chunk.order0, greatest: chunk.order0 };
         let add = add_action(chunk.name, chunk.size, chunk.stats, chunk.bucket, orders, staged.at_ms);
         let file = DataFile { add, bucket: Some(chunk.bucket), rows, dead, orders };
@@ -431,7 +455,7 @@ impl Table {
         for NewFile { file, keys } in new_files {
             let number = self.next_file;
             self.next_file += 1;
-            for row in (0..file.rows).filter(|row| !file.dead.contains(*row)) {
+            for row in (0..keys.len() as u32).filter(|row| !file.dead.contains(*row)) {
                 self.index.put(keys.get(row as usize), RowAddress { file: number, row });
             }
             self.files.insert(number, file);

@@ -139,10 +139,9 @@ impl Table {
             return Ok(None);
         }
         let mut staged = Staged::of_upkeep("OPTIMIZE", self.next_state(self.state.clone(), &self.schema)?, self);
-        if let Some(Output { name, size, stats, orders, keys }) = output {
+        if let Some(Output { name, size, stats, orders, rows, keys }) = output {
             let moved = inputs.iter().map(|input| input.moved(&self.files[&input.number].dead));
             let dead: RoaringBitmap = moved.fold(RoaringBitmap::new(), |all, moved| all | moved);
-            let rows = keys.len() as u32;
             staged.rewritten.push(name.clone());
             if dead.len() == u64::from(rows) {
                 staged.leftover.push(name);

@@ -50,13 +50,12 @@ impl Table {
         let bucket = file.bucket.ok_or_else(|| self.rule("a file of several buckets cannot be copied on write"))?;
         let input = Input { number, add: file.add.clone(), rows: file.rows, dead };
         let rewriting = Rewriting { files: self.files(), schema: staged.schema.clone(), bucket, inputs: vec![input] };
-        let Some(Output { name, size, stats, orders, keys }) = rewriting.run().await?.output else {
+        let Some(Output { name, size, stats, orders, rows, keys }) = rewriting.run().await?.output else {
             return Err(self.rule("a file that is copied has no live row"));
         };
         staged.rewritten.push(name.clone());
         let mut add = add_action(name, size, stats, bucket, orders, staged.at_ms);
         add.partition_values = file.add.partition_values.clone();
-        let rows = keys.len() as u32;
         Ok(NewFile { file: DataFile { add, bucket: Some(bucket), rows, dead: RoaringBitmap::new(), orders }, keys })
     }
 }

@@ -29,6 +29,7 @@ pub mod history;
 mod index;
 mod location;
 mod log;
+mod marking;
 mod open;
 mod orders;
 mod read;
@@ -178,11 +179,17 @@ impl Table {
         &self.identity.0
     }
 
-    /// The table is loaded from the beginning: what it holds of the stream begins at `set`, whatever it last said.
-    pub fn restart_set(&mut self, set: GtidSet) {
-        self.state.gtid_set = set;
-        self.state.partial = None;
+    /// The table is loaded from the beginning: what it holds of the stream begins at `set`, whatever it last said. One that
+    /// is appended to goes on from what it has besides, or changes would come again under other orders; but not from what
+    /// the source, which has `executed`, does not know: that was another history.
+    pub fn restart_set(&mut self, set: &GtidSet, executed: &GtidSet) {
+        let (held, partial) = (std::mem::take(&mut self.state.gtid_set), self.state.partial.take());
+        self.state.gtid_set = set.clone();
         self.state.seed = None;
+        if self.schema.layout.is_append() {
+            self.state.gtid_set = set.union(&held.difference(&held.difference(executed)));
+            self.state.partial = partial.filter(|partial| !self.state.gtid_set.contains(&partial.gtid));
+        }
     }
 
     pub fn warehouse(&self) -> &Warehouse {
@@ -226,8 +233,11 @@ impl Table {
     }
 
     /// Whether the table can tell which of a chunk's rows of `bucket` are newer than its own: not if it may have
-    /// forgotten a delete that is.
+    /// forgotten a delete that is. One that is appended to takes them all.
     pub fn may_merge(&self, bucket: u32, order0: Order) -> bool {
+        if self.schema.layout.is_append() {
+            return self.buckets().owns(bucket);
+        }
         self.index.floor(bucket).is_some_and(|floor| order0 > floor)
     }
 }

@@ -22,8 +22,8 @@ use super::{Table, TableError, Warehouse, Writer};
 impl Table {
     /// Opens the table for writing `buckets`; `None` if there is none.
     ///
-    /// Reads the key columns of every file of those buckets. Deletes of earlier incarnations are forgotten: a bucket's
-    /// floor is the greatest order committed in it.
+    /// Reads the key columns of every file of those buckets; of a table that is appended to none. Deletes of earlier
+    /// incarnations are forgotten: a bucket's floor is the greatest order committed in it.
     ///
     /// # Errors
     /// When the table is another source's, has another number of buckets, was changed as no reader of ours expects, or

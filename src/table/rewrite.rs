@@ -61,6 +61,8 @@ pub(super) struct Output {
     pub size: usize,
     pub stats: String,
     pub orders: FileOrders,
+    pub rows: u32,
+    /// The rows' keys; none in a table that is appended to.
     pub keys: RecordKeys,
 }
 
@@ -120,17 +122,22 @@ impl Rewriting {
             }
         }
         let inputs = cursors.into_iter().map(Cursor::finish).collect::<Result<_, _>>()?;
-        let output = match merged.keys {
-            None => None,
-            Some(keys) => {
-                let EncodedFile { name, bytes, stats } = writer.finish()?;
-                let size = bytes.len();
-                files.put(&name, bytes).await?;
-                Some(Output { name, size, stats, orders: merged.orders, keys })
-            }
+        let Merged { rows, keys, orders } = merged;
+        let output = if rows == 0 {
+            None
+        } else {
+            let EncodedFile { name, bytes, stats } = writer.finish()?;
+            let size = bytes.len();
+            files.put(&name, bytes).await?;
+            Some(Output { name, size, stats, orders, rows, keys: keys.unwrap_or_else(RecordKeys::none) })
         };
         Ok(Rewritten { bucket, schema, inputs, output })
     }
+}
+
+/// The columns that the new file is sorted by; none keeps rows one file behind the other.
+fn sorted_by(schema: &TableSchema) -> Vec<&str> {
+    if schema.layout.is_append() { Vec::new() } else { schema.key_names() }
 }
 
 /// The cursor whose next row has the least key.
@@ -171,10 +178,12 @@ impl Merged {
             self.orders.least = self.orders.least.min(order);
             self.orders.greatest = self.orders.greatest.max(order);
         }
-        let keys = RecordKeys::of(&batch, &schema.key_names())?;
-        match &mut self.keys {
-            Some(before) => before.append(&keys),
-            None => self.keys = Some(keys),
+        if !schema.layout.is_append() {
+            let keys = RecordKeys::of(&batch, &schema.key_names())?;
+            match &mut self.keys {
+                Some(before) => before.append(&keys),
+                None => self.keys = Some(keys),
+            }
         }
         writer.write(&batch)?;
         self.rows += picks.len() as u32;
@@ -201,7 +210,7 @@ impl Cursor {
     async fn open(files: &TableFiles, input: Input, schema: &Arc<TableSchema>) -> Result<Self, TableError> {
         let batches = files.folder().rows(&input.add.path, input.add.size as u64).await?.boxed();
         let batch = RecordBatch::new_empty(schema.file_arrow());
-        let keys = RecordKeys::of(&batch, &schema.key_names())?;
+        let keys = RecordKeys::of(&batch, &sorted_by(schema))?;
         let places = Vec::with_capacity(input.rows as usize);
         let mut cursor = Self { input, batches, schema: schema.clone(), first_row: 0, batch, keys, at: 0, places };
         cursor.next_batch().await?;
@@ -214,7 +223,7 @@ impl Cursor {
             let Some(batch) = self.batches.try_next().await? else { return Ok(()) };
             self.first_row += self.batch.num_rows() as u32;
             self.batch = conform(&batch, &self.schema.file_arrow())?;
-            self.keys = RecordKeys::of(&self.batch, &self.schema.key_names())?;
+            self.keys = RecordKeys::of(&self.batch, &sorted_by(&self.schema))?;
             self.at = 0;
             self.pass_dead();
         }

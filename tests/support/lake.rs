@@ -18,9 +18,16 @@ pub fn python(script: &str) -> Command {
 
 /// Fails unless every table of `database` is equal, by both readers.
 pub fn assert_equal(mysql: &Mysql, weir: &Weir, database: &str) {
+    compare(mysql, weir, database, &[]);
+}
+
+/// Fails unless the tables of `database` are equal, by both readers, compared as `options` say. Gives what the last found.
+pub fn compare(mysql: &Mysql, weir: &Weir, database: &str, options: &[&str]) -> serde_json::Value {
+    let mut found = serde_json::Value::Null;
     for reader in ["duckdb", "deltalake"] {
         let output = python("tests/support/compare.py")
             .args(["--url", &mysql.url, "--database", database, "--reader", reader])
+            .args(options)
             .arg("--warehouse")
             .arg(weir.warehouse())
             .output()
@@ -31,7 +38,9 @@ pub fn assert_equal(mysql: &Mysql, weir: &Weir, database: &str) {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        found = serde_json::from_slice(&output.stdout).expect("the comparer prints JSON");
     }
+    found
 }
 
 /// Random changes on a database of their own.

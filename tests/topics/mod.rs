@@ -12,6 +12,7 @@ mod kafka_transport;
 mod kafka_usage;
 mod kills;
 mod mirror;
+mod modes;
 mod oracle;
 mod tables;
 mod trace;

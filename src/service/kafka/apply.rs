@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use weir_model::{Order, TableId, TableSchema};
+use weir_model::{Layout, Order, TableId, TableSchema};
 
 use super::settings_of;
 use crate::apply::chunks::ChunkDesk;
@@ -47,7 +47,9 @@ impl ApplyHalf {
                 }
             }
         });
+        let rules = config.clone();
         let host = Arc::new(ApplyHost {
+            layout_of: Arc::new(move |table| rules.table_settings(table).layout),
             appeals: Appeals::new(warehouse.store().clone(), warehouse.state_path(&config.source.name)),
             writer: Writer { source: config.source.name.clone(), epoch: 0 },
             upkeep: Upkeep::new(config.warehouse.retention()),
@@ -85,6 +87,8 @@ struct ApplyHost {
     settings: KafkaSettings,
     topics: Topics,
     warehouse: Warehouse,
+    /// How the configuration wants a table to be kept.
+    layout_of: Arc<dyn Fn(&TableId) -> Layout + Send + Sync>,
     appeals: Appeals,
     writer: Writer,
     pace: Pace,
@@ -218,6 +222,11 @@ impl Host for ApplyHost {
                 return Ok(None);
             }
         };
+        let layout = (self.layout_of)(&table);
+        if opened.as_ref().is_some_and(|opened| opened.schema().layout != layout) {
+            self.stopped(&table, TableError::Layout { table: table.clone() }.to_string()).await;
+            return Ok(None);
+        }
         let shares = opened.as_ref().map(|table| table.state().shares.clone()).unwrap_or_default();
         let (offsets, lost) = self.beginnings(topic, &table, owned, &shares).await?;
         let whole = owned.iter().map(|bucket| {
@@ -228,6 +237,7 @@ impl Host for ApplyHost {
         tracing::info!(%table, ?owned, ?offsets, "applying");
         let apply = Applying {
             table,
+            layout,
             buckets,
             warehouse: self.warehouse.clone(),
             writer: self.writer.clone(),
@@ -246,6 +256,7 @@ impl Host for ApplyHost {
 /// One table's worker from its first message on.
 struct Applying {
     table: TableId,
+    layout: Layout,
     buckets: Buckets,
     warehouse: Warehouse,
     writer: Writer,
@@ -276,7 +287,8 @@ impl Applying {
         worker.run().await;
     }
 
-    /// Makes the table with the columns that its first message tells; others may be doing the same.
+    /// Makes the table with the columns that its first message tells, laid out as the configuration says; others may be doing
+    /// the same.
     async fn create(&self, subscription: &mut KafkaSubscription) -> Option<Table> {
         let schema = loop {
             let first = subscription.next().await?;
@@ -296,6 +308,7 @@ impl Applying {
                 }
             }
         };
+        let schema = TableSchema { layout: self.layout.clone(), ..schema.as_ref().clone() };
         let count = self.buckets.count as usize;
         loop {
             let state = TableState {

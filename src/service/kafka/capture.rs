@@ -123,7 +123,7 @@ pub(super) async fn start(
         loader,
         load_of: load_maker(config, &registrar, &warehouse, &asked, resumed),
         shipper: Shipper::start(shipping),
-        log_cleaning,
+        _log_cleaning: log_cleaning,
         checkpoints,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),

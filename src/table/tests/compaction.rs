@@ -116,7 +116,7 @@ async fn a_foreign_delete_is_taken_in() {
     let mut table = of_many_files(&warehouse, 3).await;
     // As an engine that deletes writes it: a vector, and no record of ours.
     let other = open(&warehouse, 1).await;
-    let number = *other.files.keys().next().unwrap();
+    let number = other.live(KeyRef::Int(0)).unwrap().file;
     let mut vector = deletes::VectorFile::new(uuid::Uuid::from_u128(9));
     let dead = &other.files[&number].dead | &[0, 1].into_iter().collect();
     let add = other.files[&number].with_vector(vector.push(&dead));
