@@ -29,9 +29,10 @@ lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 .PHONY: bench
-bench: packages services ## Compare weir with the wire-speed floor, and Kafka with direct; BENCH_ROWS and BENCH_CHANGES set the size
+bench: packages services ## Compare weir with the wire-speed floor, Kafka with direct, the table engine with delta-rs; BENCH_ROWS and BENCH_CHANGES set the size
 	$(CARGO) build --release --locked --bin weir
 	$(CARGO) build --release --locked --manifest-path bench/floor/Cargo.toml --target-dir target/bench-floor
+	$(CARGO) build --release --locked --bench engine --message-format=json-render-diagnostics > target/bench-engine.json
 	$(readers_python) bench/run.py
 
 .PHONY: build
