@@ -23,6 +23,12 @@ demo: packages ## Build weir, get a real MySQL, run a shop with live traffic and
 test: packages services lint ## Lint, unit, property and service tests against real servers, which are fetched
 	$(CARGO) test --workspace --locked
 
+.PHONY: test-all
+test-all: packages services lint ## The same with every reader of Delta tables: chDB, Delta Kernel and Spark, too
+	scripts/system-packages.sh --with-jdk
+	scripts/services.sh all-readers
+	WEIR_TEST_ALL_READERS=1 $(CARGO) test --workspace --locked
+
 .PHONY: lint
 lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check

@@ -23,6 +23,11 @@ from workload import connect
 SHOWN_MAX = 10
 OWN_COLUMNS = {"_weir_ts_ms": "long", "_weir_seq": "long"}
 SOFT_DELETE_COLUMN = "_weir_deleted"
+# Of a table that every change is appended to; what the table stands for is the last change of each key.
+APPEND_COLUMNS = {"_weir_op": "string", "_weir_id": "string"}
+# A column that a table is partitioned by, made of the rest of the name.
+DAY_PREFIX = "day_of_"
+MICROSECONDS_OF_DAY = 86_400_000_000
 
 
 @dataclass
@@ -124,7 +129,8 @@ def compare_table(connection, table: SourceTable, path: str, reader: str, extra_
         report.add("table missing", path=path)
         return report
     delta_types = lake_rows.column_types(path)
-    compare_types(report, table, delta_types, extra_columns_allowed)
+    partitions = lake_rows.partition_columns(path)
+    compare_types(report, table, delta_types, partitions, extra_columns_allowed)
     columns = [column for column in table.columns if column.name in delta_types]
     if any(name not in delta_types for name in table.key):
         return report
@@ -139,7 +145,9 @@ def compare_table(connection, table: SourceTable, path: str, reader: str, extra_
     return report
 
 
-def compare_types(report: Report, table: SourceTable, delta_types: dict[str, str], extra_columns_allowed: bool) -> None:
+def compare_types(
+    report: Report, table: SourceTable, delta_types: dict[str, str], partitions: list[str], extra_columns_allowed: bool
+) -> None:
     for column in table.columns:
         found = delta_types.get(column.name)
         if found is None:
@@ -149,24 +157,61 @@ def compare_types(report: Report, table: SourceTable, delta_types: dict[str, str
     for name, expected in OWN_COLUMNS.items():
         if delta_types.get(name) != expected:
             report.add("column type", column=name, expected=expected, found=delta_types.get(name))
-    known = {column.name for column in table.columns} | OWN_COLUMNS.keys() | {SOFT_DELETE_COLUMN}
+    known = {column.name for column in table.columns} | OWN_COLUMNS.keys() | APPEND_COLUMNS.keys() | {SOFT_DELETE_COLUMN, *partitions}
     for name in delta_types.keys() - known:
         if not extra_columns_allowed:
             report.add("column extra", column=name)
 
 
 def read_lake(report: Report, path: str, reader: str, columns: list[SourceColumn], delta_types: dict[str, str]):
-    """Live rows of the lake without weir's own columns, which are checked on the way."""
-    own = [name for name in (*OWN_COLUMNS, SOFT_DELETE_COLUMN) if name in delta_types]
-    for row in lake_rows.read_rows(reader, path, [*own, *(column.name for column in columns)]):
-        facts, values = dict(zip(own, row)), row[len(own) :]
-        if facts.get(SOFT_DELETE_COLUMN):
-            continue
+    """Rows that the lake stands for, without weir's own columns, which are checked on the way."""
+    own = [name for name in (*OWN_COLUMNS, *APPEND_COLUMNS, SOFT_DELETE_COLUMN) if name in delta_types]
+    made = [name for name in delta_types if name.startswith(DAY_PREFIX)]
+    own += made
+    rows = lake_rows.read_rows(reader, path, [*own, *(column.name for column in columns)])
+    facts_and_values = ((dict(zip(own, row)), row[len(own) :]) for row in rows)
+    if "_weir_op" in delta_types:
+        facts_and_values = last_changes(report, facts_and_values, columns)
+    for facts, values in facts_and_values:
         for name in OWN_COLUMNS:
             if name in facts and facts[name] is None:
                 report.add("own column null", column=name, row=values[:4])
+        for name in made:
+            compare_day(report, name, facts[name], dict(zip((column.name for column in columns), values)))
+        if facts.get(SOFT_DELETE_COLUMN):
+            continue
         report.rows_lake += 1
         yield values
+
+
+def last_changes(report: Report, changes, columns: list[SourceColumn]):
+    """Of each key the change of the greatest order, unless it is a delete. A change that is there twice is a difference."""
+    key_at = [index for index, column in enumerate(columns) if column.is_key]
+    last: dict[tuple, tuple[dict, tuple]] = {}
+    ids: Counter = Counter()
+    for facts, values in changes:
+        if facts["_weir_op"] not in ("r", "c", "u", "d"):
+            report.add("own column", column="_weir_op", found=facts["_weir_op"])
+        if facts["_weir_op"] != "r":
+            ids[facts["_weir_id"]] += 1
+        key = tuple(values[index] for index in key_at)
+        if key not in last or order_of(last[key][0]) < order_of(facts):
+            last[key] = facts, values
+    for change, count in ids.items():
+        if count > 1 or change is None:
+            report.add("change doubled, or without an id", id=change, count=count)
+    yield from ((facts, values) for facts, values in last.values() if facts["_weir_op"] != "d")
+
+
+def order_of(facts: dict) -> tuple[int, int]:
+    return facts["_weir_ts_ms"], facts["_weir_seq"]
+
+
+def compare_day(report: Report, name: str, found: int | None, values: dict[str, object]) -> None:
+    of = values[name.removeprefix(DAY_PREFIX)]
+    expected = None if of is None else of // MICROSECONDS_OF_DAY
+    if found != expected:
+        report.add("partition", column=name, expected=expected, found=found)
 
 
 def compare_by_key(report: Report, columns: list[SourceColumn], key_at: list[int], source, lake) -> None:
@@ -214,9 +259,9 @@ def compare_as_bags(report: Report, columns: list[SourceColumn], source, lake) -
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True, help="mysql://user:password@host:port")
-    parser.add_argument("--database", required=True)
+    parser.add_argument("--database", required=True, help="one, or several with commas between")
     parser.add_argument("--warehouse", required=True, help="a local folder; a table is WAREHOUSE/database/table")
-    parser.add_argument("--tables", default="", help="names with commas between (default: all of the database)")
+    parser.add_argument("--tables", default="", help="names with commas between (default: all of each database)")
     parser.add_argument("--except-tables", default="", help="names with commas between")
     parser.add_argument("--reader", choices=lake_rows.READERS, default="duckdb")
     parser.add_argument("--extra-columns-allowed", action="store_true", help="for dropped and renamed columns, which stay in the lake")
@@ -230,16 +275,17 @@ def main() -> int:
         cursor.execute("SET SESSION transaction_isolation = 'REPEATABLE-READ', show_gipk_in_create_table_and_information_schema = ON")
         cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
     left_out = set(arguments.except_tables.split(","))
-    names = arguments.tables.split(",") if arguments.tables else source_rows.table_names(connection, arguments.database)
+    names = arguments.tables.split(",") if arguments.tables else None
     reports = [
         compare_table(
             connection,
-            source_rows.describe(connection, arguments.database, name),
-            lake_rows.table_path(arguments.warehouse, arguments.database, name),
+            source_rows.describe(connection, database, name),
+            lake_rows.table_path(arguments.warehouse, database, name),
             arguments.reader,
             arguments.extra_columns_allowed,
         )
-        for name in names
+        for database in arguments.database.split(",")
+        for name in names or source_rows.table_names(connection, database)
         if name not in left_out
     ]
     equal = bool(reports) and not any(report.counts for report in reports)

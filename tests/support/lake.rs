@@ -16,22 +16,32 @@ pub fn python(script: &str) -> Command {
     command
 }
 
+/// Readers that every test may count on.
+pub const READERS: [&str; 3] = ["duckdb", "deltalake", "polars"];
+/// With those that `make test-all` fetches.
+pub const EVERY_READER: [&str; 6] = ["duckdb", "deltalake", "polars", "chdb", "kernel", "spark"];
+
 /// Fails unless every table of `database` is equal, by both readers.
 pub fn assert_equal(mysql: &Mysql, weir: &Weir, database: &str) {
     for reader in ["duckdb", "deltalake"] {
-        let output = python("tests/support/compare.py")
-            .args(["--url", &mysql.url, "--database", database, "--reader", reader])
-            .arg("--warehouse")
-            .arg(weir.warehouse())
-            .output()
-            .expect("the comparer starts");
-        assert!(
-            output.status.success(),
-            "{database} differs by {reader}:\n{}\n{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert_equal_by(mysql, weir, &[database.to_owned()], reader, "at the end");
     }
+}
+
+/// Fails unless every table of `databases` is equal by one of [`EVERY_READER`].
+pub fn assert_equal_by(mysql: &Mysql, weir: &Weir, databases: &[String], reader: &str, when: &str) {
+    let output = python("tests/support/compare.py")
+        .args(["--url", &mysql.url, "--database", &databases.join(","), "--reader", reader])
+        .arg("--warehouse")
+        .arg(weir.warehouse())
+        .output()
+        .expect("the comparer starts");
+    assert!(
+        output.status.success(),
+        "{databases:?} differ by {reader}, {when}:\n{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Random changes on a database of their own.
@@ -42,9 +52,21 @@ pub struct Workload<'a> {
 }
 
 impl Workload<'_> {
+    /// The same with another seed, which follows from this one and a number.
+    #[must_use]
+    pub fn at(&self, step: u32) -> Self {
+        Self { seed: self.seed + u64::from(step), ..*self }
+    }
+
     /// Makes the tables and `rows` rows.
     pub fn create(&self, rows: u32) {
-        let output = self.phase("create").args(["--rows", &rows.to_string()]).output().expect("the workload starts");
+        self.create_tables(rows, "");
+    }
+
+    /// Makes `tables`, with commas between, and `rows` rows.
+    pub fn create_tables(&self, rows: u32, tables: &str) {
+        let output = self.phase("create").args(["--rows", &rows.to_string(), "--tables", tables]).output();
+        let output = output.expect("the workload starts");
         assert!(output.status.success(), "seed {}: {}", self.seed, String::from_utf8_lossy(&output.stderr));
     }
 

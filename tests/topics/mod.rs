@@ -13,6 +13,7 @@ mod kafka_usage;
 mod kills;
 mod mirror;
 mod oracle;
+mod readers;
 mod tables;
 mod trace;
 mod usage;
