@@ -166,6 +166,15 @@ impl<S: Subscription> Worker<S> {
         }
     }
 
+    /// Runs until the subscription ends, and gives the table back: for whoever works on the table in between.
+    ///
+    /// # Errors
+    /// What would have been reported as the worker's end.
+    pub async fn run_to_end(mut self) -> Result<Table, WorkerError> {
+        self.apply_all().await?;
+        Ok(self.table)
+    }
+
     async fn apply_all(&mut self) -> Result<(), WorkerError> {
         if let Some(error) = self.failed.take() {
             return Err(error);

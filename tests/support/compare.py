@@ -29,6 +29,9 @@ OWN_COLUMNS = {
     "soft": {**ORDER_COLUMNS, "_weir_deleted": "boolean"},
     "append": {**ORDER_COLUMNS, "_weir_op": "string", "_weir_id": "string"},
 }
+# A column that a table is partitioned by, made of the rest of the name.
+DAY_PREFIX = "day_of_"
+MICROSECONDS_OF_DAY = 86_400_000_000
 
 
 @dataclass
@@ -127,18 +130,21 @@ def equal_json_numbers(expected: JsonNumber, found: JsonNumber) -> bool:
 # --- comparing a table ---
 
 
-def compare_table(connection, table: SourceTable, path: str, reader: str, mode: str, extra_columns_allowed: bool) -> Report:
+def compare_table(connection, table: SourceTable, path: str, reader: str, mode: str | None, extra_columns_allowed: bool) -> Report:
     report = Report(f"{table.database}.{table.name}")
     if not lake_rows.exists(path):
         report.add("table missing", path=path)
         return report
     delta_types = lake_rows.column_types(path)
-    compare_types(report, table, delta_types, mode, extra_columns_allowed)
+    mode = mode or mode_of(delta_types)
+    partitions = lake_rows.partition_columns(path)
+    compare_types(report, table, delta_types, mode, partitions, extra_columns_allowed)
     columns = [column for column in table.columns if column.name in delta_types]
     if any(name not in delta_types for name in table.key):
         return report
     key_at = [index for index, column in enumerate(columns) if column.name in table.key]
-    lake = read_lake(report, path, reader, mode, columns, key_at)
+    made = [name for name in partitions if name.startswith(DAY_PREFIX)]
+    lake = read_lake(report, path, reader, mode, columns, key_at, made)
     positions = [index for index, column in enumerate(table.columns) if column.name in delta_types]
     source = (tuple(row[index] for index in positions) for row in source_rows.read_rows(connection, table))
     if key_at:
@@ -148,7 +154,15 @@ def compare_table(connection, table: SourceTable, path: str, reader: str, mode: 
     return report
 
 
-def compare_types(report: Report, table: SourceTable, delta_types: dict[str, str], mode: str, extra_columns_allowed: bool) -> None:
+def mode_of(delta_types: dict[str, str]) -> str:
+    if "_weir_op" in delta_types:
+        return "append"
+    return "soft" if "_weir_deleted" in delta_types else "upsert"
+
+
+def compare_types(
+    report: Report, table: SourceTable, delta_types: dict[str, str], mode: str, partitions: list[str], extra_columns_allowed: bool
+) -> None:
     for column in table.columns:
         found = delta_types.get(column.name)
         if found is None:
@@ -158,21 +172,35 @@ def compare_types(report: Report, table: SourceTable, delta_types: dict[str, str
     for name, expected in OWN_COLUMNS[mode].items():
         if delta_types.get(name) != expected:
             report.add("column type", column=name, expected=expected, found=delta_types.get(name))
-    known = {column.name for column in table.columns} | OWN_COLUMNS[mode].keys()
+    known = {column.name for column in table.columns} | OWN_COLUMNS[mode].keys() | set(partitions)
     for name in delta_types.keys() - known:
         if not extra_columns_allowed:
             report.add("column extra", column=name)
 
 
-def read_lake(report: Report, path: str, reader: str, mode: str, columns: list[SourceColumn], key_at: list[int]):
+def read_lake(report: Report, path: str, reader: str, mode: str, columns: list[SourceColumn], key_at: list[int], made: list[str]):
     """Rows of the lake that stand for rows of the source, without weir's own columns, which are checked on the way."""
-    own = list(OWN_COLUMNS[mode])
-    rows = lake_rows.read_rows(reader, path, [*own, *(column.name for column in columns)])
+    own, names = list(OWN_COLUMNS[mode]), [column.name for column in columns]
+    rows = lake_rows.read_rows(reader, path, [*made, *own, *names])
+    if made:
+        rows = partitioned_by_day(report, made, names, rows)
     split = ((dict(zip(own, row)), row[len(own) :]) for row in rows)
     live = {"upsert": unmarked, "soft": unmarked, "append": folded if key_at else summed}[mode]
     for values in live(report, split, key_at):
         report.rows_lake += 1
         yield values
+
+
+def partitioned_by_day(report: Report, made: list[str], names: list[str], rows):
+    """The rows without the columns that are made of others, which are checked on the way."""
+    for row in rows:
+        values = dict(zip(names, row[-len(names) :]))
+        for name, found in zip(made, row):
+            of = values[name.removeprefix(DAY_PREFIX)]
+            expected = None if of is None else of // MICROSECONDS_OF_DAY
+            if found != expected:
+                report.add("partition", column=name, expected=expected, found=found)
+        yield row[len(made) :]
 
 
 def unmarked(report: Report, rows, key_at: list[int]):
@@ -290,12 +318,12 @@ def compare_as_bags(report: Report, columns: list[SourceColumn], source, lake) -
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True, help="mysql://user:password@host:port")
-    parser.add_argument("--database", required=True)
+    parser.add_argument("--database", required=True, help="one, or several with commas between")
     parser.add_argument("--warehouse", required=True, help="a local folder; a table is WAREHOUSE/database/table")
-    parser.add_argument("--tables", default="", help="names with commas between (default: all of the database)")
+    parser.add_argument("--tables", default="", help="names with commas between (default: all of each database)")
     parser.add_argument("--except-tables", default="", help="names with commas between")
     parser.add_argument("--reader", choices=lake_rows.READERS, default="duckdb")
-    parser.add_argument("--mode", choices=OWN_COLUMNS, default="upsert", help="what a row of the lake stands for")
+    parser.add_argument("--mode", choices=OWN_COLUMNS, help="what a row of the lake stands for (default: as its columns say)")
     parser.add_argument("--extra-columns-allowed", action="store_true", help="for dropped and renamed columns, which stay in the lake")
     return parser.parse_args()
 
@@ -307,17 +335,18 @@ def main() -> int:
         cursor.execute("SET SESSION transaction_isolation = 'REPEATABLE-READ', show_gipk_in_create_table_and_information_schema = ON")
         cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
     left_out = set(arguments.except_tables.split(","))
-    names = arguments.tables.split(",") if arguments.tables else source_rows.table_names(connection, arguments.database)
+    names = arguments.tables.split(",") if arguments.tables else None
     reports = [
         compare_table(
             connection,
-            source_rows.describe(connection, arguments.database, name),
-            lake_rows.table_path(arguments.warehouse, arguments.database, name),
+            source_rows.describe(connection, database, name),
+            lake_rows.table_path(arguments.warehouse, database, name),
             arguments.reader,
             arguments.mode,
             arguments.extra_columns_allowed,
         )
-        for name in names
+        for database in arguments.database.split(",")
+        for name in names or source_rows.table_names(connection, database)
         if name not in left_out
     ]
     equal = bool(reports) and not any(report.counts for report in reports)

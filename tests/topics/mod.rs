@@ -14,6 +14,7 @@ mod kills;
 mod mirror;
 mod modes;
 mod oracle;
+mod readers;
 mod tables;
 mod trace;
 mod usage;
