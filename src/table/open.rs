@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use uuid::Uuid;
@@ -16,6 +17,7 @@ use super::files::DataFile;
 use super::index::{Index, RowAddress};
 use super::log::{Log, Replay, serialise};
 use super::orders::OrderCache;
+use super::partition::{PartitionValues, ToldKeys};
 use super::read::Folder;
 use super::record::{CommitRecord, TableState};
 use super::statistics::rows_of;
@@ -137,6 +139,8 @@ impl Table {
         state: TableState,
         buckets: Buckets,
     ) -> Result<Option<Self>, TableError> {
+        let misfit = |why| TableError::Partitions { table: schema.table.clone(), why };
+        schema.check_partitions_begin().map_err(misfit)?;
         let state = state.of_buckets(buckets.count);
         if !buckets.is_sound() || state.bucket_count() != buckets.count {
             return Err(creation_rule(schema, "its beginning is of another number of buckets"));
@@ -183,15 +187,24 @@ impl Table {
     /// Fills files and index from what the log says is live.
     async fn rebuild(&mut self, replay: Replay) -> Result<(), TableError> {
         let key_names: Arc<[String]> = self.schema.key_names().into_iter().map(str::to_owned).collect();
-        let folder = self.folder();
+        let (folder, layout) = (self.folder(), self.schema.layout.clone());
+        let told = Arc::new(ToldKeys::of(&self.schema));
         let buckets = self.buckets().clone();
         let files = replay.files.into_values().map(|add| (bucket_of_entry(&add, buckets.count), add));
         let ours = files.filter(|(bucket, _)| bucket.is_none_or(|bucket| buckets.owns(bucket)));
-        let mut reads = futures::stream::iter(ours)
-            .map(|(bucket, add)| {
-                let (folder, key_names) = (folder.clone(), key_names.clone());
+        let placed = ours.map(|(bucket, add)| {
+            let partition = PartitionValues::of_entry(&layout, &add);
+            // Whoever wrote the entry, and however it says a NULL: ours says it as the protocol does.
+            (bucket, Add { partition_values: partition.entry(&layout), ..add }, partition)
+        });
+        let mut reads = futures::stream::iter(placed)
+            .map(|(bucket, add, partition)| {
+                let (folder, key_names, told) = (folder.clone(), key_names.clone(), told.clone());
                 // A task of its own: keys are decoded beside the filling of the index.
-                let read = tokio::spawn(async move { LiveKeys::read(&folder, add, bucket, &key_names).await });
+                let read = tokio::spawn(async move {
+                    let complete = |batch| told.complete(batch, &partition);
+                    LiveKeys::read(&folder, add, bucket, &key_names, complete).await
+                });
                 async move { read.await.map_err(|error| TableError::Disk(error.into()))? }
             })
             .buffered(FILES_READ_TOGETHER);
@@ -268,13 +281,20 @@ struct LiveKeys {
 }
 
 impl LiveKeys {
-    async fn read(folder: &Folder, add: Add, bucket: Option<u32>, key_names: &[String]) -> Result<Self, TableError> {
+    /// `complete` adds to the file's columns those of the key that its entry tells.
+    async fn read(
+        folder: &Folder,
+        add: Add,
+        bucket: Option<u32>,
+        key_names: &[String],
+        complete: impl Fn(RecordBatch) -> Result<RecordBatch, TableError>,
+    ) -> Result<Self, TableError> {
         let dead = folder.dead_rows(&add).await?;
         let names: Vec<&str> = key_names.iter().map(String::as_str).collect();
         let mut batches = folder.columns(&add.path, add.size as u64, &names).await?;
         let mut keys = Vec::new();
         while let Some(batch) = batches.try_next().await? {
-            keys.push(RecordKeys::of(&batch, &names)?);
+            keys.push(RecordKeys::of(&complete(batch)?, &names)?);
         }
         Ok(Self { add, bucket, dead, keys })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use weir_model::{Order, TableId, TableSchema};
+use weir_model::{Layout, Order, TableId, TableSchema};
 
 use super::settings_of;
 use crate::apply::chunks::ChunkDesk;
@@ -56,6 +56,7 @@ impl ApplyHalf {
                 hurry,
                 pressure: memory.pressure(),
             },
+            config: config.clone(),
             settings: settings.clone(),
             topics: topics.clone(),
             warehouse,
@@ -81,6 +82,7 @@ impl ApplyHalf {
 
 /// Opens tables for the partitions that are ours.
 struct ApplyHost {
+    config: Config,
     settings: KafkaSettings,
     topics: Topics,
     warehouse: Warehouse,
@@ -216,6 +218,11 @@ impl Host for ApplyHost {
                 return Ok(None);
             }
         };
+        let layout = self.config.table_settings(&table).layout;
+        if opened.as_ref().is_some_and(|opened| opened.schema().layout != layout) {
+            self.stopped(&table, TableError::Layout { table: table.clone() }.to_string()).await;
+            return Ok(None);
+        }
         let shares = opened.as_ref().map(|table| table.state().shares.clone()).unwrap_or_default();
         let (offsets, lost) = self.beginnings(topic, &table, owned, &shares).await?;
         let whole = owned.iter().map(|bucket| {
@@ -226,6 +233,7 @@ impl Host for ApplyHost {
         tracing::info!(%table, ?owned, ?offsets, "applying");
         let apply = Applying {
             table,
+            layout,
             buckets,
             warehouse: self.warehouse.clone(),
             writer: self.writer.clone(),
@@ -243,6 +251,8 @@ impl Host for ApplyHost {
 /// One table's worker from its first message on.
 struct Applying {
     table: TableId,
+    /// How the lake keeps it, once it is made: messages do not say.
+    layout: Layout,
     buckets: Buckets,
     warehouse: Warehouse,
     writer: Writer,
@@ -290,6 +300,7 @@ impl Applying {
                 }
             }
         };
+        let schema = TableSchema { layout: self.layout.clone(), ..schema.as_ref().clone() };
         let count = self.buckets.count as usize;
         loop {
             let state = TableState {
@@ -307,6 +318,8 @@ impl Applying {
                 // Opened again, it says why.
                 Err(error) => {
                     tracing::error!(table = %self.table, %error, "the lake table cannot be made");
+                    let kind = AppealKind::Stopped { error: error.to_string(), publish: u64::MAX };
+                    let _ = self.appeals.put(&Appeal { table: self.table.clone(), kind }).await;
                     return None;
                 }
             }
