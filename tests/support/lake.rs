@@ -18,9 +18,15 @@ pub fn python(script: &str) -> Command {
 
 /// Fails unless every table of `database` is equal, by both readers.
 pub fn assert_equal(mysql: &Mysql, weir: &Weir, database: &str) {
-    for reader in ["duckdb", "deltalake"] {
+    assert_equal_by(mysql, weir, database, &["duckdb", "deltalake"], &[]);
+}
+
+/// The same by these readers, with more arguments for the comparer.
+pub fn assert_equal_by(mysql: &Mysql, weir: &Weir, database: &str, readers: &[&str], extra: &[&str]) {
+    for reader in readers {
         let output = python("tests/support/compare.py")
             .args(["--url", &mysql.url, "--database", database, "--reader", reader])
+            .args(extra)
             .arg("--warehouse")
             .arg(weir.warehouse())
             .output()
@@ -32,6 +38,23 @@ pub fn assert_equal(mysql: &Mysql, weir: &Weir, database: &str) {
             String::from_utf8_lossy(&output.stderr)
         );
     }
+}
+
+/// Fails unless the table's partition columns say what they are made of, and its log is as every reader reads it.
+pub fn assert_partitioned(weir: &Weir, database: &str, table: &str, reader: &str, by: &[&str]) {
+    let output = python("tests/support/partitioned.py")
+        .arg("--path")
+        .arg(weir.warehouse().join(database).join(table))
+        .args(["--reader", reader])
+        .args(by.iter().flat_map(|by| ["--by", by]))
+        .output()
+        .expect("the comparer starts");
+    assert!(
+        output.status.success(),
+        "{database}.{table} by {reader}:\n{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Random changes on a database of their own.

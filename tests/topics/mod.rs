@@ -13,6 +13,7 @@ mod kafka_usage;
 mod kills;
 mod mirror;
 mod oracle;
+mod partitions;
 mod tables;
 mod trace;
 mod usage;
