@@ -96,6 +96,16 @@ pub const TRACE_CAUGHT_UP_MAX: Duration = Duration::from_secs(15);
 pub const RECONCILE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Pause between two looks at the tables meanwhile.
 pub const RECONCILE_POLL: Duration = Duration::from_millis(200);
+/// Buckets of a partition column that is made by `bucket(…)`: each is a file in every commit that touches it.
+pub const PARTITION_BUCKETS_MAX: u32 = 4_096;
+/// Bytes of a text that a partition is named after. With the column's name it is the name of a folder, and of those no file
+/// system takes more than 255 bytes.
+pub const PARTITION_VALUE_BYTES_MAX: usize = 128;
+/// Data files written side by side: a commit or a chunk that touches thousands of partitions has as many, and each waits for
+/// the disk or for the store.
+pub const FILES_WRITTEN_TOGETHER: usize = 16;
+/// Folders that are known to last, kept so that they need not be synced again; about 100 bytes each.
+pub const FOLDERS_KNOWN_MAX: usize = 50_000;
 /// Commits of a log read side by side: a store on the network answers each after some milliseconds.
 pub const COMMITS_READ_TOGETHER: usize = 16;
 /// Data files whose keys are read side by side when an index is rebuilt.

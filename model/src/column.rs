@@ -280,7 +280,7 @@ impl ColumnBuilder {
 }
 
 /// Days since 1970-01-01 in the proleptic Gregorian calendar (the days-from-civil algorithm).
-fn days_from_civil(year: u16, month: u8, day: u8) -> Result<i32, ValueError> {
+pub(crate) fn days_from_civil(year: u16, month: u8, day: u8) -> Result<i32, ValueError> {
     if month == 0 || day == 0 {
         return Err(ValueError::ZeroDate);
     }

@@ -113,6 +113,31 @@ impl RecordKeys {
         }
     }
 
+    /// The keys of `rows`, in that order.
+    #[must_use]
+    pub fn take(&self, rows: &[u32]) -> Self {
+        let places: Vec<(usize, usize)> = rows.iter().map(|&row| (0, row as usize)).collect();
+        Self::interleave(&[self], &places)
+    }
+
+    /// The keys at `places`, each a place in `sources` and a row there; all of `sources` have one form.
+    #[must_use]
+    pub fn interleave(sources: &[&Self], places: &[(usize, usize)]) -> Self {
+        let keys = places.iter().map(|&(source, row)| sources[source].get(row));
+        if let [Self::Int(_), ..] = sources {
+            let ints = keys.filter_map(|key| if let KeyRef::Int(value) = key { Some(value) } else { None });
+            return Self::Int(ints.collect());
+        }
+        let (mut data, mut ends) = (Vec::new(), Vec::with_capacity(places.len()));
+        for key in keys {
+            if let KeyRef::Bytes(key) = key {
+                data.extend_from_slice(key);
+            }
+            ends.push(data.len());
+        }
+        Self::Bytes { data, ends }
+    }
+
     /// Row numbers in ascending key order; rows of one key keep their order.
     pub fn sorted_rows(&self) -> Vec<u32> {
         let mut rows: Vec<u32> = (0..self.len() as u32).collect();
@@ -201,6 +226,13 @@ fn encode_float(value: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(&sorted.to_be_bytes());
 }
 
+/// [`KeyRef::hash64`] of a key that is this value alone, which is not NULL. `bytes` is room to work in.
+pub(crate) fn hash_of_value(column: &ArrayRef, row: usize, bytes: &mut Vec<u8>) -> u64 {
+    bytes.clear();
+    encode(column, row, bytes);
+    KeyRef::Bytes(bytes).hash64()
+}
+
 fn encode(column: &ArrayRef, row: usize, out: &mut Vec<u8>) {
     match column.data_type() {
         DataType::Int8 => encode_integer(column.as_primitive::<Int8Type>().value(row).into(), out),
@@ -282,6 +314,21 @@ mod tests {
         ]);
         let keys = RecordKeys::of(&left, &["a", "b"]).unwrap();
         assert_ne!(keys.get(0), keys.get(1));
+    }
+
+    #[test]
+    fn keys_that_are_taken_keep_their_form_and_the_order_asked_for() {
+        let rows = batch(vec![
+            ("a", Arc::new(StringArray::from(vec!["x", "", "yz"])) as ArrayRef),
+            ("b", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef),
+        ]);
+        for names in [&["b"][..], &["a", "b"]] {
+            let keys = RecordKeys::of(&rows, names).unwrap();
+            let taken = keys.take(&[2, 0]);
+            assert_eq!((taken.len(), taken.get(0), taken.get(1)), (2, keys.get(2), keys.get(0)));
+            let both = RecordKeys::interleave(&[&taken, &keys], &[(1, 1), (0, 0)]);
+            assert_eq!((both.len(), both.get(0), both.get(1)), (2, keys.get(1), keys.get(2)));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The nouns of weir. No I/O, no async, no clients.
 //!
 //! Reading order: [`value`] (what a MySQL column becomes in Arrow and Delta), [`column`] (building such columns),
-//! [`schema`] (tables), [`layout`] (how the lake keeps one), [`order`] and [`position`] (when a change happened, and where in the binlog it stands),
+//! [`schema`] (tables), [`layout`] (how the lake keeps one) and [`partition`] (by what), [`order`] and [`position`] (when a change happened, and where in the binlog it stands),
 //! [`key`] (which row it is about), [`change`] (a batch of changes), [`digest`] and [`clock`].
 
 pub mod change;
@@ -11,6 +11,7 @@ pub mod digest;
 pub mod key;
 pub mod layout;
 pub mod order;
+pub mod partition;
 pub mod position;
 pub mod schema;
 pub mod value;

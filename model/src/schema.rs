@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use crate::layout::Layout;
+use crate::layout::{Layout, Transform};
 use crate::value::ColumnType;
 
 /// A table of the source, by database and name as MySQL spells them.
@@ -164,6 +164,12 @@ impl TableSchema {
         self.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name))
     }
 
+    /// Whether `name` is that of a partition column made of another.
+    fn makes(&self, name: &str) -> bool {
+        let mut made = self.layout.partitions.iter().filter(|p| p.transform != Transform::Identity);
+        made.any(|partition| partition.name.eq_ignore_ascii_case(name))
+    }
+
     /// Names of the record key's columns, in key order.
     pub fn key_names(&self) -> Vec<&str> {
         self.key.iter().map(|&i| self.columns[i].name.as_str()).collect()
@@ -198,6 +204,9 @@ pub fn evolution(lake: &TableSchema, source: &TableSchema) -> Evolution {
     let mut added = Vec::new();
     for column in &source.columns {
         match lake.column_index(&column.name) {
+            None if lake.makes(&column.name) => {
+                return Evolution::Refused(format!("column {} has the name of a partition column", column.name));
+            }
             None => added.push(column.clone()),
             Some(i) if lake.columns[i].ty.arrow() == column.ty.arrow() => {}
             Some(i) => {
@@ -254,6 +263,14 @@ mod tests {
         assert_eq!(evolution(&lake, &keyless), Evolution::None);
         let wider = schema(&[("id", ColumnType::Int64)], &[0]);
         assert!(matches!(evolution(&lake, &wider), Evolution::Refused(_)));
+    }
+
+    #[test]
+    fn a_column_with_the_name_of_a_partition_column_is_refused() {
+        let mut lake = schema(&[("id", ColumnType::Int32)], &[0]);
+        lake.layout.partitions = vec!["day = day(at)".parse().unwrap(), "id".parse().unwrap()];
+        let source = schema(&[("id", ColumnType::Int32), ("Day", ColumnType::Date)], &[0]);
+        assert!(matches!(evolution(&lake, &source), Evolution::Refused(why) if why.contains("Day")));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct WaitingChunk {
     pub outcome: oneshot::Sender<ChunkOutcome>,
 }
 
-/// A chunk whose parts, one a bucket, lie in the table's folder; the content of its marker.
+/// A chunk whose parts, one a partition of a bucket, lie in the table's folder; the content of its marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkFiles {
     /// Number of the load's plan, and of the chunk in it.

@@ -11,7 +11,7 @@ use weir_model::{ChangeBatch, Layout, Op, TableSchema};
 use super::reduce::{ChangeAt, op, order};
 
 /// The changes at `picks`, in that order, as rows of the lake table: its columns by name, NULL where a batch has none,
-/// then the order and what its layout adds.
+/// those that it is partitioned by and that are made of others, then the order and what its layout adds.
 pub fn lake_rows(batches: &[ChangeBatch], picks: &[ChangeAt], lake: &TableSchema) -> Result<RecordBatch, ArrowError> {
     let schema: SchemaRef = lake.lake_arrow();
     let indices: Vec<(usize, usize)> = picks.iter().map(|at| (at.batch as usize, at.row as usize)).collect();
@@ -32,6 +32,7 @@ pub fn lake_rows(batches: &[ChangeBatch], picks: &[ChangeAt], lake: &TableSchema
             _ => interleave(&sources, &indices)?,
         });
     }
+    columns.extend(lake.made_columns(&columns, picks.len())?);
     let orders = picks.iter().map(|at| order(batches, *at));
     columns.push(Arc::new(orders.clone().map(|o| o.ts_ms).collect::<Int64Array>()));
     columns.push(Arc::new(orders.map(|o| o.seq).collect::<Int64Array>()));

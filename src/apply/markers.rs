@@ -131,6 +131,7 @@ impl<S: Subscription> Worker<S> {
                     Ok(evolve) => TableChange { evolve, ..TableChange::to(state) },
                     Err(_) if *reset && buckets.len() as u32 == self.table.buckets().count => {
                         let clear = Clear { at: *start, buckets };
+                        // What a table is laid out as stays, whatever the message says.
                         let layout = self.table.schema().layout.clone();
                         let evolve = Some(TableSchema { layout, ..schema.as_ref().clone() });
                         TableChange { clear: Some(clear), evolve, ..TableChange::to(state) }
@@ -194,11 +195,19 @@ impl<S: Subscription> Worker<S> {
                 continue;
             }
             let mut accepted = under_way && self.table.may_merge(*bucket, files.order0);
-            if accepted && let Some(file) = files.files.iter().find(|file| file.bucket == *bucket) {
+            let mut parts = Vec::new();
+            for file in files.files.iter().filter(|file| file.bucket == *bucket) {
+                if !accepted {
+                    break;
+                }
                 match StagedChunk::open(self.table.files(), file.clone()).await? {
-                    Some(opened) => staged.push(opened),
+                    Some(part) => parts.push(part),
                     None => accepted = false,
                 }
+            }
+            // All partitions of a share, or none.
+            if accepted {
+                staged.append(&mut parts);
             }
             if !accepted && let Some(shared) = &self.shared {
                 let table = self.table.schema().table.clone();

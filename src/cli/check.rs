@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
+use weir_model::TableSchema;
 use weir_mysql::{Check as SourceCheck, CheckInput, CheckStatus, CheckedTable, server};
 
 use super::output::{Output, table};
@@ -12,6 +13,7 @@ use crate::limits::KAFKA_PROBE_MAX;
 use crate::service::{kafka_of, probe_trace};
 use crate::state::CheckpointLog;
 use crate::table::Warehouse;
+use crate::table::history::newest_version;
 
 /// Looks at the source, the warehouse and the trace; exits 1 if something must be mended first.
 #[derive(Debug, Args)]
@@ -75,8 +77,9 @@ async fn source(config: &Config) -> Result<Vec<Line>, Error> {
     let connected = Line::of("connection", Ok(format!("connected to {}", options.server())), "");
     match weir_mysql::gather(&mut connection, &patterns).await {
         Ok(input) => {
-            let checks = weir_mysql::checks(&as_configured(config, input));
-            Ok(std::iter::once(connected).chain(checks.into_iter().map(Line::from)).collect())
+            let input = as_configured(config, input);
+            let checks = weir_mysql::checks(&input).into_iter().map(Line::from);
+            Ok(std::iter::once(connected).chain(checks).chain(partitions(config, &input).await).collect())
         }
         Err(error) => {
             let mend = "see the grants that README.md lists for weir's user";
@@ -101,6 +104,31 @@ fn as_configured(config: &Config, mut input: CheckInput) -> CheckInput {
         };
     }
     input
+}
+
+/// Whether tables can have the partitions that the configuration gives them.
+async fn partitions(config: &Config, input: &CheckInput) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options).ok();
+    for table in &input.tables {
+        let CheckedTable::Described(description) = table else { continue };
+        let layout = config.table_settings(description.table()).layout;
+        if layout.partitions.is_empty() {
+            continue;
+        }
+        let by: Vec<String> = layout.partitions.iter().map(ToString::to_string).collect();
+        let schema = TableSchema { layout, ..description.schema.clone() };
+        let begun = match &warehouse {
+            Some(warehouse) => newest_version(warehouse, description.table()).await.ok().flatten().is_some(),
+            None => false,
+        };
+        // Columns of a table that is there may have gone since; they are NULL then.
+        let checked = if begun { schema.check_partitions() } else { schema.check_partitions_begin() };
+        let result = checked.map(|()| format!("partitioned by {}", by.join(", ")));
+        let mend = "change partition_by in its [[table]] section, as long as the lake has no such table";
+        lines.push(Line { table: Some(description.table().to_string()), ..Line::of("partitions", result, mend) });
+    }
+    lines
 }
 
 /// Whether the source can go on from where the lake is; nothing to say before the first run.

@@ -103,6 +103,7 @@ state_dir = "/var/lib/weir/state"   # local, can be rebuilt
 # name = "shop.orders"
 # key = ["id"]                      # default: primary key, else a unique key over NOT NULL columns
 # zero_dates = "null"               # error: stop the table instead
+# partition_by = ["created_day = day(created_at)"]   # folders of the table's files; fixed once it is there
 "#,
         name = databases.first().copied().unwrap_or("shop"),
         patterns = patterns.join(", "),

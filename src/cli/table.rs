@@ -151,7 +151,9 @@ fn describe(figures: &TableFigures) -> String {
         .map(|schema| schema.key_names().into_iter().map(str::to_owned).collect())
         .unwrap_or_default();
     let columns = figures.columns.iter().map(|(name, ty)| {
-        vec![name.clone(), ty.clone(), if key.contains(name) { "key".into() } else { String::new() }]
+        let roles = [("key", key.contains(name)), ("partition", figures.partitions.contains(name))];
+        let roles: Vec<&str> = roles.into_iter().filter(|(_, has)| *has).map(|(role, _)| role).collect();
+        vec![name.clone(), ty.clone(), roles.join(", ")]
     });
     let mut text = format!("{}\n{}", list(std::slice::from_ref(figures)), table(&["column", "type", ""], columns));
     if let Some(state) = &figures.state {

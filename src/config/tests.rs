@@ -55,7 +55,7 @@ mode = "upsert"
 storage = "merge-on-read"
 deletes = "hard"
 key = ["id"]
-partition_by = []
+partition_by = ["region", "created_day = day(created_at)", "b = bucket(16, id)"]
 buckets = 4
 zero_dates = "error"
 
@@ -129,9 +129,14 @@ fn mistakes_name_the_key_the_line_and_what_is_allowed() {
             8,
             "table[0].deletes = \"soft\" contradicts mode = \"append\"",
         ),
-        ("[[table]]\nname = \"shop.a\"\nstorage = \"copy-on-write\"", 7, "table[0].storage"),
+        ("[[table]]\nname = \"shop.a\"\nstorage = \"columnar\"", 7, "expected `merge-on-read` or `copy-on-write`"),
         ("[[table]]\nname = \"shop.a\"\ndeletes = \"later\"", 7, "expected `hard` or `soft`"),
-        ("[[table]]\nname = \"shop.a\"\npartition_by = [\"d\"]", 7, "table[0].partition_by comes with a later version"),
+        ("[[table]]\nname = \"shop.a\"\npartition_by = [\"week(d)\"]", 7, "is neither a column nor"),
+        ("[[table]]\nname = \"shop.a\"\npartition_by = [\"Straße\"]", 7, "letters, digits, _ and -"),
+        ("[[table]]\nname = \"shop.a\"\npartition_by = [\"_Weir_d = day(d)\"]", 7, "not begin with _weir"),
+        ("[[table]]\nname = \"shop.a\"\npartition_by = [\"D = day(d)\"]", 7, "needs another name"),
+        ("[[table]]\nname = \"shop.a\"\npartition_by = [\"d\", \"D\"]", 7, "names `D` twice"),
+        ("[[table]]\nname = \"shop.a\"\npartition_by = [\"b = bucket(5000, id)\"]", 7, "from 1 to 4096 buckets"),
         ("[[table]]\nname = \"shop.a\"\n[[table]]\nname = \"shop.a\"", 8, "table[1].name repeats shop.a"),
         ("[[table]]\nname = \"shop.a\"\nkey = []", 7, "table[0].key must name at least one column"),
         ("[[table]]\nname = \"orders\"", 6, "table[0].name: `orders` is not database.table"),

@@ -8,12 +8,14 @@ use std::path::Path;
 
 use bytesize::ByteSize;
 
-use weir_model::layout::{Deletes, Storage, TableMode};
+use weir_model::layout::{Deletes, Partition, Storage, TableMode, Transform};
+use weir_model::schema::META_PREFIX;
 
 use super::sections::{
     DdlPolicy, INDEX_MEMORY_MAX_DEFAULT, LISTEN_DEFAULT, Source, TableRule, TraceKind, TransportKind,
 };
 use super::{Config, Secret, TraceServer, environment};
+use crate::limits::PARTITION_BUCKETS_MAX;
 
 const COMMIT_INTERVAL_MS_MAX: u64 = 3_600_000;
 /// Below it a single batch would fill the queues.
@@ -36,10 +38,6 @@ type Checked = Result<(), Problem>;
 /// `Err` unless `holds`; `what` follows the key's name.
 fn require(holds: bool, key: &str, what: impl Into<String>) -> Checked {
     if holds { Ok(()) } else { Err(Problem { key: key.to_owned(), what: format!("{key} {}", what.into()) }) }
-}
-
-fn later(is_served: bool, key: &str, value: &str, instead: &str) -> Checked {
-    require(is_served, key, format!("= \"{value}\" comes with a later version; this one knows \"{instead}\""))
 }
 
 impl Config {
@@ -178,15 +176,38 @@ fn validate_source(source: &Source) -> Checked {
 }
 
 fn validate_rule(rule: &TableRule, key: impl Fn(&str) -> String) -> Checked {
-    later(rule.storage == Storage::MergeOnRead, &key("storage"), "copy-on-write", "merge-on-read")?;
     let what = "= \"soft\" contradicts mode = \"append\": a table of changes keeps deletes as rows already";
     require(rule.mode != TableMode::Append || rule.deletes == Deletes::Hard, &key("deletes"), what)?;
-    require(rule.partition_by.is_empty(), &key("partition_by"), "comes with a later version; leave it out")?;
+    validate_partitions(&rule.partition_by, &key("partition_by"))?;
     require(rule.buckets != Some(0), &key("buckets"), "must be at least 1")?;
     if let Some(columns) = &rule.key {
         let distinct: BTreeSet<String> = columns.iter().map(|column| column.to_ascii_lowercase()).collect();
         let what = "must name at least one column, and none twice";
         require(!columns.is_empty() && distinct.len() == columns.len(), &key("key"), what)?;
+    }
+    Ok(())
+}
+
+/// What can be told of partitions without the source. Their names are those of folders, which some readers misread if they
+/// need an escape.
+fn validate_partitions(partitions: &[Partition], key: &str) -> Checked {
+    let mut names = BTreeSet::new();
+    for partition in partitions {
+        let name = &partition.name;
+        let lower = name.to_ascii_lowercase();
+        let what = format!(
+            "makes a column `{name}`, whose name must have only letters, digits, _ and -, and not begin with {META_PREFIX}"
+        );
+        require(name.chars().all(is_name_character) && !lower.starts_with(META_PREFIX), key, what)?;
+        if partition.transform != Transform::Identity {
+            let what = format!("= \"{partition}\" needs another name than its column's, which stays as it is");
+            require(!name.eq_ignore_ascii_case(&partition.column), key, what)?;
+        }
+        if let Transform::Bucket(count) = partition.transform {
+            let what = format!("= \"{partition}\" must have from 1 to {PARTITION_BUCKETS_MAX} buckets");
+            require((1..=PARTITION_BUCKETS_MAX).contains(&count), key, what)?;
+        }
+        require(names.insert(lower), key, format!("names `{name}` twice"))?;
     }
     Ok(())
 }

@@ -74,6 +74,7 @@ impl SourceTables {
             None => description,
         };
         description.schema.layout = settings.layout;
+        description.schema.check_partitions()?;
         if matches!(description.key_source, KeySource::None) && !description.schema.layout.is_append() {
             return Err(format!(
                 "{table} has neither a primary key nor a unique key over NOT NULL columns, so its rows cannot be told \

@@ -16,6 +16,7 @@ use super::files::DataFile;
 use super::index::{Located, RowAddress};
 use super::log::Replay;
 use super::open::LiveKeys;
+use super::partition::{PartitionValues, ToldKeys};
 use super::record::{CommitRecord, TableState};
 use super::statistics::rows_of;
 use super::writer::{bucket_of_entry, orders_of_entry};
@@ -138,8 +139,12 @@ impl Table {
             known.iter().filter(|(path, _)| !live.contains_key(*path)).map(|(_, number)| *number).collect();
         gone.into_iter().for_each(|number| self.forget_file(number));
         let mut added = Vec::new();
+        let layout = self.schema.layout.clone();
         for (path, add) in live {
             let bucket = bucket_of_entry(&add, buckets.count);
+            // Whoever wrote the entry, and however it says a NULL: ours says it as the protocol does.
+            let partition_values = PartitionValues::of_entry(&layout, &add).entry(&layout);
+            let add = Add { partition_values, ..add };
             if bucket.is_some_and(|bucket| !buckets.owns(bucket)) {
                 continue;
             }
@@ -184,12 +189,20 @@ impl Table {
             return self.note_files(added).await;
         }
         let key_names: Arc<[String]> = self.schema.key_names().into_iter().map(str::to_owned).collect();
-        let folder = self.folder();
-        let mut reads = futures::stream::iter(added)
-            .map(|(bucket, add)| {
-                let (folder, key_names) = (folder.clone(), key_names.clone());
+        let (folder, layout) = (self.folder(), self.schema.layout.clone());
+        let told = Arc::new(ToldKeys::of(&self.schema));
+        let placed = added.into_iter().map(|(bucket, add)| {
+            let partition = PartitionValues::of_entry(&layout, &add);
+            (bucket, add, partition)
+        });
+        let mut reads = futures::stream::iter(placed)
+            .map(|(bucket, add, partition)| {
+                let (folder, key_names, told) = (folder.clone(), key_names.clone(), told.clone());
                 // A task of its own: keys are decoded beside the filling of the index.
-                let read = tokio::spawn(async move { LiveKeys::read(&folder, add, bucket, &key_names).await });
+                let read = tokio::spawn(async move {
+                    let complete = |batch| told.complete(batch, &partition);
+                    LiveKeys::read(&folder, add, bucket, &key_names, complete).await
+                });
                 async move { read.await.map_err(|error| TableError::Disk(error.into()))? }
             })
             .buffered(FILES_READ_TOGETHER);

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use arrow_array::RecordBatch;
+use weir_model::key::KeyRef;
 use weir_model::schema::{Evolution, evolution};
 use weir_model::{Order, RecordKey, RecordKeys, TableSchema};
 
 use super::buckets::Buckets;
 use super::chunk::StagedChunk;
+use super::partition::PartitionValues;
 use super::read::orders_of_batch;
 use super::record::TableState;
 use crate::trace::{StageCount, Tally};
@@ -25,7 +27,8 @@ pub struct TableChange {
     pub rows: Vec<BucketRows>,
     /// Keys whose row goes, with the order of the delete.
     pub deletes: Vec<(RecordKey, Order)>,
-    /// Chunks whose upper bound has been passed, a bucket each at most once: of each key the greater order stays.
+    /// Chunks whose upper bound has been passed, a partition of a bucket each at most once: of each key the greater order
+    /// stays.
     pub staged: Vec<StagedChunk>,
     pub remove_below: Option<RemoveBelow>,
     /// Where the table stands with this commit; epoch and number of commits are set by the table.
@@ -41,7 +44,8 @@ pub struct Clear {
     pub buckets: BTreeSet<u32>,
 }
 
-/// Rows of one bucket, of which each becomes a live row; what was live of its key goes. One data file.
+/// Rows of one bucket, of which each becomes a live row; what was live of its key goes. A data file for each partition that
+/// they lie in.
 #[derive(Debug)]
 pub struct BucketRows {
     pub bucket: u32,
@@ -100,6 +104,9 @@ pub(super) fn may_be_committed(
     }
     names_owned(change, buckets)?;
     let next = change.evolve.as_ref().unwrap_or(lake);
+    if next.layout != lake.layout || next.check_partitions_begin().is_err() {
+        return Err("the table's layout changes, or a column that it is partitioned by goes");
+    }
     let emptied = change.clear.as_ref().is_some_and(|clear| clear.buckets.len() == buckets.count as usize);
     if !emptied && !extends(lake, next) {
         return Err("a column was changed or moved while the table holds rows");
@@ -116,6 +123,7 @@ pub(super) fn may_be_committed(
     if lake.layout.is_append() {
         may_be_appended(change, lake)?;
     }
+    chunks_may_enter(&change.staged, next)?;
     for rows in &change.rows {
         may_enter(rows, change, next, buckets)?;
     }
@@ -174,16 +182,45 @@ fn names_owned(change: &TableChange, buckets: &Buckets) -> Result<(), &'static s
     let cleared = change.clear.iter().flat_map(|clear| &clear.buckets);
     let removed = change.remove_below.iter().flat_map(|remove| &remove.buckets);
     let of_rows: Vec<u32> = change.rows.iter().map(|rows| rows.bucket).collect();
-    let of_chunks: Vec<u32> = change.staged.iter().map(|chunk| chunk.bucket).collect();
-    if !cleared.chain(removed).chain(&of_rows).chain(&of_chunks).all(|bucket| buckets.owns(*bucket)) {
+    let of_chunks: Vec<(u32, &PartitionValues)> =
+        change.staged.iter().map(|chunk| (chunk.bucket, &chunk.partition)).collect();
+    let chunk_buckets = of_chunks.iter().map(|(bucket, _)| bucket);
+    if !cleared.chain(removed).chain(&of_rows).chain(chunk_buckets).all(|bucket| buckets.owns(*bucket)) {
         return Err(NOT_OWNED);
     }
     if buckets.count > 1 && !change.deletes.iter().all(|(key, _)| buckets.owns(buckets.of(key.as_ref()))) {
         return Err(NOT_OWNED);
     }
-    let once = |named: &[u32]| named.iter().collect::<BTreeSet<_>>().len() == named.len();
     if !once(&of_rows) || !once(&of_chunks) {
-        return Err("a bucket has two files of rows, or two chunks");
+        return Err("a bucket comes twice, or has two chunks of one partition");
+    }
+    Ok(())
+}
+
+fn once<T: Ord>(named: &[T]) -> bool {
+    named.iter().collect::<BTreeSet<_>>().len() == named.len()
+}
+
+/// What must hold of the parts of chunks for a table that is laid out as `next`.
+fn chunks_may_enter(parts: &[StagedChunk], next: &TableSchema) -> Result<(), &'static str> {
+    let laid_out = |chunk: &StagedChunk| {
+        chunk.schema.layout.partitions == next.layout.partitions && chunk.partition.fits(&next.layout)
+    };
+    if !parts.iter().all(laid_out) {
+        return Err("a chunk was written for a table with other partitions");
+    }
+    // Each part is looked at on its own later; a key must not come in two.
+    let buckets: BTreeSet<u32> = parts.iter().map(|chunk| chunk.bucket).collect();
+    for bucket in buckets {
+        let keys: Vec<&RecordKeys> = parts.iter().filter(|c| c.bucket == bucket).map(|c| &c.keys).collect();
+        if keys.len() == 1 {
+            continue;
+        }
+        let mut all: Vec<KeyRef<'_>> = keys.iter().flat_map(|keys| (0..keys.len()).map(|row| keys.get(row))).collect();
+        all.sort_unstable();
+        if all.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("a chunk has two rows of one key");
+        }
     }
     Ok(())
 }

@@ -47,5 +47,12 @@ pub(super) async fn read(warehouse: &Warehouse, log: &Path, version: i64) -> Res
             replay.apply(Action { remove: None, ..action }, version);
         }
     }
+    // Arrow's JSON leaves out a map's NULLs, and our entries say them.
+    let columns = replay.meta_data.as_ref().map_or_else(Vec::new, |meta_data| meta_data.partition_columns.clone());
+    for add in replay.files.values_mut() {
+        for column in &columns {
+            add.partition_values.entry(column.clone()).or_insert(None);
+        }
+    }
     Ok(replay)
 }

@@ -1,5 +1,5 @@
-//! Chunks of a load: written as final data files, one a bucket, while the stream goes on, and added by a later commit,
-//! which may be another process's.
+//! Chunks of a load: written as final data files, one a partition of a bucket, while the stream goes on, and added by a
+//! later commit, which may be another process's.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -8,8 +8,9 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, UInt32Array, new_null_array};
 use arrow_schema::DataType;
 use arrow_select::concat::concat_batches;
+use arrow_select::interleave::interleave_record_batch;
 use arrow_select::take::take_record_batch;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
@@ -18,9 +19,10 @@ use weir_model::{Layout, Op, Order, RecordKeys, TableId, TableSchema, Window, cl
 
 use super::TableError;
 use super::location::Warehouse;
+use super::partition::{PartitionValues, ToldKeys, file_rows, rows_by_partition};
 use super::read::Folder;
 use super::writer::{EncodedFile, FileWriter};
-use crate::limits::CHUNK_FILE_AGE_MAX;
+use crate::limits::{CHUNK_FILE_AGE_MAX, FILES_WRITTEN_TOGETHER};
 
 /// Where data files of one table go; cheap to clone, independent of the table's writer.
 #[derive(Debug, Clone)]
@@ -37,7 +39,7 @@ impl TableFiles {
 
     /// Removes a data file that no commit names.
     pub async fn discard(&self, name: &str) {
-        if let Err(error) = self.warehouse.store().delete(&self.folder.clone().join(name)).await {
+        if let Err(error) = self.warehouse.store().delete(&self.folder().child(name)).await {
             tracing::warn!(file = name, %error, "a file that no commit names could not be removed");
         }
     }
@@ -49,11 +51,11 @@ impl TableFiles {
 
     /// Writes a data file; durable when it returns.
     pub(super) async fn put(&self, name: &str, bytes: bytes::Bytes) -> Result<(), TableError> {
-        self.warehouse.put(&self.folder.clone().join(name), bytes).await
+        self.warehouse.put(&self.folder().child(name), bytes).await
     }
 }
 
-/// The part of a chunk that is of one bucket. It lies in the table's folder and is in no commit.
+/// The part of a chunk that is of one bucket and partition. It lies in the table's folder and is in no commit.
 #[derive(Debug)]
 pub struct StagedChunk {
     files: TableFiles,
@@ -68,6 +70,7 @@ pub struct StagedChunk {
     pub(super) order0: Order,
     pub(super) window: Window,
     pub(super) bucket: u32,
+    pub(super) partition: PartitionValues,
     /// When its file was written, in milliseconds since the epoch.
     written_ms: i64,
 }
@@ -75,7 +78,7 @@ pub struct StagedChunk {
 /// A [`StagedChunk`] as it is told to another process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagedFile {
-    /// Its file in the table's folder.
+    /// Its file, from the table's folder.
     pub name: String,
     /// Bytes of the file.
     pub size: u64,
@@ -87,6 +90,9 @@ pub struct StagedFile {
     pub order0: Order,
     pub window: Window,
     pub bucket: u32,
+    /// The partition of every row.
+    #[serde(default, skip_serializing_if = "PartitionValues::is_empty")]
+    pub partition: PartitionValues,
     pub rows: u64,
 }
 
@@ -99,13 +105,16 @@ impl StagedChunk {
     /// # Errors
     /// When the file cannot be read, or is not what is described.
     pub async fn open(files: TableFiles, described: StagedFile) -> Result<Option<Self>, TableError> {
-        let StagedFile { name, size, stats, schema, order0, window, bucket, rows } = described;
-        let Some(written_ms) = files.warehouse.written_ms(&files.folder.clone().join(name.as_str())).await? else {
+        let StagedFile { name, size, stats, schema, order0, window, bucket, partition, rows } = described;
+        let Some(written_ms) = files.warehouse.written_ms(&files.folder().child(&name)).await? else {
             return Ok(None);
         };
         let is_keyed = !schema.layout.is_append();
         let key_names = if is_keyed { schema.key_names() } else { vec![TS_COLUMN] };
-        let batches: Vec<RecordBatch> = files.folder().columns(&name, size, &key_names).await?.try_collect().await?;
+        let told = if is_keyed { ToldKeys::of(&schema) } else { ToldKeys::default() };
+        let stored = files.folder().columns(&name, size, &key_names).await?;
+        let stored = stored.and_then(|batch| std::future::ready(told.complete(batch, &partition)));
+        let batches: Vec<RecordBatch> = stored.try_collect().await?;
         let keys = match batches.first() {
             Some(first) if is_keyed => RecordKeys::of(&concat_batches(&first.schema(), &batches)?, &key_names)?,
             Some(_) => RecordKeys::none(),
@@ -115,8 +124,20 @@ impl StagedChunk {
         if held as u64 != rows {
             return Err(TableError::Damaged(format!("{name} holds {held} rows, not the {rows} of its chunk")));
         }
-        let chunk =
-            Self { files, name, size: size as usize, stats, schema, rows, keys, order0, window, bucket, written_ms };
+        let chunk = Self {
+            files,
+            name,
+            size: size as usize,
+            stats,
+            schema,
+            rows,
+            keys,
+            order0,
+            window,
+            bucket,
+            written_ms,
+            partition,
+        };
         Ok((!chunk.is_too_old()).then_some(chunk))
     }
 
@@ -135,6 +156,7 @@ impl StagedChunk {
             order0: self.order0,
             window: self.window,
             bucket: self.bucket,
+            partition: self.partition.clone(),
             rows: self.rows(),
         }
     }
@@ -153,7 +175,7 @@ impl StagedChunk {
         self.size as u64
     }
 
-    /// Its file in the table's folder.
+    /// Its file, from the table's folder.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -182,9 +204,10 @@ impl StagedChunk {
         let mut writer = FileWriter::new(&schema)?;
         let mut rows = self.files.folder().rows(&self.name, self.size as u64).await?;
         while let Some(batch) = rows.try_next().await? {
-            writer.write(&RecordBatch::try_new(schema.lake_arrow(), batch.columns().to_vec())?)?;
+            writer.write(&RecordBatch::try_new(schema.file_arrow(), batch.columns().to_vec())?)?;
         }
         let EncodedFile { name, bytes, stats } = writer.finish()?;
+        let name = self.partition.path_of(&schema.layout, &name);
         let size = bytes.len();
         self.files.put(&name, bytes).await?;
         Ok(Self { name, size, stats, schema: Arc::new(schema), ..self })
@@ -195,11 +218,19 @@ impl StagedChunk {
 pub struct ChunkWriter {
     files: TableFiles,
     schema: Arc<TableSchema>,
-    /// Of the buckets that have a row.
-    parts: BTreeMap<u32, PartWriter>,
+    rows: ChunkRows,
     order0: Order,
     window: Window,
     bucket_count: u32,
+}
+
+/// The rows so far.
+enum ChunkRows {
+    /// Encoded as they come, a file a bucket that has a row.
+    Encoded(BTreeMap<u32, PartWriter>),
+    /// Of a table with partitions, which may be thousands: they are held as they came until the end, and then encoded file
+    /// by file. A chunk is bounded, and what a writer of each file holds would not be.
+    Held(HeldRows),
 }
 
 /// Writes what a chunk has of one bucket.
@@ -210,9 +241,32 @@ struct PartWriter {
     key_columns: Vec<RecordBatch>,
 }
 
+/// Rows of a chunk by where they will lie.
+#[derive(Default)]
+struct HeldRows {
+    /// As data files have them.
+    batches: Vec<RecordBatch>,
+    /// Their keys.
+    keys: Vec<RecordKeys>,
+    /// By bucket and partition: batch and row.
+    parts: BTreeMap<(u32, PartitionValues), Vec<(usize, usize)>>,
+}
+
+/// A data file in memory, and the keys of its rows.
+struct Part {
+    bucket: u32,
+    partition: PartitionValues,
+    file: EncodedFile,
+    rows: u64,
+    keys: RecordKeys,
+}
+
 impl ChunkWriter {
     /// A chunk of rows with the source's columns of `schema`, each of order `order0`, accounted to `window`, for a
     /// table of `bucket_count` buckets.
+    ///
+    /// # Errors
+    /// When the source's columns cannot have the table's partitions.
     pub fn create(
         files: TableFiles,
         schema: Arc<TableSchema>,
@@ -220,77 +274,108 @@ impl ChunkWriter {
         window: Window,
         bucket_count: u32,
     ) -> Result<Self, TableError> {
-        Ok(Self { files, schema, parts: BTreeMap::new(), order0, window, bucket_count })
+        let misfit = |why| TableError::Partitions { table: schema.table.clone(), why };
+        schema.check_partitions().map_err(misfit)?;
+        let rows = if schema.layout.partitions.is_empty() {
+            ChunkRows::Encoded(BTreeMap::new())
+        } else {
+            ChunkRows::Held(HeldRows::default())
+        };
+        Ok(Self { files, schema, rows, order0, window, bucket_count })
     }
 
+    /// Adds rows with the source's columns.
+    ///
+    /// # Errors
+    /// When a row lies in a partition that cannot be, or has no key.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), TableError> {
-        if self.bucket_count == 1 {
-            return self.write_part(0, rows);
+        let lake = lake_rows(&self.schema, rows, self.order0)?;
+        let of_one_bucket = self.bucket_count == 1;
+        let bucket_of = |keys: &RecordKeys, row: usize| keys.get(row).bucket(self.bucket_count);
+        match &mut self.rows {
+            ChunkRows::Encoded(parts) if of_one_bucket => {
+                write_part(parts, 0, &self.schema, &lake, rows.project(&self.schema.key)?)
+            }
+            ChunkRows::Encoded(parts) => {
+                let keys = RecordKeys::of(rows, &self.schema.key_names())?;
+                let key_columns = rows.project(&self.schema.key)?;
+                let mut by_bucket: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+                for row in 0..keys.len() {
+                    by_bucket.entry(bucket_of(&keys, row)).or_default().push(row as u32);
+                }
+                for (bucket, picked) in by_bucket {
+                    let picked = UInt32Array::from(picked);
+                    let (lake, keys) = (take_record_batch(&lake, &picked)?, take_record_batch(&key_columns, &picked)?);
+                    write_part(parts, bucket, &self.schema, &lake, keys)?;
+                }
+                Ok(())
+            }
+            ChunkRows::Held(held) => {
+                let keys = RecordKeys::of(rows, &self.schema.key_names())?;
+                let batch = held.batches.len();
+                for (partition, picked) in rows_by_partition(&self.schema, &lake)? {
+                    let mut by_bucket: BTreeMap<u32, Vec<(usize, usize)>> = BTreeMap::new();
+                    for row in picked.into_iter().map(|row| row as usize) {
+                        by_bucket.entry(bucket_of(&keys, row)).or_default().push((batch, row));
+                    }
+                    for (bucket, rows) in by_bucket {
+                        held.parts.entry((bucket, partition.clone())).or_default().extend(rows);
+                    }
+                }
+                held.keys.push(keys);
+                held.batches.push(file_rows(&self.schema, &lake)?);
+                Ok(())
+            }
         }
-        let keys = RecordKeys::of(rows, &self.schema.key_names())?;
-        let mut by_bucket: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for row in 0..keys.len() {
-            by_bucket.entry(keys.get(row).bucket(self.bucket_count)).or_default().push(row as u32);
-        }
-        for (bucket, picked) in by_bucket {
-            self.write_part(bucket, &take_record_batch(rows, &UInt32Array::from(picked))?)?;
-        }
-        Ok(())
     }
 
-    fn write_part(&mut self, bucket: u32, rows: &RecordBatch) -> Result<(), TableError> {
-        let count = rows.num_rows();
-        if count == 0 {
-            return Ok(());
-        }
-        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-        columns.push(Arc::new(Int64Array::from_value(self.order0.ts_ms, count)));
-        columns.push(Arc::new(Int64Array::from_value(self.order0.seq, count)));
-        columns.extend(layout_columns(&self.schema.layout, count));
-        let part = match self.parts.entry(bucket) {
-            Entry::Occupied(part) => part.into_mut(),
-            Entry::Vacant(place) => {
-                place.insert(PartWriter { writer: FileWriter::new(&self.schema)?, rows: 0, key_columns: Vec::new() })
+    /// Makes the files durable, one for each partition of a bucket that has a row, ascending by both.
+    pub async fn finish(self) -> Result<Vec<StagedChunk>, TableError> {
+        let Self { files, schema, rows, order0, window, .. } = self;
+        let held;
+        let parts: Box<dyn Iterator<Item = Result<Part, TableError>> + Send> = match rows {
+            ChunkRows::Encoded(parts) => Box::new(parts.into_iter().map(|(bucket, part)| part.finish(bucket, &schema))),
+            ChunkRows::Held(rows) => {
+                held = rows;
+                Box::new(held.parts.iter().map(|(place, rows)| held.encode(place, rows, &schema)))
             }
         };
-        part.writer.write(&RecordBatch::try_new(self.schema.lake_arrow(), columns)?)?;
-        part.rows += count as u64;
-        if !self.schema.layout.is_append() {
-            part.key_columns.push(rows.project(&self.schema.key)?);
-        }
-        Ok(())
-    }
-
-    /// Makes the files durable, one for each bucket that has a row, ascending by bucket.
-    pub async fn finish(self) -> Result<Vec<StagedChunk>, TableError> {
-        let Self { files, schema, parts, order0, window, .. } = self;
-        let mut staged = Vec::with_capacity(parts.len());
-        for (bucket, PartWriter { writer, rows, key_columns }) in parts {
-            let keys = match key_columns.first() {
-                Some(first) => RecordKeys::of(&concat_batches(&first.schema(), &key_columns)?, &schema.key_names())?,
-                None => RecordKeys::none(),
-            };
-            let EncodedFile { name, bytes, stats } = writer.finish()?;
-            let size = bytes.len();
-            files.put(&name, bytes).await?;
+        let put = |part: Result<Part, TableError>| {
             let (files, schema) = (files.clone(), schema.clone());
-            let written_ms = clock::now_ms();
-            staged.push(StagedChunk {
-                files,
-                name,
-                size,
-                stats,
-                schema,
-                rows,
-                keys,
-                order0,
-                window,
-                bucket,
-                written_ms,
-            });
-        }
-        Ok(staged)
+            async move {
+                let Part { bucket, partition, file: EncodedFile { name, bytes, stats }, rows, keys } = part?;
+                let (name, size) = (partition.path_of(&schema.layout, &name), bytes.len());
+                files.put(&name, bytes).await?;
+                let written_ms = clock::now_ms();
+                Ok(StagedChunk {
+                    files,
+                    name,
+                    size,
+                    stats,
+                    schema,
+                    rows,
+                    keys,
+                    order0,
+                    window,
+                    bucket,
+                    partition,
+                    written_ms,
+                })
+            }
+        };
+        futures::stream::iter(parts).map(put).buffered(FILES_WRITTEN_TOGETHER).try_collect().await
     }
+}
+
+/// A chunk's rows in the lake table's columns.
+fn lake_rows(schema: &TableSchema, rows: &RecordBatch, order0: Order) -> Result<RecordBatch, TableError> {
+    let count = rows.num_rows();
+    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+    columns.extend(schema.made_columns(rows.columns(), count)?);
+    columns.push(Arc::new(Int64Array::from_value(order0.ts_ms, count)));
+    columns.push(Arc::new(Int64Array::from_value(order0.seq, count)));
+    columns.extend(layout_columns(&schema.layout, count));
+    Ok(RecordBatch::try_new(schema.lake_arrow(), columns)?)
 }
 
 /// The columns behind the order's that a layout adds, for rows that were read and not changed. They are no events, so they
@@ -307,3 +392,62 @@ fn layout_columns(layout: &Layout, count: usize) -> Vec<ArrayRef> {
     }
     columns
 }
+
+/// Adds rows of one bucket, given in the lake table's columns, and the columns of their keys.
+fn write_part(
+    parts: &mut BTreeMap<u32, PartWriter>,
+    bucket: u32,
+    schema: &TableSchema,
+    rows: &RecordBatch,
+    key_columns: RecordBatch,
+) -> Result<(), TableError> {
+    if rows.num_rows() == 0 {
+        return Ok(());
+    }
+    let part = match parts.entry(bucket) {
+        Entry::Occupied(part) => part.into_mut(),
+        Entry::Vacant(place) => {
+            place.insert(PartWriter { writer: FileWriter::new(schema)?, rows: 0, key_columns: Vec::new() })
+        }
+    };
+    part.writer.write(rows)?;
+    part.rows += rows.num_rows() as u64;
+    if !schema.layout.is_append() {
+        part.key_columns.push(key_columns);
+    }
+    Ok(())
+}
+
+impl PartWriter {
+    fn finish(self, bucket: u32, schema: &TableSchema) -> Result<Part, TableError> {
+        let Self { writer, rows, key_columns } = self;
+        let keys = match key_columns.first() {
+            Some(first) => RecordKeys::of(&concat_batches(&first.schema(), &key_columns)?, &schema.key_names())?,
+            None => RecordKeys::none(),
+        };
+        Ok(Part { bucket, partition: PartitionValues::default(), file: writer.finish()?, rows, keys })
+    }
+}
+
+impl HeldRows {
+    fn encode(
+        &self,
+        (bucket, partition): &(u32, PartitionValues),
+        rows: &[(usize, usize)],
+        schema: &TableSchema,
+    ) -> Result<Part, TableError> {
+        let batches: Vec<&RecordBatch> = self.batches.iter().collect();
+        let keys: Vec<&RecordKeys> = self.keys.iter().collect();
+        let mut writer = FileWriter::new(schema)?;
+        for rows in rows.chunks(ROWS_COPIED_TOGETHER) {
+            writer.write(&interleave_record_batch(&batches, rows)?)?;
+        }
+        let is_keyed = !schema.layout.is_append();
+        let keys = if is_keyed { RecordKeys::interleave(&keys, rows) } else { RecordKeys::none() };
+        let (bucket, partition, rows) = (*bucket, partition.clone(), rows.len() as u64);
+        Ok(Part { bucket, partition, file: writer.finish()?, rows, keys })
+    }
+}
+
+/// Rows that are copied together for a file, so that a chunk that lies in one partition is not there twice.
+const ROWS_COPIED_TOGETHER: usize = 16_384;

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::RecordBatch;
+use arrow_array::{RecordBatch, UInt32Array};
+use arrow_select::take::take_record_batch;
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 use weir_model::{Order, RecordKey, RecordKeys, TableSchema, Window, clock};
@@ -23,13 +24,14 @@ use super::index::RowAddress;
 use super::location::Put;
 use super::log::serialise;
 use super::marking::{MarkedFile, Marks};
+use super::partition::{PartitionValues, file_rows, rows_by_partition};
 use super::read::orders_of_batch;
 use super::record::{BucketShare, CommitRecord, TableState, keeps, may_follow};
 use super::stage::Deaths;
 use super::statistics::with_dead_rows;
-use super::writer::{EncodedFile, FileOrders, FileWriter, add_action};
+use super::writer::{EncodedFile, FileOrders, FileWriter, Placed, add_action};
 use super::{Table, TableError};
-use crate::limits::{AMBIGUOUS_COMMIT_TRIES, DELTA_CHECKPOINT_EVERY};
+use crate::limits::{AMBIGUOUS_COMMIT_TRIES, DELTA_CHECKPOINT_EVERY, FILES_WRITTEN_TOGETHER};
 use crate::trace::{Hop, StageCount, Tally};
 
 /// A new data file and the keys of its rows; none in a table that is appended to.
@@ -106,6 +108,22 @@ impl Staged {
     }
 }
 
+impl Staged {
+    /// A data file of rows of one bucket and partition, which have the lake table's columns.
+    fn add_file(
+        &mut self,
+        rows: &RecordBatch,
+        keys: RecordKeys,
+        bucket: u32,
+        partition: &PartitionValues,
+    ) -> Result<(), TableError> {
+        let (file, bytes) = encode_rows(&self.schema, rows, bucket, partition, self.at_ms)?;
+        self.objects.push((file.add.path.clone(), bytes));
+        self.new_files.push(NewFile { file, keys });
+        Ok(())
+    }
+}
+
 /// What became of a version that was put.
 pub(super) enum Settled {
     Ours,
@@ -138,7 +156,8 @@ impl Table {
     /// Makes what is staged durable, and then visible.
     pub(super) async fn put_staged(&mut self, mut staged: Staged) -> Result<CommitOutcome, TableError> {
         let files = self.files();
-        try_join_all(staged.objects.iter().map(|(name, bytes)| files.put(name, bytes.clone()))).await?;
+        let puts: Vec<_> = staged.objects.iter().map(|(name, bytes)| files.put(name, bytes.clone())).collect();
+        futures::stream::iter(puts).buffer_unordered(FILES_WRITTEN_TOGETHER).try_collect::<()>().await?;
 
         match self.put_behind_others(&mut staged).await? {
             Ended::In => {
@@ -270,15 +289,25 @@ impl Table {
         Ok(marked)
     }
 
-    /// A data file of rows, and the death of what is live of their keys.
+    /// Data files of rows, one a partition, and the death of what is live of their keys, in whatever partition it lies.
     fn stage_rows(&self, entering: BucketRows, staged: &mut Staged) -> Result<(), TableError> {
         let BucketRows { bucket, rows, keys } = entering;
         for row in 0..keys.len() {
             self.stage_death_of(keys.get(row), &mut staged.deaths);
         }
-        let (file, encoded) = encode_rows(&staged.schema, &rows, bucket, staged.at_ms)?;
-        staged.objects.push((encoded.name, encoded.bytes));
-        staged.new_files.push(NewFile { file, keys });
+        let mut parts = rows_by_partition(&staged.schema, &rows)?;
+        if parts.len() == 1
+            && let Some((partition, _)) = parts.pop_first()
+        {
+            return staged.add_file(&rows, keys, bucket, &partition);
+        }
+        // One after another: a file is small once it is encoded.
+        for (partition, picked) in parts {
+            // A table that is appended to has none.
+            let keys = if keys.is_empty() { RecordKeys::none() } else { keys.take(&picked) };
+            let rows = take_record_batch(&rows, &UInt32Array::from(picked))?;
+            staged.add_file(&rows, keys, bucket, &partition)?;
+        }
         Ok(())
     }
 
@@ -302,7 +331,9 @@ impl Table {
         }
         let rows = chunk.rows() as u32;
         let orders = FileOrders { least: chunk.order0, greatest: chunk.order0 };
-        let add = add_action(chunk.name, chunk.size, chunk.stats, chunk.bucket, orders, staged.at_ms);
+        let StagedChunk { name: path, size, stats, bucket, ref partition, .. } = chunk;
+        let placed = Placed { path, size, stats, bucket, partition };
+        let add = add_action(&staged.schema.layout, placed, orders, staged.at_ms);
         let file = DataFile { add, bucket: Some(chunk.bucket), rows, dead, orders };
         staged.new_files.push(NewFile { file, keys: chunk.keys });
         Ok(())
@@ -501,18 +532,21 @@ fn is_of(actions: &[Action], commit_id: &str) -> bool {
     info.and_then(|info| info.weir.as_ref()).is_some_and(|record| record.commit_id == commit_id)
 }
 
-/// A data file of rows of one bucket in the lake table's columns.
-fn encode_rows(
+/// A data file of rows of one bucket and partition, given in the lake table's columns, and its bytes.
+pub(super) fn encode_rows(
     schema: &TableSchema,
-    batch: &RecordBatch,
+    rows: &RecordBatch,
     bucket: u32,
+    partition: &PartitionValues,
     at_ms: i64,
-) -> Result<(DataFile, EncodedFile), TableError> {
-    let orders = FileOrders::of(&orders_of_batch(batch));
+) -> Result<(DataFile, Bytes), TableError> {
+    let orders = FileOrders::of(&orders_of_batch(rows));
     let mut writer = FileWriter::new(schema)?;
-    writer.write(batch)?;
-    let encoded = writer.finish()?;
-    let add = add_action(encoded.name.clone(), encoded.bytes.len(), encoded.stats.clone(), bucket, orders, at_ms);
-    let rows = batch.num_rows() as u32;
-    Ok((DataFile { add, bucket: Some(bucket), rows, dead: RoaringBitmap::new(), orders }, encoded))
+    writer.write(&file_rows(schema, rows)?)?;
+    let EncodedFile { name, bytes, stats } = writer.finish()?;
+    let path = partition.path_of(&schema.layout, &name);
+    let placed = Placed { path, size: bytes.len(), stats, bucket, partition };
+    let add = add_action(&schema.layout, placed, orders, at_ms);
+    let file = DataFile { add, bucket: Some(bucket), rows: rows.num_rows() as u32, dead: RoaringBitmap::new(), orders };
+    Ok((file, bytes))
 }

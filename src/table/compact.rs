@@ -12,8 +12,9 @@ use weir_model::clock;
 use super::change::CommitOutcome;
 use super::commit::{NewFile, Staged};
 use super::files::DataFile;
+use super::partition::PartitionValues;
 use super::rewrite::{Input, Output, Rewriting, Rewritten};
-use super::writer::add_action;
+use super::writer::{Placed, add_action};
 use super::{Table, TableError};
 use crate::limits::{
     COMPACT_BYTES_MAX, COMPACT_DEAD_SHARE, COMPACT_FILES_MAX, COMPACT_FILES_MIN, COMPACT_SMALL_BYTES, COMPACT_TIER,
@@ -119,7 +120,10 @@ impl Table {
             let DataFile { add, rows, dead, .. } = self.files[number].clone();
             Input { number: *number, add, rows, dead }
         });
-        Rewriting { files: self.files(), schema: self.schema.clone(), bucket, inputs: inputs.collect() }
+        let inputs: Vec<Input> = inputs.collect();
+        let partition = inputs.first().map(|input| PartitionValues::of_entry(&self.schema.layout, &input.add));
+        let (schema, partition) = (self.schema.clone(), partition.unwrap_or_default());
+        Rewriting { files: self.files(), schema, bucket, partition, inputs }
     }
 
     /// Puts the new file in the place of those that it was made of. `None` if one of them is gone, or the columns have
@@ -128,8 +132,8 @@ impl Table {
     /// # Errors
     /// As [`Table::commit`].
     pub async fn commit_rewritten(&mut self, rewritten: Rewritten) -> Result<Option<CommitOutcome>, TableError> {
-        let Rewritten { bucket, schema, inputs, output } = rewritten;
-        let name = output.as_ref().map(|output| output.name.clone());
+        let Rewritten { bucket, partition, schema, inputs, output } = rewritten;
+        let name = output.as_ref().map(|output| output.path.clone());
         let stands = |number: &u32, path: &str| self.files.get(number).is_some_and(|file| file.add.path == path);
         let all_stand = inputs.iter().all(|input| stands(&input.number, &input.path));
         if !all_stand || schema != self.schema {
@@ -139,16 +143,15 @@ impl Table {
             return Ok(None);
         }
         let mut staged = Staged::of_upkeep("OPTIMIZE", self.next_state(self.state.clone(), &self.schema)?, self);
-        if let Some(Output { name, size, stats, orders, rows, keys }) = output {
+        if let Some(Output { path, size, stats, orders, rows, keys }) = output {
             let moved = inputs.iter().map(|input| input.moved(&self.files[&input.number].dead));
             let dead: RoaringBitmap = moved.fold(RoaringBitmap::new(), |all, moved| all | moved);
-            staged.rewritten.push(name.clone());
+            staged.rewritten.push(path.clone());
             if dead.len() == u64::from(rows) {
-                staged.leftover.push(name);
+                staged.leftover.push(path);
             } else {
-                let partition = self.files[&inputs[0].number].add.partition_values.clone();
-                let mut add = add_action(name, size, stats, bucket, orders, clock::now_ms());
-                add.partition_values = partition;
+                let placed = Placed { path, size, stats, bucket, partition: &partition };
+                let add = add_action(&schema.layout, placed, orders, clock::now_ms());
                 let file = DataFile { add, bucket: Some(bucket), rows, dead, orders };
                 staged.new_files.push(NewFile { file, keys });
             }

@@ -5,8 +5,9 @@ use roaring::RoaringBitmap;
 
 use super::commit::{NewFile, Staged};
 use super::files::DataFile;
+use super::partition::PartitionValues;
 use super::rewrite::{Input, Output, Rewriting};
-use super::writer::add_action;
+use super::writer::{Placed, add_action};
 use super::{Table, TableError};
 
 impl Table {
@@ -49,13 +50,15 @@ impl Table {
     ) -> Result<NewFile, TableError> {
         let bucket = file.bucket.ok_or_else(|| self.rule("a file of several buckets cannot be copied on write"))?;
         let input = Input { number, add: file.add.clone(), rows: file.rows, dead };
-        let rewriting = Rewriting { files: self.files(), schema: staged.schema.clone(), bucket, inputs: vec![input] };
-        let Some(Output { name, size, stats, orders, rows, keys }) = rewriting.run().await?.output else {
+        let partition = PartitionValues::of_entry(&staged.schema.layout, &file.add);
+        let (files, schema) = (self.files(), staged.schema.clone());
+        let rewriting = Rewriting { files, schema, bucket, partition: partition.clone(), inputs: vec![input] };
+        let Some(Output { path, size, stats, orders, rows, keys }) = rewriting.run().await?.output else {
             return Err(self.rule("a file that is copied has no live row"));
         };
-        staged.rewritten.push(name.clone());
-        let mut add = add_action(name, size, stats, bucket, orders, staged.at_ms);
-        add.partition_values = file.add.partition_values.clone();
+        staged.rewritten.push(path.clone());
+        let placed = Placed { path, size, stats, bucket, partition: &partition };
+        let add = add_action(&staged.schema.layout, placed, orders, staged.at_ms);
         Ok(NewFile { file: DataFile { add, bucket: Some(bucket), rows, dead: RoaringBitmap::new(), orders }, keys })
     }
 }

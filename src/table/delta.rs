@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use weir_model::TableSchema;
 
+use super::partition::partition_names;
 use super::record::CommitRecord;
 
 /// One line of a commit; exactly one member is set.
@@ -118,14 +119,15 @@ pub struct MetaData {
 }
 
 impl MetaData {
-    /// Whether its columns are those of a table of `schema`, whatever else someone has set.
+    /// Whether its columns, and those that it is partitioned by, are those of a table of `schema`, whatever else someone has set.
     pub fn has_columns_of(&self, schema: &TableSchema) -> bool {
         let columns = |text: &str| -> Option<Vec<(Value, Value)>> {
             let schema: Value = serde_json::from_str(text).ok()?;
             let fields = schema.get("fields")?.as_array()?;
             Some(fields.iter().map(|field| (field["name"].clone(), field["type"].clone())).collect())
         };
-        columns(&self.schema_string) == columns(&schema_string(schema))
+        self.partition_columns == partition_names(&schema.layout)
+            && columns(&self.schema_string) == columns(&schema_string(schema))
     }
 
     /// A table of `schema`; `id` stays the same for the table's life.
@@ -141,7 +143,7 @@ impl MetaData {
             id,
             format: json!({"provider": "parquet", "options": {}}),
             schema_string: schema_string(schema),
-            partition_columns: Vec::new(),
+            partition_columns: partition_names(&schema.layout),
             configuration: vectors
                 .into_iter()
                 .chain(configuration)

@@ -3,10 +3,12 @@
 //! `object_store`'s own local store never calls fsync. Reading and listing go to it; writing goes through a temporary
 //! file, fsync, and only then the name. Copying is not offered: nobody needs it, and it would not last.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
@@ -17,23 +19,37 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+use crate::limits::FOLDERS_KNOWN_MAX;
+
 /// A folder whose objects are durable once they are put.
 #[derive(Debug, Clone)]
 pub struct DurableFolder {
     folder: LocalFileSystem,
+    known: KnownFolders,
+}
+
+/// Folders whose names are known to last. One that is there need not: whoever made it may not have synced its parent yet,
+/// in another task or before a power cut. Clones share it.
+#[derive(Debug, Clone, Default)]
+struct KnownFolders {
+    folders: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl DurableFolder {
     /// The folder at `root`, which is created if it does not exist.
     pub fn open(root: &FilePath) -> std::io::Result<Self> {
-        create_folders(root)?;
+        let known = KnownFolders::default();
+        create_root(root)?;
+        // As the store will name it; what lies above is not ours to sync.
+        known.note(&std::fs::canonicalize(root)?);
         let folder = LocalFileSystem::new_with_prefix(root).map_err(std::io::Error::other)?;
-        Ok(Self { folder })
+        Ok(Self { folder, known })
     }
 
     async fn write(&self, location: &Path, payload: PutPayload, place: Place) -> Result<PutResult> {
         let file = self.folder.path_to_filesystem(location)?;
-        let written = tokio::task::spawn_blocking(move || write_durably(&file, &payload, place)).await?;
+        let known = self.known.clone();
+        let written = tokio::task::spawn_blocking(move || write_durably(&file, &payload, place, &known)).await?;
         written.map_err(|source| store_error(location, source))?;
         Ok(PutResult { e_tag: None, version: None })
     }
@@ -136,9 +152,9 @@ enum Place {
 }
 
 /// Temporary file, fsync, then its name: a crash leaves either nothing or all of it. The folder is synced last.
-fn write_durably(file: &FilePath, payload: &PutPayload, place: Place) -> std::io::Result<()> {
+fn write_durably(file: &FilePath, payload: &PutPayload, place: Place, known: &KnownFolders) -> std::io::Result<()> {
     let folder = file.parent().ok_or_else(|| std::io::Error::other("an object needs a folder"))?;
-    create_folders(folder)?;
+    known.create(folder)?;
     let mut temporary = tempfile::Builder::new().prefix("._weir_").tempfile_in(folder)?;
     for part in payload {
         temporary.write_all(part)?;
@@ -153,17 +169,53 @@ fn write_durably(file: &FilePath, payload: &PutPayload, place: Place) -> std::io
     sync_folder(folder)
 }
 
-/// Like `create_dir_all`, but the names of the folders last too.
-fn create_folders(folder: &FilePath) -> std::io::Result<()> {
+/// The root and what is missing above it, whose parents may be anybody's: only those of what is made are synced.
+fn create_root(folder: &FilePath) -> std::io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    let parent: PathBuf = folder.parent().ok_or_else(|| std::io::Error::other("a folder needs a parent"))?.into();
-    create_folders(&parent)?;
+    let parent = parent_of(folder)?;
+    create_root(parent)?;
+    create_folder(folder)?;
+    sync_folder(parent)
+}
+
+impl KnownFolders {
+    /// Like `create_dir_all`, but the names of the folders last too when it returns.
+    fn create(&self, folder: &FilePath) -> std::io::Result<()> {
+        if self.lock().contains(folder) && folder.is_dir() {
+            return Ok(());
+        }
+        let parent = parent_of(folder)?;
+        self.create(parent)?;
+        create_folder(folder)?;
+        sync_folder(parent)?;
+        self.note(folder);
+        Ok(())
+    }
+
+    fn note(&self, folder: &FilePath) {
+        let mut known = self.lock();
+        if known.len() >= FOLDERS_KNOWN_MAX {
+            // Those in use are soon known again. Of the root's parents none are ours to sync.
+            known.retain(|known| folder.starts_with(known));
+        }
+        known.insert(folder.to_owned());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+        self.folders.lock().expect("no code panics while holding it")
+    }
+}
+
+fn parent_of(folder: &FilePath) -> std::io::Result<&FilePath> {
+    folder.parent().ok_or_else(|| std::io::Error::other("a folder needs a parent"))
+}
+
+fn create_folder(folder: &FilePath) -> std::io::Result<()> {
     match std::fs::create_dir(folder) {
-        Ok(()) => sync_folder(&parent),
         Err(_) if folder.is_dir() => Ok(()),
-        Err(error) => Err(error),
+        made => made,
     }
 }
 
@@ -229,6 +281,35 @@ mod tests {
         let names: Vec<String> =
             store.list(None).map_ok(|object| object.location.to_string()).try_collect().await.unwrap();
         assert_eq!(names, ["log/1", "log/2", "log/3"]);
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_known_to_last_once_its_parent_is_synced_and_made_again_if_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("lake");
+        std::os::unix::fs::symlink(folder.path(), &root).unwrap();
+        let store = DurableFolder::open(&root).unwrap();
+        // Somebody else has made it, and may not have synced its parent.
+        let inner = folder.path().canonicalize().unwrap().join("t").join("day=2026-11-21");
+        std::fs::create_dir_all(&inner).unwrap();
+        assert_eq!(store.known.lock().len(), 1);
+        let path = Path::from("t/day=2026-11-21/part.parquet");
+        store.put(&path, "one".into()).await.unwrap();
+        assert!(store.known.lock().contains(&inner));
+        assert_eq!(store.known.lock().len(), 3, "the root's own parents are left alone");
+        std::fs::remove_dir_all(folder.path().join("t")).unwrap();
+        store.put(&path, "two".into()).await.unwrap();
+        assert_eq!(read(&store, &path).await, "two");
+    }
+
+    #[test]
+    fn folders_known_are_bounded() {
+        let known = KnownFolders::default();
+        known.note(FilePath::new("/lake"));
+        for n in 0..=FOLDERS_KNOWN_MAX {
+            known.note(&FilePath::new("/lake").join(n.to_string()));
+        }
+        assert!(known.lock().len() <= FOLDERS_KNOWN_MAX && known.lock().contains(FilePath::new("/lake")));
     }
 
     #[test]

@@ -96,6 +96,8 @@ pub struct TableFigures {
     pub bytes: u64,
     /// Name and Delta type of each column.
     pub columns: Vec<(String, String)>,
+    /// Names of the columns that it is partitioned by.
+    pub partitions: Vec<String>,
     /// Where the table stands, if we wrote it.
     pub state: Option<TableState>,
 }
@@ -114,6 +116,7 @@ pub async fn figures(warehouse: &Warehouse, table: &TableId) -> Result<Option<Ta
         rows_dead,
         bytes: replay.files.values().map(|add| add.size as u64).sum(),
         columns: replay.meta_data.as_ref().map(columns).unwrap_or_default(),
+        partitions: replay.meta_data.as_ref().map(|meta_data| meta_data.partition_columns.clone()).unwrap_or_default(),
         state: replay.own.map(|(_, record)| record.state),
     }))
 }

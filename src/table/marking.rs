@@ -17,11 +17,13 @@ use weir_model::schema::{DELETED_COLUMN, SEQ_COLUMN, TS_COLUMN};
 use weir_model::{Order, RecordKeys, TableSchema, clock};
 
 use super::change::{Clear, RemoveBelow};
+use super::delta::Add;
 use super::files::DataFile;
+use super::partition::{PartitionValues, partition_names};
 use super::read::orders_of_batch;
 use super::scan::conform;
 use super::stage::Deaths;
-use super::writer::{EncodedFile, FileOrders, FileWriter, add_action};
+use super::writer::{EncodedFile, FileOrders, FileWriter, Placed, add_action};
 use super::{Table, TableError};
 use crate::limits::MARKED_FILE_BYTES;
 
@@ -57,7 +59,7 @@ pub(super) struct MarkedFile {
 }
 
 /// Files whose rows may share a new one: of the same bucket, and in the same place.
-type Place = (u32, BTreeMap<String, Option<String>>);
+type Place = (u32, PartitionValues);
 
 impl Table {
     /// Writes the rows that `marks` covers once more, marked; where they were they die.
@@ -92,7 +94,8 @@ impl Table {
     /// Live rows of the marks' buckets, by file; of files that have nothing below their order none.
     fn rows_to_look_at(&self, marks: &Marks<'_>) -> BTreeMap<Place, Vec<(u32, RoaringBitmap)>> {
         let mut found: BTreeMap<Place, Vec<(u32, RoaringBitmap)>> = BTreeMap::new();
-        let place = |bucket, file: &DataFile| (bucket, file.add.partition_values.clone());
+        let layout = &self.schema.layout;
+        let place = |bucket, file: &DataFile| (bucket, PartitionValues::of_entry(layout, &file.add));
         for (number, file) in self.files.iter().filter(|(_, file)| marks.covers(file.orders.least)) {
             let Some(bucket) = file.bucket.filter(|bucket| marks.buckets.contains(bucket)) else { continue };
             let mut live: RoaringBitmap = (0..file.rows).collect();
@@ -139,7 +142,7 @@ impl Table {
             let end = first_row + batch.num_rows() as u32;
             let picked: BooleanArray = (first_row..end).map(|row| Some(rows.contains(row))).collect();
             first_row = end;
-            to.write(&filter_record_batch(&conform(&batch, &to.columns)?, &picked)?)?;
+            to.write(&filter_record_batch(&conform(&batch, &to.columns, &[], add)?, &picked)?, add)?;
         }
         Ok(())
     }
@@ -150,10 +153,11 @@ impl Table {
         let keys = RecordKeys::of(&concat_batches(&key_columns, &keys)?, &names)?;
         let EncodedFile { name, bytes, stats } = writer.finish()?;
         let size = bytes.len();
-        self.files().put(&name, bytes).await?;
+        let path = place.path_of(&self.schema.layout, &name);
+        self.files().put(&path, bytes).await?;
         let orders = FileOrders { least: order, greatest: order };
-        let mut add = add_action(name, size, stats, *bucket, orders, clock::now_ms());
-        add.partition_values.clone_from(place);
+        let placed = Placed { path, size, stats, bucket: *bucket, partition: place };
+        let add = add_action(&self.schema.layout, placed, orders, clock::now_ms());
         let rows = keys.len() as u32;
         let file = DataFile { add, bucket: Some(*bucket), rows, dead: RoaringBitmap::new(), orders };
         Ok(MarkedFile { file, keys })
@@ -166,6 +170,8 @@ struct MarkWriter {
     order: Order,
     columns: SchemaRef,
     key_columns: SchemaRef,
+    /// Columns that files leave out, since their entries tell them.
+    told: Vec<String>,
     /// The key columns of what has been written.
     keys: Vec<RecordBatch>,
     /// Bytes in memory of what has been written.
@@ -180,13 +186,16 @@ impl MarkWriter {
         let key_fields: Vec<Field> = key.map(|column| Field::new(&column.name, column.ty.arrow(), true)).collect();
         let key_columns = Arc::new(Schema::new(key_fields));
         let writer = FileWriter::new(schema)?;
-        Ok(Self { writer, order, columns, key_columns, keys: Vec::new(), bytes: 0 })
+        let told = partition_names(&schema.layout);
+        Ok(Self { writer, order, columns, key_columns, told, keys: Vec::new(), bytes: 0 })
     }
 
-    fn write(&mut self, rows: &RecordBatch) -> Result<(), TableError> {
+    /// Adds rows of a file of this entry.
+    fn write(&mut self, rows: &RecordBatch, add: &Add) -> Result<(), TableError> {
         if rows.num_rows() > 0 {
             self.writer.write(&with_mark(rows, self.order)?)?;
-            self.keys.push(conform(rows, &self.key_columns)?);
+            let told: Vec<&str> = self.told.iter().map(String::as_str).collect();
+            self.keys.push(conform(rows, &self.key_columns, &told, add)?);
             self.bytes += rows.get_array_memory_size();
         }
         Ok(())

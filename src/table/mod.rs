@@ -32,6 +32,7 @@ mod log;
 mod marking;
 mod open;
 mod orders;
+mod partition;
 mod read;
 mod record;
 mod rewrite;
@@ -58,6 +59,7 @@ pub use self::chunk::{ChunkWriter, StagedChunk, StagedFile, TableFiles};
 pub use self::compact::Effort;
 pub use self::index::{Located, RowAddress};
 pub use self::location::{Object, Warehouse};
+pub use self::partition::PartitionValues;
 pub use self::record::{BucketShare, CommitRecord, PartialTransaction, SeedProgress, TableState};
 pub use self::rewrite::{Rewriting, Rewritten};
 pub use self::scan::Scan;
@@ -99,6 +101,18 @@ pub enum TableError {
          Set them back, or remove the table's folder from the warehouse and load it with `weir snapshot --table {table}`"
     )]
     Layout { table: TableId },
+    /// Its columns cannot have the partitions of its [[table]] section.
+    #[error("{table}: {why}")]
+    Partitions { table: TableId, why: String },
+    /// A row lies in a partition that no folder can be named after. Never tells the value.
+    #[error(
+        "{table}: column {column} has a value that cannot be a partition's, since not every reader would read it: texts \
+         must be of ASCII letters, digits, `.`, `_` and `-`, and neither empty nor longer than {max} bytes. Change it at the \
+         source and load the table with `weir snapshot --table {table}`; or set partition_by = [\"{column}_bucket = \
+         bucket(16, {column})\"], remove the table's folder from the warehouse, and load it",
+        max = crate::limits::PARTITION_VALUE_BYTES_MAX
+    )]
+    PartitionValue { table: TableId, column: String },
     #[error("checkpoint of the log: {0}")]
     Checkpoint(String),
     #[error(transparent)]

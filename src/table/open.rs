@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use futures::TryStreamExt;
 use roaring::RoaringBitmap;
 use uuid::Uuid;
@@ -113,6 +114,8 @@ impl Table {
         state: TableState,
         buckets: Buckets,
     ) -> Result<Option<Self>, TableError> {
+        let misfit = |why| TableError::Partitions { table: schema.table.clone(), why };
+        schema.check_partitions_begin().map_err(misfit)?;
         let state = state.of_buckets(buckets.count);
         if !buckets.is_sound() || state.bucket_count() != buckets.count {
             return Err(creation_rule(schema, "its beginning is of another number of buckets"));
@@ -173,18 +176,20 @@ pub(super) struct LiveKeys {
 }
 
 impl LiveKeys {
+    /// `complete` adds to the file's columns those of the key that its entry tells.
     pub(super) async fn read(
         folder: &Folder,
         add: Add,
         bucket: Option<u32>,
         key_names: &[String],
+        complete: impl Fn(RecordBatch) -> Result<RecordBatch, TableError>,
     ) -> Result<Self, TableError> {
         let dead = folder.dead_rows(&add).await?;
         let names: Vec<&str> = key_names.iter().map(String::as_str).collect();
         let mut batches = folder.columns(&add.path, add.size as u64, &names).await?;
         let mut keys = Vec::new();
         while let Some(batch) = batches.try_next().await? {
-            keys.push(RecordKeys::of(&batch, &names)?);
+            keys.push(RecordKeys::of(&complete(batch)?, &names)?);
         }
         Ok(Self { add, bucket, dead, keys })
     }

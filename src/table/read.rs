@@ -41,7 +41,7 @@ pub(super) struct Folder {
 
 impl Folder {
     /// A file by its path in the folder, which may have several parts.
-    fn child(&self, path: &str) -> Path {
+    pub(super) fn child(&self, path: &str) -> Path {
         path.split('/').fold(self.path.clone(), |folder, part| folder.join(part))
     }
 

@@ -17,6 +17,7 @@ use weir_model::{Order, RecordKeys, TableSchema};
 use super::TableError;
 use super::chunk::TableFiles;
 use super::delta::Add;
+use super::partition::{PartitionValues, ToldKeys};
 use super::read::orders_of_batch;
 use super::scan::conform;
 use super::writer::{EncodedFile, FileOrders, FileWriter};
@@ -41,6 +42,7 @@ pub struct Rewriting {
     pub(super) files: TableFiles,
     pub(super) schema: Arc<TableSchema>,
     pub(super) bucket: u32,
+    pub(super) partition: PartitionValues,
     pub(super) inputs: Vec<Input>,
 }
 
@@ -57,7 +59,8 @@ pub(super) struct Reread {
 /// The new file; durable, and in no commit.
 #[derive(Debug)]
 pub(super) struct Output {
-    pub name: String,
+    /// From the table's folder.
+    pub path: String,
     pub size: usize,
     pub stats: String,
     pub orders: FileOrders,
@@ -70,6 +73,7 @@ pub(super) struct Output {
 #[derive(Debug)]
 pub struct Rewritten {
     pub(super) bucket: u32,
+    pub(super) partition: PartitionValues,
     pub(super) schema: Arc<TableSchema>,
     pub(super) inputs: Vec<Reread>,
     /// None if no row was live.
@@ -99,12 +103,13 @@ impl Rewriting {
     /// # Errors
     /// When a file cannot be read, or is not what its entry says; nothing is changed then.
     pub async fn run(self) -> Result<Rewritten, TableError> {
-        let Self { files, schema, bucket, inputs } = self;
+        let Self { files, schema, bucket, partition, inputs } = self;
+        let keys = Keys { names: sorted_by(&schema), told: ToldKeys::of(&schema), partition: &partition };
         let mut writer = FileWriter::new(&schema)?;
         let mut merged = Merged::default();
         let mut cursors = Vec::with_capacity(inputs.len());
         for input in inputs {
-            cursors.push(Cursor::open(&files, input, &schema).await?);
+            cursors.push(Cursor::open(&files, input, &schema, &keys).await?);
         }
         let mut picks: Vec<(usize, usize)> = Vec::with_capacity(ROWS_AT_A_TIME);
         while let Some(least) = least_of(&cursors) {
@@ -115,23 +120,38 @@ impl Rewriting {
             cursor.pass_dead();
             let ended = cursor.is_at_end();
             if ended || picks.len() == ROWS_AT_A_TIME {
-                merged.flush(&mut writer, &cursors, &mut picks, &schema)?;
+                merged.flush(&mut writer, &cursors, &mut picks, &schema, &keys)?;
             }
             if ended {
-                cursors[least].next_batch().await?;
+                cursors[least].next_batch(&keys).await?;
             }
         }
         let inputs = cursors.into_iter().map(Cursor::finish).collect::<Result<_, _>>()?;
-        let Merged { rows, keys, orders } = merged;
+        let Merged { rows, keys: merged_keys, orders } = merged;
         let output = if rows == 0 {
             None
         } else {
             let EncodedFile { name, bytes, stats } = writer.finish()?;
             let size = bytes.len();
-            files.put(&name, bytes).await?;
-            Some(Output { name, size, stats, orders, rows, keys: keys.unwrap_or_else(RecordKeys::none) })
+            let path = partition.path_of(&schema.layout, &name);
+            files.put(&path, bytes).await?;
+            Some(Output { path, size, stats, orders, rows, keys: merged_keys.unwrap_or_else(RecordKeys::none) })
         };
-        Ok(Rewritten { bucket, schema, inputs, output })
+        Ok(Rewritten { bucket, partition, schema, inputs, output })
+    }
+}
+
+/// How rows of the files are told apart.
+struct Keys<'a> {
+    names: Vec<&'a str>,
+    /// Those of the columns that the files leave out.
+    told: ToldKeys,
+    partition: &'a PartitionValues,
+}
+
+impl Keys<'_> {
+    fn of(&self, rows: &RecordBatch) -> Result<RecordKeys, TableError> {
+        Ok(RecordKeys::of(&self.told.complete(rows.clone(), self.partition)?, &self.names)?)
     }
 }
 
@@ -168,6 +188,7 @@ impl Merged {
         cursors: &[Cursor],
         picks: &mut Vec<(usize, usize)>,
         schema: &TableSchema,
+        keys: &Keys<'_>,
     ) -> Result<(), TableError> {
         let columns = (0..schema.file_arrow().fields().len()).map(|i| -> Result<ArrayRef, TableError> {
             let sources: Vec<_> = cursors.iter().map(|cursor| cursor.batch.column(i).as_ref()).collect();
@@ -179,7 +200,7 @@ impl Merged {
             self.orders.greatest = self.orders.greatest.max(order);
         }
         if !schema.layout.is_append() {
-            let keys = RecordKeys::of(&batch, &schema.key_names())?;
+            let keys = keys.of(&batch)?;
             match &mut self.keys {
                 Some(before) => before.append(&keys),
                 None => self.keys = Some(keys),
@@ -207,23 +228,28 @@ struct Cursor {
 }
 
 impl Cursor {
-    async fn open(files: &TableFiles, input: Input, schema: &Arc<TableSchema>) -> Result<Self, TableError> {
+    async fn open(
+        files: &TableFiles,
+        input: Input,
+        schema: &Arc<TableSchema>,
+        keys_of: &Keys<'_>,
+    ) -> Result<Self, TableError> {
         let batches = files.folder().rows(&input.add.path, input.add.size as u64).await?.boxed();
         let batch = RecordBatch::new_empty(schema.file_arrow());
-        let keys = RecordKeys::of(&batch, &sorted_by(schema))?;
+        let keys = keys_of.of(&batch)?;
         let places = Vec::with_capacity(input.rows as usize);
         let mut cursor = Self { input, batches, schema: schema.clone(), first_row: 0, batch, keys, at: 0, places };
-        cursor.next_batch().await?;
+        cursor.next_batch(keys_of).await?;
         Ok(cursor)
     }
 
     /// Goes on to the next live row that is not in the present batch.
-    async fn next_batch(&mut self) -> Result<(), TableError> {
+    async fn next_batch(&mut self, keys_of: &Keys<'_>) -> Result<(), TableError> {
         while self.is_at_end() {
             let Some(batch) = self.batches.try_next().await? else { return Ok(()) };
             self.first_row += self.batch.num_rows() as u32;
-            self.batch = conform(&batch, &self.schema.file_arrow())?;
-            self.keys = RecordKeys::of(&self.batch, &sorted_by(&self.schema))?;
+            self.batch = conform(&batch, &self.schema.file_arrow(), &[], &self.input.add)?;
+            self.keys = keys_of.of(&self.batch)?;
             self.at = 0;
             self.pass_dead();
         }

@@ -10,8 +10,10 @@ use futures::TryStreamExt;
 use weir_model::TableId;
 
 use super::TableError;
+use super::delta::Add;
 use super::location::Warehouse;
 use super::log::{Log, Replay};
+use super::partition::{self, told_column};
 use super::read::Folder;
 
 /// The live rows of a table at one version.
@@ -69,6 +71,9 @@ impl Scan {
         mut sink: impl FnMut(RecordBatch) -> Result<(), TableError>,
     ) -> Result<(), TableError> {
         let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let meta_data = self.replay.meta_data.as_ref();
+        let told: Vec<&str> =
+            meta_data.iter().flat_map(|meta_data| meta_data.partition_columns.iter().map(String::as_str)).collect();
         for add in self.replay.files.values() {
             let dead = self.folder.dead_rows(add).await?;
             let mut batches = self.folder.columns(&add.path, add.size as u64, &names).await?;
@@ -76,7 +81,7 @@ impl Scan {
             while let Some(batch) = batches.try_next().await? {
                 let rows = first_row..first_row + batch.num_rows() as u32;
                 first_row = rows.end;
-                let batch = conform(&batch, &self.schema)?;
+                let batch = conform(&batch, &self.schema, &told, add)?;
                 if dead.range_cardinality(rows.clone()) == 0 {
                     sink(batch)?;
                 } else {
@@ -89,9 +94,17 @@ impl Scan {
     }
 }
 
-/// A file's columns as the table's: NULL where the file is older than the column.
-pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, TableError> {
+/// A file's columns as the table's: those that its entry tells, and NULL where the file is older than the column.
+pub(super) fn conform(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+    told: &[&str],
+    add: &Add,
+) -> Result<RecordBatch, TableError> {
     let column = |name: &str, wanted| match batch.column_by_name(name) {
+        _ if told.contains(&name) => {
+            told_column(wanted, partition::told(&add.partition_values, name), batch.num_rows())
+        }
         Some(column) if column.data_type() == wanted => Ok(column.clone()),
         // A foreign writer's file may hold another Arrow form of the same Delta type.
         Some(column) => cast(column, wanted),

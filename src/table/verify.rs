@@ -12,6 +12,7 @@ use super::buckets::Buckets;
 use super::delta::Add;
 use super::index::{Index, RowAddress};
 use super::log::Log;
+use super::partition::partition_names;
 use super::read::{Folder, orders_of_batch};
 use super::record::TableState;
 use super::scan::conform;
@@ -103,10 +104,12 @@ impl Check {
         let mut least = Order { ts_ms: i64::MAX, seq: i64::MAX };
         let mut greatest = Order::MIN;
         let mut statistics = Statistics::new(&self.schema);
+        let names = partition_names(&self.schema.layout);
+        let told: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut batches = self.folder.rows(&add.path, add.size as u64).await?;
         while let Some(batch) = batches.try_next().await? {
             statistics.add(&batch);
-            let batch = conform(&batch, &self.schema.file_arrow())?;
+            let batch = conform(&batch, &self.schema.lake_arrow(), &told, add)?;
             let orders = orders_of_batch(&batch);
             least = least.min(orders.iter().copied().min().unwrap_or(least));
             greatest = greatest.max(orders.iter().copied().max().unwrap_or(greatest));

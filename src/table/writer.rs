@@ -11,10 +11,11 @@ use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 use weir_model::schema::{SEQ_COLUMN, TS_COLUMN};
-use weir_model::{ColumnType, Order, TableSchema};
+use weir_model::{ColumnType, Layout, Order, TableSchema};
 
 use super::TableError;
 use super::delta::Add;
+use super::partition::PartitionValues;
 use super::statistics::Statistics;
 
 /// What is known of the orders of a file's rows without reading them.
@@ -61,9 +62,9 @@ pub struct EncodedFile {
 }
 
 impl FileWriter {
-    /// A file with the columns of `schema` and our own.
+    /// A file of a table of `schema`: the lake table's columns but for those that a partition tells.
     pub fn new(schema: &TableSchema) -> Result<Self, TableError> {
-        let writer = ArrowWriter::try_new(Vec::new(), schema.lake_arrow(), Some(properties(schema)))?;
+        let writer = ArrowWriter::try_new(Vec::new(), schema.file_arrow(), Some(properties(schema)))?;
         Ok(Self { writer, statistics: Statistics::new(schema) })
     }
 
@@ -98,8 +99,19 @@ fn properties(schema: &TableSchema) -> WriterProperties {
     builder.build()
 }
 
+/// A data file that lies in the table's folder, by what its entry says of it.
+pub struct Placed<'a> {
+    /// From the table's folder.
+    pub path: String,
+    pub size: usize,
+    pub stats: String,
+    pub bucket: u32,
+    pub partition: &'a PartitionValues,
+}
+
 /// The log's entry of a new file.
-pub fn add_action(name: String, size: usize, stats: String, bucket: u32, orders: FileOrders, at_ms: i64) -> Add {
+pub fn add_action(layout: &Layout, file: Placed<'_>, orders: FileOrders, at_ms: i64) -> Add {
+    let Placed { path, size, stats, bucket, partition } = file;
     let order = |order: Order| format!("{}/{}", order.ts_ms, order.seq);
     let tags = BTreeMap::from([
         (BUCKET_TAG.to_owned(), Some(bucket.to_string())),
@@ -107,8 +119,8 @@ pub fn add_action(name: String, size: usize, stats: String, bucket: u32, orders:
         (GREATEST_TAG.to_owned(), Some(order(orders.greatest))),
     ]);
     Add {
-        path: name,
-        partition_values: BTreeMap::new(),
+        path,
+        partition_values: partition.entry(layout),
         size: size as i64,
         modification_time: at_ms,
         data_change: true,

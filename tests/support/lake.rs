@@ -65,6 +65,23 @@ pub fn compare_by(
     serde_json::from_slice(&output.stdout).expect("the comparer prints JSON")
 }
 
+/// Fails unless the table's partition columns say what they are made of, and its log is as every reader reads it.
+pub fn assert_partitioned(weir: &Weir, database: &str, table: &str, reader: &str, by: &[&str]) {
+    let output = python("tests/support/partitioned.py")
+        .arg("--path")
+        .arg(weir.warehouse().join(database).join(table))
+        .args(["--reader", reader])
+        .args(by.iter().flat_map(|by| ["--by", by]))
+        .output()
+        .expect("the comparer starts");
+    assert!(
+        output.status.success(),
+        "{database}.{table} by {reader}:\n{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 /// Random changes on a database of their own.
 pub struct Workload<'a> {
     pub mysql: &'a Mysql,

@@ -14,6 +14,7 @@ mod kills;
 mod mirror;
 mod modes;
 mod oracle;
+mod partitions;
 mod readers;
 mod tables;
 mod trace;

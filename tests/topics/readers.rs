@@ -8,20 +8,6 @@ use crate::support::lake::{EVERY_READER, READERS, Workload, assert_equal_by};
 use crate::support::mysql::Mysql;
 use crate::support::weir::Weir;
 
-/// What this version serves of the settings of `[[table]]` that change what a table holds, and of the commands that work
-/// on one. The rest must be refused: what is served is read here by everybody.
-const SERVED: Served =
-    Served { copy_on_write: false, append: false, soft_deletes: false, partitions: false, upkeep_commands: false };
-
-struct Served {
-    copy_on_write: bool,
-    append: bool,
-    soft_deletes: bool,
-    partitions: bool,
-    /// `weir table compact` and `weir table clean`.
-    upkeep_commands: bool,
-}
-
 /// One combination of the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Combination {
@@ -58,17 +44,6 @@ fn combinations() -> Vec<Combination> {
 }
 
 impl Combination {
-    /// Its settings that this version does not serve.
-    fn not_served(self) -> Vec<&'static str> {
-        let settings = [
-            ("storage", self.storage == "merge-on-read" || SERVED.copy_on_write),
-            ("mode", self.mode == "upsert" || SERVED.append),
-            ("deletes", self.deletes == "hard" || SERVED.soft_deletes),
-            ("partition_by", !self.partitioned || SERVED.partitions),
-        ];
-        settings.into_iter().filter(|(_, is_served)| !is_served).map(|(name, _)| name).collect()
-    }
-
     /// The database of its tables.
     fn database(self) -> String {
         let parts = if self.partitioned { "parts" } else { "plain" };
@@ -91,9 +66,8 @@ impl Combination {
 
 #[test]
 fn every_layout_is_read_alike_by_every_reader() {
-    let served: Vec<Combination> =
-        combinations().into_iter().filter(|combination| combination.not_served().is_empty()).collect();
-    let databases: Vec<String> = served.iter().map(|combination| combination.database()).collect();
+    let combinations = combinations();
+    let databases: Vec<String> = combinations.iter().map(|combination| combination.database()).collect();
     let mysql = &Mysql::start(&[]);
     let workloads: Vec<Workload> =
         databases.iter().map(|database| Workload { mysql, database, seed: 20_261_128 }).collect();
@@ -103,7 +77,7 @@ fn every_layout_is_read_alike_by_every_reader() {
     }
     let patterns: Vec<String> = databases.iter().map(|database| format!("{database}.*")).collect();
     let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
-    let sections: String = served.iter().map(|combination| combination.sections()).collect();
+    let sections: String = combinations.iter().map(|combination| combination.sections()).collect();
     let weir = Weir::new(&mysql.url, &patterns, &sections);
     let equal = |when: &str| {
         for reader in readers() {
@@ -122,41 +96,30 @@ fn every_layout_is_read_alike_by_every_reader() {
     equal("loaded");
     change(1);
     equal("changed");
-    for combination in &served {
+    for combination in &combinations {
         let vectors = vectors_of(&weir, *combination);
         let wanted = combination.storage == "merge-on-read" && combination.mode == "upsert";
         assert_eq!(vectors > 0, wanted, "{combination:?} has {vectors} commits with deletion vectors");
     }
     for command in ["compact", "clean"] {
         for table in databases.iter().flat_map(|database| TABLES.map(|(table, _)| format!("{database}.{table}"))) {
-            // A command that there is not is a wrong use.
-            weir.expect(if SERVED.upkeep_commands { 0 } else { 2 }, &["table", command, &table]);
+            weir.expect(0, &["table", command, &table]);
         }
-        if SERVED.upkeep_commands {
-            equal(command);
-        }
+        equal(command);
+    }
+    for table in databases.iter().flat_map(|database| TABLES.map(|(table, _)| format!("{database}.{table}"))) {
+        weir.expect(0, &["table", "verify", &table]);
     }
     change(2);
     equal("changed after compaction and cleaning");
 }
 
 #[test]
-fn layouts_that_are_not_served_are_refused_by_name() {
-    let refused = |combination: Combination, settings: &[&str]| {
-        let sections = combination.sections();
-        let weir = Weir::new("mysql://root@127.0.0.1:1", &["readers.*"], &sections);
-        let printed = weir.expect(2, &["run", "--until-caught-up"]);
-        let is_named = settings.iter().any(|setting| printed.stderr.contains(&format!("table[0].{setting}")));
-        assert!(is_named, "{settings:?} of\n{sections}\n{}", printed.stderr);
-    };
-    for combination in combinations() {
-        let settings = combination.not_served();
-        if !settings.is_empty() {
-            refused(combination, &settings);
-        }
-    }
+fn a_layout_that_contradicts_itself_is_refused_by_name() {
     let contradiction = Combination { storage: "merge-on-read", mode: "append", deletes: "soft", partitioned: false };
-    refused(contradiction, &["deletes", "mode"]);
+    let weir = Weir::new("mysql://root@127.0.0.1:1", &["readers.*"], &contradiction.sections());
+    let printed = weir.expect(2, &["run", "--until-caught-up"]);
+    assert!(printed.stderr.contains("table[0].deletes"), "{}", printed.stderr);
 }
 
 fn readers() -> &'static [&'static str] {

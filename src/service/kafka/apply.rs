@@ -256,6 +256,7 @@ impl Host for ApplyHost {
 /// One table's worker from its first message on.
 struct Applying {
     table: TableId,
+    /// How the lake keeps it, once it is made: messages do not say.
     layout: Layout,
     buckets: Buckets,
     warehouse: Warehouse,
@@ -326,6 +327,8 @@ impl Applying {
                 // Opened again, it says why.
                 Err(error) => {
                     tracing::error!(table = %self.table, %error, "the lake table cannot be made");
+                    let kind = AppealKind::Stopped { error: error.to_string(), publish: u64::MAX };
+                    let _ = self.appeals.put(&Appeal { table: self.table.clone(), kind }).await;
                     return None;
                 }
             }

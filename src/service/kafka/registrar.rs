@@ -41,6 +41,12 @@ impl Registrar for TopicRegistrar {
             Asked::Gone => return Ok(Registration::Gone),
             Asked::Refused(why) => return Ok(Registration::Refused(why)),
         };
+        // Columns of a table that is there already may have gone since.
+        if !self.position.tables.contains_key(table)
+            && let Err(why) = description.schema.check_partitions_begin()
+        {
+            return Ok(Registration::Refused(why));
+        }
         // One that was lost stays so until it is asked for, whatever statement makes the table appear again.
         match self.topics.lost(table, &self.position).await {
             Ok(None) => {}

@@ -12,6 +12,7 @@ mod faults;
 mod lifecycle;
 mod model;
 mod orders;
+mod partitions;
 mod shared;
 mod soft;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, Int16Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use weir_model::{Column, ColumnType, Order, OrderState, RecordKey, RecordKeys, TableId, TableSchema, Window};
@@ -70,6 +71,8 @@ fn source_rows(schema: &TableSchema, rows: &[(i64, &str)]) -> RecordBatch {
         match column.name.as_str() {
             "id" => Arc::new(Int64Array::from_iter_values(rows.iter().map(|(id, _)| *id))),
             "text" => Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, text)| *text))),
+            "part" => Arc::new(rows.iter().map(|(_, text)| part(text)).collect::<Int16Array>()),
+            "at" => Arc::new(rows.iter().map(|(_, text)| moment(text)).collect::<TimestampMicrosecondArray>()),
             "code" => Arc::new(StringArray::from_iter_values(rows.iter().map(|(id, _)| code(*id)))),
             _ => Arc::new(Int64Array::from_iter_values(rows.iter().map(|(id, _)| id * 10))),
         }
@@ -79,6 +82,21 @@ fn source_rows(schema: &TableSchema, rows: &[(i64, &str)]) -> RecordBatch {
 
 fn code(id: i64) -> String {
     format!("c{}", id.rem_euclid(3))
+}
+
+/// A number that follows from a text, or NULL.
+fn part(text: &str) -> Option<i16> {
+    Some(weight(text) % 4).filter(|part| *part != 3).map(|part| part as i16)
+}
+
+/// A moment of one of three days that follows from a text, or NULL.
+fn moment(text: &str) -> Option<i64> {
+    let day = weight(text) / 4 % 4;
+    (day != 3).then_some(i64::from(day) * 86_400_000_000 + 1)
+}
+
+fn weight(text: &str) -> u32 {
+    text.parse().unwrap_or_else(|_| text.bytes().map(u32::from).sum())
 }
 
 fn record_key(schema: &TableSchema, id: i64) -> RecordKey {
@@ -93,6 +111,7 @@ fn stream_change(table: &Table, upserts: &[(i64, Order, &str)], deletes: &[(i64,
     sorted.sort_by_key(|(id, _, _)| record_key(schema, *id).as_ref().to_owned_bytes());
     let texts: Vec<(i64, &str)> = sorted.iter().map(|(id, _, text)| (*id, *text)).collect();
     let mut columns = source_rows(schema, &texts).columns().to_vec();
+    columns.extend(schema.made_columns(&columns, texts.len()).unwrap());
     columns.push(Arc::new(Int64Array::from_iter_values(sorted.iter().map(|(_, order, _)| order.ts_ms))));
     columns.push(Arc::new(Int64Array::from_iter_values(sorted.iter().map(|(_, order, _)| order.seq))));
     let rows = RecordBatch::try_new(schema.lake_arrow(), columns).unwrap();

@@ -62,6 +62,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn partition_by() -> impl Strategy<Value = Vec<&'static str>> {
+    let all = vec!["part", "text", "d = day(at)", "h = hour(at)", "b = bucket(2, id)", "p = bucket(3, part)"];
+    prop::sample::subsequence(all, 1..=2)
+}
+
 /// A chunk that has been read and waits for the stream.
 struct Waiting {
     staged: Vec<StagedChunk>,
@@ -294,6 +299,7 @@ impl World {
     /// The table holds what it must, and its index is the one that a restart would build.
     async fn check(&mut self) {
         assert_eq!(scan(&self.warehouse, None).await, self.expected);
+        partitions::told_truly(&self.warehouse, self.table.schema()).await;
         let rebuilt = open(&self.warehouse, self.epoch).await;
         assert_eq!((rebuilt.state(), rebuilt.schema()), (self.table.state(), self.table.schema()));
         let files = |table: &Table| -> BTreeMap<String, _> {
@@ -361,6 +367,18 @@ proptest! {
     #[test]
     fn a_table_holds_the_greatest_order_of_each_key(steps in prop::collection::vec(step(), 1..24)) {
         run(&schema(), steps);
+    }
+
+    /// Texts change at random, and with them the partitions of rows, NULL among them.
+    #[test]
+    fn so_does_one_with_partitions(steps in prop::collection::vec(step(), 1..20), by in partition_by()) {
+        run(&partitions::partitioned(schema(), &by), steps);
+    }
+
+    #[test]
+    fn so_does_one_whose_key_is_told_by_partitions(steps in prop::collection::vec(step(), 1..16), by in partition_by()) {
+        let by: Vec<&str> = by.into_iter().chain(["code"]).collect();
+        run(&partitions::partitioned(composite_schema(), &by), steps);
     }
 
     #[test]
