@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bytesize::ByteSize;
 
-use weir_model::layout::{Deletes, Partition, Storage, TableMode, Transform};
+use weir_model::layout::{Deletes, Partition, TableMode, Transform};
 use weir_model::schema::META_PREFIX;
 
 use super::sections::{
