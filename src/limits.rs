@@ -134,3 +134,13 @@ pub const KAFKA_PROBE_MAX: Duration = Duration::from_secs(5);
 pub const POSITION_LOOKED_AT_EVERY: Duration = Duration::from_secs(5);
 /// After so many looks that showed nothing a table is looked at as for the first time.
 pub const LAKE_LOOKS_IDLE_MAX: u32 = 100;
+/// Rows that the data files of a table may have had since it was opened: an index names a row in five bytes, and all
+/// ones is none.
+pub const INDEX_ROWS_MAX: u64 = (1 << 40) - 1;
+/// An index beyond the memory for all is read and written in pages of this size, which is what disks and the system do.
+pub const INDEX_PAGE_BYTES: usize = 4096;
+/// Each index may take this much though the memory for all is used up: in less it would read every page anew.
+pub const INDEX_MEMORY_MIN: usize = 128 << 10;
+/// Pages of indexes on disk are kept while less than this share (numerator, denominator) of the memory for all is used;
+/// the rest is left to tables that come later.
+pub const INDEX_CACHE_SHARE: (usize, usize) = (3, 4);

@@ -73,7 +73,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let warehouse = Warehouse::in_store(Arc::new(InMemory::new()));
-        let writer = Writer { source: "shop".into(), epoch: 1 };
+        let writer = Writer::new("shop", 1);
         let table = Table::create(&warehouse, &schema(["id", "n"]), writer, TableState::default(), Buckets::whole())
             .await
             .unwrap();
@@ -122,7 +122,7 @@ impl World {
     }
 
     async fn state(&self) -> TableState {
-        let writer = Writer { source: "shop".into(), epoch: 1 };
+        let writer = Writer::new("shop", 1);
         Table::open(&self.warehouse, &id(), writer, Buckets::whole()).await.unwrap().unwrap().state().clone()
     }
 }

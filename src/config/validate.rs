@@ -10,9 +10,7 @@ use bytesize::ByteSize;
 
 use weir_model::layout::{Deletes, Storage, TableMode};
 
-use super::sections::{
-    DdlPolicy, INDEX_MEMORY_MAX_DEFAULT, LISTEN_DEFAULT, Source, TableRule, TraceKind, TransportKind,
-};
+use super::sections::{DdlPolicy, LISTEN_DEFAULT, Source, TableRule, TraceKind, TransportKind};
 use super::{Config, Secret, TraceServer, environment};
 
 const COMMIT_INTERVAL_MS_MAX: u64 = 3_600_000;
@@ -113,7 +111,6 @@ impl Config {
             ("source.rows_per_second_max", source.rows_per_second_max != 0),
             ("source.pause_above_threads_running", source.pause_above_threads_running != 0),
             ("source.on_drop", source.on_drop != DdlPolicy::Keep),
-            ("apply.index_memory_max", self.apply.index_memory_max != INDEX_MEMORY_MAX_DEFAULT),
             ("http.listen", self.http.listen != LISTEN_DEFAULT),
             ("[[backfill]]", !self.backfills.is_empty()),
         ];

@@ -35,6 +35,7 @@ pub use self::trace::{ConfiguredTrace, open_trace, probe_trace};
 use crate::config::{Config, TransportKind};
 use crate::error::Error;
 use crate::limits::SHUTDOWN_MAX;
+use crate::table::{IndexBudget, IndexHome};
 
 /// What is asked of one run of the service.
 #[derive(Debug, Clone, Default)]
@@ -77,17 +78,24 @@ pub async fn run(config: &Config, options: RunOptions, role: Role) -> Result<(),
 }
 
 async fn run_until(config: &Config, mut options: RunOptions, stop: &CancellationToken) -> Result<(), Error> {
+    // One for all incarnations: the budget is the process's.
+    let index_home = index_home(config);
     loop {
         let incarnation = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            incarnation = start::start(config, &options) => incarnation?,
+            incarnation = start::start(config, &options, &index_home) => incarnation?,
         };
         match supervise(incarnation, stop).await? {
             Finished::Restart => options.reseed = Reseed::None,
             ended => return finished(ended),
         }
     }
+}
+
+/// Where key indexes live: in so much memory as `index_memory_max` says, and beyond in the state folder.
+fn index_home(config: &Config) -> IndexHome {
+    IndexHome::new(IndexBudget::new(config.apply.index_memory_bytes()), &config.state_dir().join("index"))
 }
 
 /// How a service ends that need not begin again.

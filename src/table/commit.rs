@@ -99,11 +99,12 @@ impl Table {
             Ended::In => {
                 let (version, accounts) = (staged.version, staged.accounts.clone());
                 let leftover = std::mem::take(&mut staged.leftover);
-                self.publish(staged);
+                let published = self.publish(staged);
                 self.checkpoint_if_due();
                 for name in &leftover {
                     files.discard(name).await;
                 }
+                published?;
                 Ok(CommitOutcome::Committed { version, accounts })
             }
             Ended::Unread => Ok(CommitOutcome::Moved),
@@ -206,6 +207,8 @@ impl Table {
         let vector_file = self.stage_vectors(&mut staged);
         staged.objects.extend(vector_file);
         staged.accounts = accounts.counts();
+        // What dies, and before that what entered the change, follows from answers of the index.
+        self.index.health()?;
         Ok(staged)
     }
 
@@ -356,8 +359,8 @@ impl Table {
         Ok(if unread { Settled::Unread } else { Settled::Ours })
     }
 
-    /// The commit is in: files and index follow.
-    fn publish(&mut self, staged: Staged) {
+    /// The commit is in: files and index follow. If the index cannot, the table cannot be gone on with.
+    fn publish(&mut self, staged: Staged) -> Result<(), TableError> {
         let Staged { version, deaths, new_files, deletes, schema, state, clear, ends_load, vectors, .. } = staged;
         let any = !deaths.files.is_empty() || !deaths.rows.is_empty();
         if any && (clear.is_some() || ends_load) {
@@ -375,6 +378,7 @@ impl Table {
         for NewFile { file, keys } in new_files {
             let number = self.next_file;
             self.next_file += 1;
+            self.index.add_file(number, file.rows)?;
             for row in (0..file.rows).filter(|row| !file.dead.contains(*row)) {
                 self.index.put(keys.get(row as usize), RowAddress { file: number, row });
             }
@@ -384,6 +388,8 @@ impl Table {
         for (key, order) in deletes {
             self.index.delete(&key, order, |bucket| state.is_loading(bucket));
         }
+        // Only here has no key a row in them any more.
+        deaths.files.iter().for_each(|number| self.index.remove_file(*number));
         if let Some(Clear { at, buckets }) = clear {
             buckets.into_iter().for_each(|bucket| self.index.raise_floor(bucket, at));
         }
@@ -399,6 +405,7 @@ impl Table {
         self.schema = schema;
         self.state = state;
         self.version = version;
+        Ok(self.index.health()?)
     }
 
     /// A checkpoint in the background: neither the stream waits for it, nor does its failure matter to the table.

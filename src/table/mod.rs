@@ -10,7 +10,6 @@
 //! readers. Each of a table's [`Buckets`] has one writer, of which [`family`](self) sees several get along; readers
 //! need only the [`Warehouse`].
 
-mod addresses;
 mod buckets;
 mod change;
 mod checkpoint;
@@ -22,7 +21,7 @@ mod durable;
 mod family;
 mod files;
 pub mod history;
-mod index;
+pub mod index;
 mod location;
 mod log;
 mod open;
@@ -47,13 +46,13 @@ use weir_model::{GtidSet, Order, TableId, TableSchema};
 pub use self::buckets::Buckets;
 pub use self::change::{BucketRows, Clear, CommitOutcome, RemoveBelow, TableChange};
 pub use self::chunk::{ChunkWriter, StagedChunk, StagedFile, TableFiles};
-pub use self::index::{Located, RowAddress};
+pub use self::index::{IndexBudget, IndexHome, Located, RowAddress};
 pub use self::location::Warehouse;
 pub use self::record::{BucketShare, CommitRecord, PartialTransaction, SeedProgress, TableState};
 pub use self::scan::Scan;
 
 use self::files::DataFile;
-use self::index::Index;
+use self::index::{Index, RowSpaceFull};
 use self::log::Log;
 use self::orders::OrderCache;
 use self::read::Folder;
@@ -93,6 +92,8 @@ pub enum TableError {
     Checkpoint(String),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    RowSpace(#[from] RowSpaceFull),
     #[error("object store: {0}")]
     Store(#[from] object_store::Error),
     #[error("local disk: {0}")]
@@ -123,6 +124,15 @@ pub struct Writer {
     pub source: String,
     /// Number of the service's incarnation; a greater one fences a lower one.
     pub epoch: u64,
+    /// Where key indexes live.
+    pub index_home: IndexHome,
+}
+
+impl Writer {
+    /// A writer whose indexes live in memory.
+    pub fn new(source: impl Into<String>, epoch: u64) -> Self {
+        Self { source: source.into(), epoch, index_home: IndexHome::unbounded() }
+    }
 }
 
 /// One lake table, open for writing some of its buckets or all. Which ones stays as it is while the table is open.
@@ -197,7 +207,7 @@ impl Table {
         (self.files.len() as u64, rows, bytes)
     }
 
-    /// Keys in the index and the bytes that they take, roughly.
+    /// Keys in the index and the bytes that they take in memory and on disk, roughly.
     pub fn index_figures(&self) -> (usize, usize) {
         (self.index.len(), self.index.bytes())
     }

@@ -61,7 +61,7 @@ impl Table {
             let (theirs, ours) = (record.state.bucket_count(), buckets.count);
             return Err(rule(&format!("it has {theirs} buckets and was to be opened as one of {ours}")));
         }
-        let index = Index::new(buckets, |bucket| record.state.greatest_of(bucket));
+        let index = Index::new(buckets, |bucket| record.state.greatest_of(bucket), writer.index_home.clone());
         let mut table = Self {
             warehouse: warehouse.clone(),
             path: warehouse.table_path(id),
@@ -149,6 +149,7 @@ impl Table {
             warehouse: warehouse.clone(),
             path: warehouse.table_path(&schema.table),
             log,
+            index: Index::new(buckets, |_| Order::MIN, writer.index_home.clone()),
             writer,
             schema: Arc::new(schema.clone()),
             state: state.clone(),
@@ -156,7 +157,6 @@ impl Table {
             identity,
             files: BTreeMap::new(),
             next_file: 0,
-            index: Index::new(buckets, |_| Order::MIN),
             order_cache: OrderCache::default(),
         };
         let record = CommitRecord {
@@ -198,7 +198,7 @@ impl Table {
         while let Some(read) = reads.try_next().await? {
             self.take_in(read)?;
         }
-        Ok(())
+        Ok(self.index.health()?)
     }
 
     /// Takes a file and its live keys into the index.
@@ -206,6 +206,10 @@ impl Table {
         let LiveKeys { add, bucket, dead, keys } = read;
         let number = self.next_file;
         self.next_file += 1;
+        let rows = keys.iter().map(RecordKeys::len).sum::<usize>();
+        let damaged = || TableError::Damaged(format!("{} does not hold the rows its entry says", add.path));
+        let rows = u32::try_from(rows).map_err(|_| damaged())?;
+        self.index.add_file(number, rows)?;
         let mut row = 0_u32;
         for batch in &keys {
             for i in 0..batch.len() {
@@ -215,12 +219,12 @@ impl Table {
                 row += 1;
             }
         }
-        let entry = rows_of(add.stats.as_deref()).is_none_or(|rows| rows == u64::from(row));
-        if !entry || dead.max().is_some_and(|dead| dead >= row) {
-            return Err(TableError::Damaged(format!("{} does not hold the rows its entry says", add.path)));
+        let entry = rows_of(add.stats.as_deref()).is_none_or(|said| said == u64::from(rows));
+        if !entry || dead.max().is_some_and(|dead| dead >= rows) {
+            return Err(damaged());
         }
         let orders = orders_of_entry(&add);
-        self.files.insert(number, DataFile { add, bucket, rows: row, dead, orders });
+        self.files.insert(number, DataFile { add, bucket, rows, dead, orders });
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod buckets;
 mod checkpoints;
 mod chunks;
 mod damage;
+mod disk_index;
 mod family;
 mod faults;
 mod lifecycle;
@@ -57,7 +58,7 @@ fn in_memory() -> Warehouse {
 }
 
 fn writer(epoch: u64) -> Writer {
-    Writer { source: "shop".into(), epoch }
+    Writer::new("shop", epoch)
 }
 
 /// Rows with the source's columns of `schema`: its first is the id, text is as given, the others follow from the id.
