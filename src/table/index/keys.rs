@@ -103,7 +103,7 @@ impl<F: Form> Keys<F> {
         self.shards.iter().map(Shard::shape).collect()
     }
 
-    /// Each with its number; when it is dropped, so is its memory.
+    /// One after another: the memory of each goes with it.
     pub fn into_shards(self) -> impl Iterator<Item = Shard<F>> {
         self.shards.into_iter()
     }

@@ -127,10 +127,10 @@ impl Pages {
         work(&mut state).inspect_err(|error| self.health.fail(error)).ok()
     }
 
-    /// What the file is replaced by, to see what becomes of an index whose disk fails.
+    /// Puts another file in the place of its own, to see what becomes of an index whose disk fails.
     #[cfg(test)]
-    pub fn replace_file(&self, file: File) {
-        self.state.lock().expect("nobody panics while pages are moved").file = file;
+    pub fn replace_file(&self, file: File) -> File {
+        std::mem::replace(&mut self.state.lock().expect("nobody panics while pages are moved").file, file)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Budgets, and disks that fail.
 
 use std::fs::File;
+use std::io::Seek;
 use std::path::Path;
 
 use super::*;
@@ -92,17 +93,50 @@ fn use_all(index: &mut Index, bytes: bool) {
 }
 
 #[test]
-fn an_index_whose_disk_is_full_says_so_and_goes_on_in_signature() {
+fn an_index_whose_disk_takes_nothing_any_more_is_right_until_it_says_so() {
     for bytes in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let mut index = filled(&folder, bytes);
-        // Every write fails for want of room, and every read gives zeros.
-        let full = File::options().read(true).write(true).open("/dev/full").unwrap();
-        index.pages.as_ref().unwrap().replace_file(full);
-        use_all(&mut index, bytes);
-        assert_eq!(index.health().unwrap_err().kind(), io::ErrorKind::StorageFull);
+        // With that, no page that is kept differs from the file's.
+        (0..5_000).for_each(|n| _ = index.live(key(n, bytes).as_ref()));
+        let path = folder.path().join("copy");
+        let pages = index.pages.as_ref().unwrap();
+        let mut own = pages.replace_file(File::create(&path).unwrap());
+        own.rewind().unwrap();
+        io::copy(&mut own, &mut File::create(&path).unwrap()).unwrap();
+        // Can be read, but not written.
+        pages.replace_file(File::open(&path).unwrap());
+        let mut answers = 0;
+        for n in 0..10_000 {
+            let found = index.live(key(n, bytes).as_ref());
+            if index.health().is_err() {
+                break;
+            }
+            answers += 1;
+            assert_eq!(found, (n < 5_000).then(|| address(n as u32)));
+            index.put(key(n, bytes).as_ref(), address(n as u32 + 1));
+        }
+        assert!((1..10_000).contains(&answers), "{answers} answers");
         index.snapshot().unwrap_err();
+        use_all(&mut index, bytes);
+        index.health().unwrap_err();
     }
+}
+
+#[test]
+fn a_full_disk_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut index = filled(&folder, false);
+    let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+    let own = index.pages.as_ref().unwrap().replace_file(full);
+    // A new region is written before anything is read of it.
+    let region = index.pages.as_ref().unwrap().store(&[1; 100], 100, 1);
+    assert_eq!(index.health().unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(region.room(), 0);
+    // It does not pass.
+    index.pages.as_ref().unwrap().replace_file(own);
+    use_all(&mut index, false);
+    assert_eq!(index.health().unwrap_err().kind(), io::ErrorKind::StorageFull);
 }
 
 #[test]
