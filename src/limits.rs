@@ -189,3 +189,19 @@ pub const UPKEEP_TRIES_MAX: u32 = 20;
 pub const LOG_CLEANED_EVERY: Duration = Duration::from_secs(600);
 /// Problems of a table that are told one by one; more are counted.
 pub const PROBLEMS_TOLD_MAX: usize = 100;
+/// Rows that the data files of a table may have had since it was opened: an index names a row in five bytes, and all
+/// ones is none.
+pub const INDEX_ROWS_MAX: u64 = (1 << 40) - 1;
+/// An index beyond the memory for all is read and written in pages of this size, which is what disks and the system do.
+pub const INDEX_PAGE_BYTES: usize = 4096;
+/// Each index may take this much though the memory for all is used up: in less it would read every page anew.
+pub const INDEX_MEMORY_MIN: usize = 128 << 10;
+/// Pages of indexes on disk are kept while less than this share (numerator, denominator) of the memory for all is used;
+/// the rest is left to tables that come later.
+pub const INDEX_CACHE_SHARE: (usize, usize) = (3, 4);
+/// Indexes of fewer rows are not kept on local disk: reading the keys again takes no longer.
+pub const INDEX_KEPT_ROWS_MIN: u64 = 200_000;
+/// An index is kept again once so many rows have changed,
+pub const INDEX_KEPT_AFTER_ROWS: u64 = 1_000_000;
+/// and at least this part of all: a restart reads the keys of what has changed since, and keeping it writes it all.
+pub const INDEX_KEPT_AFTER_SHARE: u64 = 10;

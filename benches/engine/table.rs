@@ -156,7 +156,7 @@ fn warehouse(folder: &Path) -> Result<Warehouse, Failed> {
 }
 
 fn writer() -> Writer {
-    Writer { source: "bench".into(), epoch: 1 }
+    Writer::new("bench", 1)
 }
 
 fn order_of_chunk(ordinal: u64) -> Order {

@@ -74,7 +74,7 @@ struct World {
 impl World {
     fn new(shared: bool) -> Self {
         let warehouse = Warehouse::in_store(Arc::new(InMemory::new()));
-        Self { warehouse, writer: Writer { source: "shop".into(), epoch: 1 }, shared, sent: Default::default() }
+        Self { warehouse, writer: Writer::new("shop", 1), shared, sent: Default::default() }
     }
 
     async fn table(&self) -> Table {

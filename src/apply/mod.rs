@@ -149,7 +149,7 @@ impl<S: Subscription> Worker<S> {
     pub async fn run(mut self) {
         let id = self.table.schema().table.clone();
         loop {
-            let Err(error) = self.apply_all().await else { return };
+            let Err(error) = self.apply_all().await else { return self.keep_index().await };
             if self.shared.is_some() {
                 // What follows is of no use without what failed, until a load makes up for it.
                 match self.wait_for_a_load(error).await {

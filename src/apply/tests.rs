@@ -79,7 +79,7 @@ impl World {
     /// With a table of this layout.
     async fn of(layout: Layout) -> Self {
         let warehouse = Warehouse::in_store(Arc::new(InMemory::new()));
-        let writer = Writer { source: "shop".into(), epoch: 1 };
+        let writer = Writer::new("shop", 1);
         let lake = TableSchema { layout, ..schema(["id", "n"]).as_ref().clone() };
         let table = Table::create(&warehouse, &lake, writer, TableState::default(), Buckets::whole()).await.unwrap();
         let transport = Direct::new(64 << 20);
@@ -135,7 +135,7 @@ impl World {
     }
 
     async fn state(&self) -> TableState {
-        let writer = Writer { source: "shop".into(), epoch: 1 };
+        let writer = Writer::new("shop", 1);
         Table::open(&self.warehouse, &id(), writer, Buckets::whole()).await.unwrap().unwrap().state().clone()
     }
 }

@@ -41,12 +41,14 @@ pub(super) struct Jobs {
 }
 
 enum Job {
+    Keeping(AbortOnDropHandle<std::io::Result<()>>),
     Compaction(AbortOnDropHandle<Result<Rewritten, TableError>>),
     Cleaning(AbortOnDropHandle<Result<Garbage, TableError>>),
 }
 
 /// What came of a job.
 pub(super) enum Done {
+    Kept,
     Compacted(Rewritten),
     Found(Garbage),
     Failed(String),
@@ -74,6 +76,7 @@ impl Jobs {
     pub(super) async fn done(&mut self) -> Done {
         let done = match &mut self.under_way {
             None => std::future::pending().await,
+            Some(Job::Keeping(task)) => task.await.map(|done| done.map(|()| Done::Kept).map_err(TableError::from)),
             Some(Job::Compaction(task)) => task.await.map(|done| done.map(Done::Compacted)),
             Some(Job::Cleaning(task)) => task.await.map(|done| done.map(Done::Found)),
         };
@@ -91,6 +94,13 @@ impl<S: Subscription> Worker<S> {
     pub(super) fn begin_upkeep(&mut self) {
         self.jobs.next_look = Instant::now() + UPKEEP_LOOKED_AT_EVERY;
         let version = self.table.version();
+        if self.jobs.upkeep.is_some()
+            && let Some(keeping) = self.table.keeping(false)
+        {
+            let task = tokio::task::spawn_blocking(move || keeping.write());
+            self.jobs.under_way = Some(Job::Keeping(AbortOnDropHandle::new(task)));
+            return;
+        }
         let Some(upkeep) = &self.jobs.upkeep else { return };
         // Of a shared table the owner of the first bucket cleans.
         let cleans = Instant::now() >= self.jobs.next_clean
@@ -124,10 +134,25 @@ impl<S: Subscription> Worker<S> {
         })))
     }
 
+    /// The stream has ended: what the index has learned is kept for the next start.
+    pub(super) async fn keep_index(&mut self) {
+        self.jobs.under_way = None;
+        if self.jobs.upkeep.is_none() {
+            return;
+        }
+        let Some(keeping) = self.table.keeping(true) else { return };
+        match tokio::task::spawn_blocking(move || keeping.write()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(table = %self.table.schema().table, %error, "the key index is not kept"),
+            Err(error) => tracing::warn!(table = %self.table.schema().table, %error, "the key index is not kept"),
+        }
+    }
+
     /// Commits what came of a job.
     pub(super) async fn end_upkeep(&mut self, done: Done) -> Result<(), WorkerError> {
         self.jobs.next_look = Instant::now();
         match done {
+            Done::Kept => Ok(()),
             Done::Compacted(rewritten) => {
                 let committed = self.table.commit_rewritten(rewritten).await;
                 match committed {

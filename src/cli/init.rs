@@ -97,6 +97,7 @@ kind = "sqlite"                     # counts of what passed, in <state_dir>/trac
 [apply]
 commit_interval_ms = 1000           # freshness against number of commits
 memory_max = "256MiB"               # changes under way, batches and write buffers together
+index_memory_max = "1GiB"           # key indexes: about 15 bytes a row; what is beyond lives in state_dir
 state_dir = "/var/lib/weir/state"   # local, can be rebuilt
 
 # [[table]]                         # where a table differs

@@ -21,7 +21,7 @@ pub const PARTITIONS_DEFAULT: u32 = 4;
 pub const TRACE_URL_DEFAULT: &str = "http://127.0.0.1:8123/weir";
 pub const COMMIT_INTERVAL_MS_DEFAULT: u64 = 1_000;
 pub const MEMORY_MAX_DEFAULT: ByteSize = ByteSize::mib(256);
-pub const INDEX_MEMORY_MAX_DEFAULT: ByteSize = ByteSize::gib(1);
+const INDEX_MEMORY_MAX_DEFAULT: ByteSize = ByteSize::gib(1);
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9187";
 
 /// `[source]`: the database and how hard to press it.
@@ -191,7 +191,7 @@ pub struct Apply {
     pub commit_interval_ms: u64,
     /// Queues, batches and write buffers together.
     pub memory_max: ByteSize,
-    /// Above it the key index lives on local disk.
+    /// Key indexes of all tables together; one that goes beyond lives on local disk.
     pub index_memory_max: ByteSize,
     /// Local state that can be rebuilt, and `trace.sqlite`; see [`super::Config::state_dir`] for the default.
     pub state_dir: Option<PathBuf>,
@@ -211,6 +211,10 @@ impl Default for Apply {
 impl Apply {
     pub fn memory_bytes(&self) -> usize {
         usize::try_from(self.memory_max.as_u64()).unwrap_or(usize::MAX)
+    }
+
+    pub fn index_memory_bytes(&self) -> usize {
+        usize::try_from(self.index_memory_max.as_u64()).unwrap_or(usize::MAX)
     }
 }
 

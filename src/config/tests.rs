@@ -43,7 +43,7 @@ url = "http://127.0.0.1:8123/weir"
 [apply]
 commit_interval_ms = 500
 memory_max = "64MiB"
-index_memory_max = "1GiB"
+index_memory_max = "512MiB"
 state_dir = "/var/lib/weir/state"
 
 [http]
@@ -95,6 +95,7 @@ fn every_documented_key_is_accepted_and_the_idle_ones_warn() {
     assert_eq!((settings.key, settings.zero_dates), (Some(vec!["id".to_owned()]), ZeroDates::Error));
     assert_eq!(config.transport.options["message.max.bytes"], "1000000");
     assert_eq!(config.trace_path(), Path::new("/var/lib/weir/state/trace.sqlite"));
+    assert_eq!(config.apply.index_memory_bytes(), 512 << 20);
     insta::assert_snapshot!(config.warnings().join("\n"), @r"
     source.snapshot_url has no effect yet
     source.rows_per_second_max has no effect yet

@@ -11,9 +11,7 @@ use bytesize::ByteSize;
 use weir_model::layout::{Deletes, Partition, TableMode, Transform};
 use weir_model::schema::META_PREFIX;
 
-use super::sections::{
-    DdlPolicy, INDEX_MEMORY_MAX_DEFAULT, LISTEN_DEFAULT, Source, TableRule, TraceKind, TransportKind,
-};
+use super::sections::{DdlPolicy, LISTEN_DEFAULT, Source, TableRule, TraceKind, TransportKind};
 use super::{Config, Secret, TraceServer, environment};
 use crate::limits::PARTITION_BUCKETS_MAX;
 
@@ -112,7 +110,6 @@ impl Config {
             ("source.rows_per_second_max", source.rows_per_second_max != 0),
             ("source.pause_above_threads_running", source.pause_above_threads_running != 0),
             ("source.on_drop", source.on_drop != DdlPolicy::Keep),
-            ("apply.index_memory_max", self.apply.index_memory_max != INDEX_MEMORY_MAX_DEFAULT),
             ("http.listen", self.http.listen != LISTEN_DEFAULT),
             ("[[backfill]]", !self.backfills.is_empty()),
         ];

@@ -37,7 +37,7 @@ use crate::config::{Config, TransportKind};
 use crate::error::Error;
 use crate::limits::{RECONCILE_POLL, SHUTDOWN_MAX};
 use crate::state::CheckpointLog;
-use crate::table::Warehouse;
+use crate::table::{IndexBudget, IndexHome, Warehouse};
 
 /// What is asked of one run of the service.
 #[derive(Debug, Clone, Default)]
@@ -108,17 +108,24 @@ pub async fn run(config: &Config, options: RunOptions, role: Role) -> Result<(),
 }
 
 async fn run_until(config: &Config, mut options: RunOptions, stop: &CancellationToken) -> Result<(), Error> {
+    // One for all incarnations: the budget is the process's.
+    let index_home = index_home(config);
     loop {
         let incarnation = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            incarnation = start::start(config, &options) => incarnation?,
+            incarnation = start::start(config, &options, &index_home) => incarnation?,
         };
         match supervise(incarnation, stop).await? {
             Finished::Restart => options.reseed = Reseed::None,
             ended => return finished(ended),
         }
     }
+}
+
+/// Where key indexes live: in so much memory as `index_memory_max` says, and beyond in the state folder.
+fn index_home(config: &Config) -> IndexHome {
+    IndexHome::new(IndexBudget::new(config.apply.index_memory_bytes()), &config.state_dir().join("index"))
 }
 
 /// How a service ends that need not begin again.

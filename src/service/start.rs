@@ -31,7 +31,7 @@ use crate::config::{Config, SnapshotMode};
 use crate::error::Error;
 use crate::limits::{REQUESTS_MAX, TABLES_OPENED_TOGETHER};
 use crate::state::{Checkpoint, CheckpointLog, LastTransaction, Phase, StateSeries, TableStanding, Written};
-use crate::table::{Warehouse, Writer, history};
+use crate::table::{IndexHome, Warehouse, Writer, history};
 use crate::transport::Boundary;
 use crate::transport::direct::Direct;
 
@@ -79,7 +79,7 @@ pub(super) struct SourceFacts {
 }
 
 /// Checks the source, takes the next epoch, opens the tables and starts every stage.
-pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incarnation, Error> {
+pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &IndexHome) -> Result<Incarnation, Error> {
     let source = config.source_options()?;
     let facts = look_at_source(config, &source).await?;
     let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
@@ -140,7 +140,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
             settings: Arc::new(move |table| settings.table_settings(table)),
         },
         warehouse: warehouse.clone(),
-        writer: Writer { source: config.source.name.clone(), epoch: checkpoint.epoch },
+        writer: Writer { index_home: index_home.clone(), ..Writer::new(&config.source.name, checkpoint.epoch) },
         transport: transport.clone(),
         desk: desk.clone(),
         reports,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio_util::task::AbortOnDropHandle;
 use weir_model::{TableId, clock};
 
-use super::is_running;
+use super::{index_home, is_running};
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{LOG_CLEANED_EVERY, UPKEEP_TRIES_MAX};
@@ -44,7 +44,8 @@ async fn open(config: &Config, warehouse: &Warehouse, table: &TableId, epoch: Op
     let no_table = || TableError::NoTable(table.clone());
     let figures = history::figures(warehouse, table).await?.ok_or_else(no_table)?;
     let state = figures.state.ok_or_else(|| Error::failed(format!("{table} was not written by weir")))?;
-    let writer = Writer { source: config.source.name.clone(), epoch: epoch.unwrap_or(state.epoch).max(state.epoch) };
+    let epoch = epoch.unwrap_or(state.epoch).max(state.epoch);
+    let writer = Writer { index_home: index_home(config), ..Writer::new(&config.source.name, epoch) };
     let buckets = Buckets::all(state.bucket_count());
     Ok(Table::open(warehouse, table, writer, buckets).await?.ok_or_else(no_table)?)
 }

@@ -163,6 +163,7 @@ impl Table {
 
     fn forget_file(&mut self, number: u32) {
         self.files.remove(&number);
+        self.index.remove_file(number);
         self.order_cache.forget(number);
     }
 
@@ -209,7 +210,7 @@ impl Table {
         while let Some(read) = reads.try_next().await? {
             self.take_in(read)?;
         }
-        Ok(())
+        Ok(self.index.health()?)
     }
 
     /// Notes what files there are, where no row need be found by its key.
@@ -239,6 +240,8 @@ impl Table {
         }
         let orders = orders_of_entry(&add);
         let path = add.path.clone();
+        self.index.add_file(number, rows as u32)?;
+        self.unkept_rows += rows as u64;
         self.files.insert(number, DataFile { add, bucket, rows: rows as u32, dead, orders });
         let mut row = 0_u32;
         for batch in &keys {

@@ -163,11 +163,12 @@ impl Table {
             Ended::In => {
                 let (version, accounts) = (staged.version, staged.accounts.clone());
                 let leftover = std::mem::take(&mut staged.leftover);
-                self.publish(staged);
+                let published = self.publish(staged);
                 self.checkpoint_if_due();
                 for name in &leftover {
                     files.discard(name).await;
                 }
+                published?;
                 Ok(CommitOutcome::Committed { version, accounts })
             }
             Ended::Unread => Ok(CommitOutcome::Moved),
@@ -275,6 +276,8 @@ impl Table {
         }
         self.stage_vectors(&mut staged).await?;
         staged.accounts = accounts.counts();
+        // What dies, and before that what entered the change, follows from answers of the index.
+        self.index.health()?;
         Ok(staged)
     }
 
@@ -467,8 +470,8 @@ impl Table {
         Ok(if unread { Settled::Unread } else { Settled::Ours })
     }
 
-    /// The commit is in: files and index follow.
-    fn publish(&mut self, staged: Staged) {
+    /// The commit is in: files and index follow. If the index cannot, the table cannot be gone on with.
+    fn publish(&mut self, staged: Staged) -> Result<(), TableError> {
         let Staged { version, deaths, new_files, deletes, schema, state, clear, ends_load, vectors, .. } = staged;
         let any = !deaths.files.is_empty() || !deaths.rows.is_empty();
         if any && (clear.is_some() || ends_load) {
@@ -486,15 +489,20 @@ impl Table {
         for NewFile { file, keys } in new_files {
             let number = self.next_file;
             self.next_file += 1;
+            self.index.add_file(number, file.rows)?;
+            self.unkept_rows += u64::from(file.rows);
             for row in (0..keys.len() as u32).filter(|row| !file.dead.contains(*row)) {
                 self.index.put(keys.get(row as usize), RowAddress { file: number, row });
             }
             self.files.insert(number, file);
         }
         // Only a chunk under way can be older than a delete, and it can be only while its bucket is loaded.
+        self.unkept_rows += deletes.len() as u64;
         for (key, order) in deletes {
             self.index.delete(&key, order, |bucket| state.is_loading(bucket));
         }
+        // Only here has no key a row in them any more.
+        deaths.files.iter().for_each(|number| self.index.remove_file(*number));
         if let Some(Clear { at, buckets }) = clear {
             buckets.into_iter().for_each(|bucket| self.index.raise_floor(bucket, at));
         }
@@ -510,6 +518,7 @@ impl Table {
         self.schema = schema;
         self.state = state;
         self.version = version;
+        Ok(self.index.health()?)
     }
 
     /// A checkpoint in the background: neither the stream waits for it, nor does its failure matter to the table.

@@ -11,7 +11,6 @@
 //! need only the [`Warehouse`].
 
 mod absorb;
-mod addresses;
 mod buckets;
 mod change;
 mod checkpoint;
@@ -26,7 +25,8 @@ mod durable;
 mod family;
 mod files;
 pub mod history;
-mod index;
+pub mod index;
+mod kept;
 mod location;
 mod log;
 mod marking;
@@ -57,7 +57,8 @@ pub use self::buckets::Buckets;
 pub use self::change::{BucketRows, Clear, CommitOutcome, RemoveBelow, TableChange};
 pub use self::chunk::{ChunkWriter, StagedChunk, StagedFile, TableFiles};
 pub use self::compact::Effort;
-pub use self::index::{Located, RowAddress};
+pub use self::index::{IndexBudget, IndexHome, Located, RowAddress};
+pub use self::kept::Keeping;
 pub use self::location::{Object, Warehouse};
 pub use self::partition::PartitionValues;
 pub use self::record::{BucketShare, CommitRecord, PartialTransaction, SeedProgress, TableState};
@@ -65,7 +66,7 @@ pub use self::rewrite::{Rewriting, Rewritten};
 pub use self::scan::Scan;
 
 use self::files::DataFile;
-use self::index::Index;
+use self::index::{Index, RowSpaceFull};
 use self::log::Log;
 use self::orders::OrderCache;
 use self::read::Folder;
@@ -117,6 +118,8 @@ pub enum TableError {
     Checkpoint(String),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    RowSpace(#[from] RowSpaceFull),
     #[error("object store: {0}")]
     Store(#[from] object_store::Error),
     #[error("local disk: {0}")]
@@ -147,6 +150,15 @@ pub struct Writer {
     pub source: String,
     /// Number of the service's incarnation; a greater one fences a lower one.
     pub epoch: u64,
+    /// Where key indexes live.
+    pub index_home: IndexHome,
+}
+
+impl Writer {
+    /// A writer whose indexes live in memory.
+    pub fn new(source: impl Into<String>, epoch: u64) -> Self {
+        Self { source: source.into(), epoch, index_home: IndexHome::unbounded() }
+    }
 }
 
 /// One lake table, open for writing some of its buckets or all. Which ones stays as it is while the table is open.
@@ -166,6 +178,8 @@ pub struct Table {
     next_file: u32,
     index: Index,
     order_cache: OrderCache,
+    /// Rows of which the index has learned since it was kept on local disk.
+    unkept_rows: u64,
 }
 
 impl Table {
@@ -231,7 +245,7 @@ impl Table {
         (self.files.len() as u64, rows, bytes)
     }
 
-    /// Keys in the index and the bytes that they take, roughly.
+    /// Keys in the index and the bytes that they take in memory and on disk, roughly.
     pub fn index_figures(&self) -> (usize, usize) {
         (self.index.len(), self.index.bytes())
     }

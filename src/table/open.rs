@@ -14,6 +14,7 @@ use super::buckets::Buckets;
 use super::commit::Settled;
 use super::delta::{Action, Add, MetaData, Protocol};
 use super::index::Index;
+use super::kept::{self, Kept};
 use super::log::{Log, serialise};
 use super::orders::OrderCache;
 use super::read::Folder;
@@ -38,11 +39,11 @@ impl Table {
         let log = Log::new(warehouse, id);
         let Some(replay) = log.replay(None).await? else { return Ok(None) };
         let Standing { record, schema, meta_data } = Standing::of(&replay, id, &writer, &buckets)?;
-        let index = Index::new(buckets, |bucket| record.state.greatest_of(bucket));
         let mut table = Self {
             warehouse: warehouse.clone(),
             path: warehouse.table_path(id),
             log,
+            index: Index::new(buckets, |bucket| record.state.greatest_of(bucket), writer.index_home.clone()),
             writer,
             schema,
             state: record.state,
@@ -50,11 +51,46 @@ impl Table {
             identity: (meta_data.id, meta_data.created_time.unwrap_or_default()),
             files: BTreeMap::new(),
             next_file: 0,
-            index,
             order_cache: OrderCache::default(),
+            unkept_rows: 0,
         };
+        if table.take_kept().await {
+            match table.adopt(replay.files.clone()).await {
+                Ok(()) => return Ok(Some(table)),
+                Err(error) => {
+                    tracing::warn!(table = %id, %error, "the kept key index is of no use; the table's keys are read");
+                    table.begin_index();
+                }
+            }
+        }
         table.adopt(replay.files).await?;
         Ok(Some(table))
+    }
+
+    /// An empty index, of no file.
+    fn begin_index(&mut self) {
+        let (state, home) = (&self.state, self.writer.index_home.clone());
+        self.index = Index::new(self.buckets().clone(), |bucket| state.greatest_of(bucket), home);
+        self.files.clear();
+        self.next_file = 0;
+    }
+
+    /// Begins with the index that was kept on local disk, and the files that it is of; false if there is none.
+    async fn take_kept(&mut self) -> bool {
+        let home = self.writer.index_home.clone();
+        if self.schema.layout.is_append() || home.folder().is_none() {
+            return false;
+        }
+        let (table, table_id, buckets) =
+            (self.schema.table.to_string(), self.identity.0.clone(), self.buckets().clone());
+        let (schema, state) = (self.schema.clone(), self.state.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let floor = |bucket| state.greatest_of(bucket);
+            kept::read(&home, &table, &table_id, &schema.key_names(), &buckets, floor)
+        });
+        let Ok(Some(Kept { index, files, next_file })) = read.await else { return false };
+        (self.index, self.files, self.next_file) = (index, files, next_file);
+        true
     }
 
     /// Creates the table, empty, with `state` as its beginning: of a shared table whoever comes first says it for all
@@ -128,6 +164,7 @@ impl Table {
             warehouse: warehouse.clone(),
             path: warehouse.table_path(&schema.table),
             log,
+            index: Index::new(buckets, |_| Order::MIN, writer.index_home.clone()),
             writer,
             schema: Arc::new(schema.clone()),
             state: state.clone(),
@@ -135,8 +172,8 @@ impl Table {
             identity,
             files: BTreeMap::new(),
             next_file: 0,
-            index: Index::new(buckets, |_| Order::MIN),
             order_cache: OrderCache::default(),
+            unkept_rows: 0,
         };
         let record = CommitRecord {
             source: table.writer.source.clone(),

@@ -10,7 +10,7 @@ use weir_model::{Order, RecordKeys, TableId, TableSchema};
 
 use super::buckets::Buckets;
 use super::delta::Add;
-use super::index::{Index, RowAddress};
+use super::index::{Index, IndexHome, RowAddress};
 use super::log::Log;
 use super::partition::partition_names;
 use super::read::{Folder, orders_of_batch};
@@ -67,7 +67,7 @@ pub async fn verify(warehouse: &Warehouse, id: &TableId) -> Result<Verified, Tab
         problem_count: 0,
     };
     let buckets = Buckets::all(record.state.bucket_count());
-    let index = Index::new(buckets.clone(), |_| Order::MIN);
+    let index = Index::new(buckets.clone(), |_| Order::MIN, IndexHome::unbounded());
     let mut check = Check { found, folder, schema, state: record.state, buckets, index, names: BTreeMap::new() };
     if !replay.protocol.as_ref().is_some_and(|protocol| protocol.is_of(&check.schema)) {
         check.found.problem("the protocol is not what the table's columns ask for".into());
@@ -98,6 +98,8 @@ struct Check {
 impl Check {
     async fn file(&mut self, number: u32, add: &Add) -> Result<(), TableError> {
         self.names.insert(number, add.path.clone());
+        let entry = rows_of(add.stats.as_deref()).unwrap_or(u64::from(u32::MAX));
+        self.index.add_file(number, u32::try_from(entry).unwrap_or(u32::MAX))?;
         let dead = self.folder.dead_rows(add).await?;
         let bucket = bucket_of_entry(add, self.buckets.count);
         let mut rows = 0_u32;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
-use crate::support::lake::{compare_by, assert_partitioned};
+use crate::support::lake::{assert_partitioned, compare_by};
 use crate::support::mysql::Mysql;
 use crate::support::weir::Weir;
 

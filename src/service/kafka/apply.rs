@@ -15,6 +15,7 @@ use crate::apply::{Pace, Report, SharedTable, Upkeep, Worker, WorkerError};
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{POSITION_LOOKED_AT_EVERY, SHUTDOWN_MAX};
+use crate::service::index_home;
 use crate::state::{Appeal, AppealKind, Appeals};
 use crate::table::{BucketShare, Buckets, Table, TableError, TableState, Warehouse, Writer};
 use crate::transport::kafka::position::Position;
@@ -51,7 +52,7 @@ impl ApplyHalf {
         let host = Arc::new(ApplyHost {
             layout_of: Arc::new(move |table| rules.table_settings(table).layout),
             appeals: Appeals::new(warehouse.store().clone(), warehouse.state_path(&config.source.name)),
-            writer: Writer { source: config.source.name.clone(), epoch: 0 },
+            writer: Writer { index_home: index_home(config), ..Writer::new(&config.source.name, 0) },
             upkeep: Upkeep::new(config.warehouse.retention()),
             pace: Pace {
                 interval: Duration::from_millis(config.apply.commit_interval_ms),

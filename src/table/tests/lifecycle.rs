@@ -212,7 +212,7 @@ async fn a_torn_checkpoint_costs_time_and_not_the_table() {
 async fn another_sources_table_and_a_foreign_protocol_are_not_touched() {
     let warehouse = in_memory();
     let table = Table::create(&warehouse, &schema(), writer(1), TableState::default(), Buckets::whole()).await.unwrap();
-    let other = Writer { source: "crm".into(), epoch: 9 };
+    let other = Writer::new("crm", 9);
     assert!(matches!(
         Table::open(&warehouse, &id(), other, Buckets::whole()).await,
         Err(TableError::OtherSource { .. })

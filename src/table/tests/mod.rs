@@ -7,8 +7,10 @@ mod chunks;
 mod cleaning;
 mod compaction;
 mod damage;
+mod disk_index;
 mod family;
 mod faults;
+mod kept;
 mod lifecycle;
 mod model;
 mod orders;
@@ -62,7 +64,7 @@ fn in_memory() -> Warehouse {
 }
 
 fn writer(epoch: u64) -> Writer {
-    Writer { source: "shop".into(), epoch }
+    Writer::new("shop", epoch)
 }
 
 /// Rows with the source's columns of `schema`: its first is the id, text is as given, the others follow from the id.
