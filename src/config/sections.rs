@@ -99,9 +99,9 @@ pub enum DdlPolicy {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Warehouse {
-    /// A url, or a path on this machine's disk, which becomes one.
+    /// `file:///folder`, `s3://bucket/prefix`, or a path on this machine's disk, which becomes a url.
     pub url: String,
-    /// Handed to the object store.
+    /// Handed to the object store; a local folder takes none.
     pub options: Options,
 }
 
