@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::mysql::Mysql;
 use super::root;
-use super::weir::Weir;
+use super::weir::{Reading, Weir};
 
 /// A script of the checkout, in the readers' Python environment.
 pub fn python(script: &str) -> Command {
@@ -16,18 +16,18 @@ pub fn python(script: &str) -> Command {
     command
 }
 
-/// Fails unless every table of `database` is equal, by both readers.
+/// Fails unless every table of `database` is equal, by every reader that can reach them.
 pub fn assert_equal(mysql: &Mysql, weir: &Weir, database: &str) {
-    for reader in ["duckdb", "deltalake"] {
+    for Reading { reader, warehouse, environment } in weir.readings() {
         let output = python("tests/support/compare.py")
             .args(["--url", &mysql.url, "--database", database, "--reader", reader])
-            .arg("--warehouse")
-            .arg(weir.warehouse())
+            .args(["--warehouse", warehouse])
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .output()
             .expect("the comparer starts");
         assert!(
             output.status.success(),
-            "{database} differs by {reader}:\n{}\n{}",
+            "{database} differs by {reader} in {warehouse}:\n{}\n{}",
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );

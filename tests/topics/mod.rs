@@ -13,6 +13,8 @@ mod kafka_usage;
 mod kills;
 mod mirror;
 mod oracle;
+mod s3;
+mod s3_faults;
 mod tables;
 mod trace;
 mod usage;
