@@ -39,7 +39,7 @@ s3_from_source() {
 recent enough). Or put versitygw on PATH and set WEIR_USE_PATH_S3=1, or point WEIR_TEST_S3_URL at a running server."
     say "building versitygw $s3_version, which takes some minutes"
     # The Go that is there, and the user's own settings otherwise.
-    GOTOOLCHAIN=local GOBIN="$1/bin" GOFLAGS=-trimpath retry 3 go install "github.com/versity/versitygw/cmd/versitygw@$s3_version" >&2 ||
+    GOTOOLCHAIN=local GOBIN="$1/bin" retry 3 go install "github.com/versity/versitygw/cmd/versitygw@$s3_version" >&2 ||
         die "versitygw could not be built with $(go version)"
 }
 

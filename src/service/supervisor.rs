@@ -51,7 +51,7 @@ pub enum Failure {
     Trace(String),
     /// The warehouse could not be had, or its answer, for longer than requests are repeated.
     #[error("the warehouse is away: {table}: {error}")]
-    Away { table: TableId, error: WorkerError },
+    Away { table: TableId, error: String },
 }
 
 impl Failure {
@@ -319,7 +319,9 @@ impl Supervisor {
                 tracing::warn!(%table, %error, "starting again from what is durable");
                 return Ok(Some(Finished::Restart));
             }
-            Report::Stopped { table, error } if error.is_away() => return Err(Failure::Away { table, error }),
+            Report::Stopped { table, error } if error.is_away() => {
+                return Err(Failure::Away { table, error: error.to_string() });
+            }
             Report::Stopped { table, error } => {
                 let error = error.to_string();
                 self.ask_to_stop(&table, &error);
