@@ -23,15 +23,22 @@ demo: packages ## Build weir, get a real MySQL, run a shop with live traffic and
 test: packages services lint ## Lint, unit, property and service tests against real servers, which are fetched
 	$(CARGO) test --workspace --locked
 
+.PHONY: test-all
+test-all: packages services lint ## The same with every reader of Delta tables: chDB, Delta Kernel and Spark, too
+	scripts/system-packages.sh --with-jdk
+	scripts/services.sh all-readers
+	WEIR_TEST_ALL_READERS=1 $(CARGO) test --workspace --locked
+
 .PHONY: lint
 lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 .PHONY: bench
-bench: packages services ## Compare weir with the wire-speed floor, and Kafka with direct; BENCH_ROWS and BENCH_CHANGES set the size
+bench: packages services ## Compare weir with the wire-speed floor, Kafka with direct, the table engine with delta-rs; BENCH_ROWS and BENCH_CHANGES set the size
 	$(CARGO) build --release --locked --bin weir
 	$(CARGO) build --release --locked --manifest-path bench/floor/Cargo.toml --target-dir target/bench-floor
+	$(CARGO) build --release --locked --bench engine --message-format=json-render-diagnostics > target/bench-engine.json
 	$(readers_python) bench/run.py
 
 .PHONY: build

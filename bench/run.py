@@ -8,6 +8,7 @@
 4. applying: `weir run --until-caught-up` of that backlog, onto a table seeded before
 5. through Kafka, with counts in ClickHouse, beside the direct way: another such backlog by one process and by `weir capture` with
    one to three `weir apply`, CPU by process, freshness, and what the trace takes (bench/kafka.py)
+6. the table engine by itself, without MySQL, beside delta-rs MERGE and a table written once (bench/engine.py)
 
 Each figure is taken BENCH_REPEATS times; min, median and max are shown. Seconds are wall clock from the start of the process
 to its end, CPU and peak memory the kernel's account of that process alone. Before weir's figures count, DuckDB has to find the
@@ -23,7 +24,8 @@ Environment:
   BENCH_FRESH_RATES         changes a second (default 1000,20000)
   BENCH_FRESH_INTERVALS_MS  commit_interval_ms (default 200,1000)
   BENCH_DIR       keep the server's data here and use it again, instead of in a temporary folder
-  BENCH_ONLY      "seed", "apply" or "kafka": only that part
+  BENCH_ONLY      "seed", "apply", "kafka" or "engine": only that part
+  BENCH_ENGINE_…  as bench/engine.py says
   WEIR_BIN, FLOOR_BIN  the programs (default target/release/weir, target/bench-floor/release/floor)
 """
 
@@ -37,6 +39,7 @@ import sys
 import tempfile
 import time
 
+from engine import bench_engine, print_engine
 from kafka import bench_kafka, print_details
 from lake import WEIR, Lake
 from measure import REPEATS, Figure, Run, measure, repeat, say
@@ -127,7 +130,7 @@ def dump_binlog(source: Source, backlog: dict, work: pathlib.Path) -> Run:
 # --- the result ---
 
 
-def write_results(figures: dict[str, Figure], ratios: dict[str, float], backlog: dict | None, kafka: dict | None) -> None:
+def write_results(figures: dict[str, Figure], ratios: dict[str, float], backlog: dict | None, kafka: dict | None, engine: dict | None) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     results = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -138,6 +141,7 @@ def write_results(figures: dict[str, Figure], ratios: dict[str, float], backlog:
         "ratios": ratios,
         "backlog": backlog,
         "kafka": kafka,
+        "engine": engine,
     }
     (OUT / "results.json").write_text(json.dumps(results, indent=1) + "\n")
 
@@ -160,7 +164,17 @@ def ratios_of(figures: dict[str, Figure]) -> dict[str, float]:
     }
 
 
-def print_table(figures: dict[str, Figure], ratios: dict[str, float], kafka: dict | None) -> None:
+def print_table(figures: dict[str, Figure], ratios: dict[str, float], kafka: dict | None, engine: dict | None) -> None:
+    if figures:
+        print_figures(figures, ratios)
+    if kafka:
+        print_details(kafka)
+    if engine:
+        print_engine(engine)
+    print(f"\nwritten to {(OUT / 'results.json').relative_to(ROOT)}")
+
+
+def print_figures(figures: dict[str, Figure], ratios: dict[str, float]) -> None:
     print(f"\n{'':26} {'rows':>10} {'thousand rows/s':>24} {'CPU-s per M rows':>17} {'peak MiB':>9}")
     print(f"{'':26} {'':>10} {'min':>8}{'median':>8}{'max':>8} {'median':>17} {'max':>9}")
     for figure in figures.values():
@@ -170,9 +184,6 @@ def print_table(figures: dict[str, Figure], ratios: dict[str, float], kafka: dic
         print(f"{figure.name:26} {figure.rows:10,} {speed} {cpu:17.2f} {shown['peak_mib']['max']:9.0f}")
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
-    if kafka:
-        print_details(kafka)
-    print(f"\nwritten to {(OUT / 'results.json').relative_to(ROOT)}")
 
 
 def say(text: str) -> None:
@@ -184,11 +195,24 @@ def main() -> None:
         print(__doc__)
         raise SystemExit(0 if sys.argv[1] in ("-h", "--help") else 2)
     only = os.environ.get("BENCH_ONLY", "")
-    for program in (WEIR,) if only == "kafka" else (WEIR, FLOOR):
+    programs = {"kafka": [WEIR], "engine": []}.get(only, [WEIR, FLOOR])
+    for program in programs:
         if not os.access(program, os.X_OK):
             raise SystemExit(f"bench: there is no {program}; run make bench")
-    kept = os.environ.get("BENCH_DIR")
     work = pathlib.Path(tempfile.mkdtemp(prefix="weir-bench-"))
+    try:
+        figures, backlog, kafka = bench_service(work, only) if only != "engine" else ({}, None, None)
+        engine = bench_engine(work) if only in ("", "engine") else None
+        ratios = ratios_of(figures)
+        write_results(figures, ratios, backlog, kafka, engine)
+        print_table(figures, ratios, kafka, engine)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def bench_service(work: pathlib.Path, only: str) -> tuple[dict[str, Figure], dict | None, dict | None]:
+    """What needs a MySQL server: figures, the backlog, what was measured through Kafka."""
+    kept = os.environ.get("BENCH_DIR")
     source = Source(pathlib.Path(kept).resolve() if kept else work / "mysql")
     try:
         source.make_tables()
@@ -202,12 +226,9 @@ def main() -> None:
         if only in ("", "kafka"):
             carried, kafka = bench_kafka(source, work, CHANGES, HOT_ROWS)
             figures |= carried
-        ratios = ratios_of(figures)
-        write_results(figures, ratios, backlog, kafka)
-        print_table(figures, ratios, kafka)
+        return figures, backlog, kafka
     finally:
         source.stop()
-        shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,16 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/services/clickhouse.sh"
 . "$here/services/s3.sh"
 . "$here/services/readers.sh"
+. "$here/services/maven.sh"
+. "$here/services/jvm_readers.sh"
+. "$here/services/spark.sh"
 
 usage() {
     cat <<'USAGE'
 Usage: scripts/services.sh COMMAND
 
-  all                      fetch everything the tests need
+  all                      fetch everything that make test needs
+  all-readers              fetch the further readers of make test-all, too
   mysql-fetch              MySQL into target/services/mysql (bin/mysqld, mysql, mysqlbinlog, mysqldump, mysqladmin)
   mysql-start DIR [FLAG…]  start a server in DIR on a free loopback port; prints its url
                            writes DIR/data, DIR/mysqld.pid, DIR/port, DIR/mysqld.log; FLAGs go to mysqld, after ours
@@ -38,6 +42,8 @@ Usage: scripts/services.sh COMMAND
                            DIR/versitygw.pid, DIR/port, DIR/versitygw.log
   s3-stop DIR [--kill]     stop the server of DIR, with --kill by SIGKILL, and wait until it is gone
   readers-fetch            Python environment into target/services/readers (bin/python)
+  jvm-readers-fetch        Delta Kernel into target/services/delta-kernel (libs/*.jar, classes/); needs javac and mvn on PATH
+  spark-fetch              Spark with Delta Lake into target/services/spark (bin/python, delta-jars/); needs java and mvn on PATH
 
 All may be called again, and by several processes at once.
 
@@ -62,6 +68,10 @@ main() {
         readers_fetch
         with_lock mysql-template make_template
         ;;
+    all-readers)
+        jvm_readers_fetch
+        spark_fetch
+        ;;
     mysql-fetch) mysql_fetch ;;
     mysql-start) mysql_start "$@" ;;
     mysql-stop) mysql_stop "$@" ;;
@@ -75,6 +85,8 @@ main() {
     s3-start) s3_start "$@" ;;
     s3-stop) s3_stop "$@" ;;
     readers-fetch) readers_fetch ;;
+    jvm-readers-fetch) jvm_readers_fetch ;;
+    spark-fetch) spark_fetch ;;
     help | --help | -h) usage ;;
     *)
         usage >&2

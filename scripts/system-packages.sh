@@ -4,10 +4,10 @@ set -euo pipefail
 
 usage() {
     cat <<'USAGE'
-Usage: scripts/system-packages.sh [--check]
+Usage: scripts/system-packages.sh [--check] [--with-jdk]
 
 Installs missing Debian packages (as root, or through sudo) and looks for the Rust toolchain.
-With --check it installs nothing, and fails if something is missing.
+With --check it installs nothing, and fails if something is missing. --with-jdk: a Java compiler, too, for make test-all.
 USAGE
 }
 
@@ -103,14 +103,17 @@ says, or put versitygw on PATH and set WEIR_USE_PATH_S3=1. weir itself does not 
 
 main() {
     only_check=0
-    case ${1:-} in
-    '') ;;
-    --check) only_check=1 ;;
-    *)
-        usage >&2
-        exit 2
-        ;;
-    esac
+    local option
+    for option in "$@"; do
+        case $option in
+        --check) only_check=1 ;;
+        --with-jdk) command -v javac >/dev/null || packages+=("openjdk-17-jdk-headless|openjdk-21-jdk-headless|default-jdk-headless") ;;
+        *)
+            usage >&2
+            exit 2
+            ;;
+        esac
+    done
     if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
         install_packages
     else

@@ -35,6 +35,15 @@ pub const CHUNK_BATCH_BYTES: usize = 8 << 20;
 pub const CHUNK_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// A chunk waits this long for its server to have executed everything below its order, then begins anew.
 pub const EXECUTED_WAIT_MAX: Duration = Duration::from_secs(60);
+/// A table without a key is locked against writers, to be read as of one moment, once nobody is writing it; if that takes
+/// longer than this it is tried again.
+pub const TABLE_LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// It is locked for this long at most, until capture has come to that moment.
+pub const TABLE_LOCKED_MAX: Duration = Duration::from_secs(2);
+/// How far capture is meanwhile is asked this often.
+pub const CAPTURE_LOOKED_AT_EVERY: Duration = Duration::from_millis(20);
+/// If capture has not come that far, the writers have the table back for this long.
+pub const TABLE_LOCKED_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Bytes of row images read ahead of capture; a single larger one is let through alone.
 pub const EVENTS_AHEAD_BYTES_MAX: usize = 16 << 20;
 /// Events read ahead of capture.
@@ -93,6 +102,8 @@ pub const RECONCILE_POLL: Duration = Duration::from_millis(200);
 pub const COMMITS_READ_TOGETHER: usize = 16;
 /// Data files whose keys are read side by side when an index is rebuilt.
 pub const FILES_READ_TOGETHER: usize = 2;
+/// Rows that are marked as deleted are written again in files of about so many bytes, one file at a time in memory.
+pub const MARKED_FILE_BYTES: usize = 64 << 20;
 /// Rows whose orders a table keeps once it had to read them; 16 bytes each.
 pub const ORDERS_KEPT_MAX: usize = 2_000_000;
 /// A Kafka message is at most about this large before compression, so that brokers and readers are not strained; a row
@@ -157,3 +168,37 @@ pub const STORE_CONFLICT_TRIES: u32 = 5;
 pub const STORE_CONFLICT_DELAY: Duration = Duration::from_millis(50);
 /// A store that is away is looked for after this, doubling up to `RECONNECT_DELAY_MAX`.
 pub const STORE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
+/// Smaller data files are merged with others; a chunk of a load is larger, unless its rows are few.
+pub const COMPACT_SMALL_BYTES: u64 = 8 << 20;
+/// Files are merged with those of like size, up to this factor.
+pub const COMPACT_TIER: u64 = 8;
+/// So many of one size are worth merging: with the factor above a row is written again once a tier.
+pub const COMPACT_FILES_MIN: usize = 8;
+/// Files merged at once; a batch of each is in memory.
+pub const COMPACT_FILES_MAX: usize = 32;
+/// Bytes of files that become one; about twice as much is in memory meanwhile.
+pub const COMPACT_BYTES_MAX: u64 = 48 << 20;
+/// Percent of a file's rows that are dead when it is written again without them: what readers read in vain against what
+/// is written once more.
+pub const COMPACT_DEAD_SHARE: u64 = 25;
+/// A file that no version names is taken for one that a writer is about to name until it is this old.
+pub const ORPHAN_AGE_MIN: Duration = Duration::from_secs(12 * 3600);
+/// A chunk whose files are older is read again rather than merged: they are about to be taken for orphans. Far below
+/// the age above, since clocks differ.
+pub const CHUNK_FILE_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
+/// Files that one commit says will be removed.
+pub const CLEANED_AT_ONCE_MAX: usize = 5_000;
+/// Jobs of upkeep of all tables together: each may take a core and some tens of megabytes.
+pub const UPKEEP_JOBS_MAX: usize = 1;
+/// A table that changes is looked at this often for files to be compacted.
+pub const UPKEEP_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+/// Upkeep that failed is tried again after this; nothing depends on it soon.
+pub const UPKEEP_RETRY_DELAY: Duration = Duration::from_secs(60);
+/// A table that changes is cleaned this often, which takes a list of all its files.
+pub const CLEAN_EVERY: Duration = Duration::from_secs(600);
+/// Attempts at an upkeep by command that lose against the table's writer before it is given up.
+pub const UPKEEP_TRIES_MAX: u32 = 20;
+/// Logs are looked at this often for versions that are past their retention.
+pub const LOG_CLEANED_EVERY: Duration = Duration::from_secs(600);
+/// Problems of a table that are told one by one; more are counted.
+pub const PROBLEMS_TOLD_MAX: usize = 100;

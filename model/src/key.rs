@@ -47,6 +47,11 @@ pub enum KeyRef<'a> {
 }
 
 impl RecordKeys {
+    /// No keys: of a table whose rows are not told apart.
+    pub fn none() -> Self {
+        Self::Int(Vec::new())
+    }
+
     /// Keys of every row of `rows`, formed from the columns called `names`, in key order.
     pub fn of(rows: &RecordBatch, names: &[&str]) -> Result<Self, KeyError> {
         let mut columns = Vec::with_capacity(names.len());
@@ -92,6 +97,19 @@ impl RecordKeys {
                 let start = if row == 0 { 0 } else { ends[row - 1] };
                 KeyRef::Bytes(&data[start..ends[row]])
             }
+        }
+    }
+
+    /// Adds the keys of further rows, of the same columns.
+    pub fn append(&mut self, more: &Self) {
+        match (self, more) {
+            (Self::Int(values), Self::Int(more)) => values.extend_from_slice(more),
+            (Self::Bytes { data, ends }, Self::Bytes { data: more, ends: more_ends }) => {
+                let start = data.len();
+                data.extend_from_slice(more);
+                ends.extend(more_ends.iter().map(|end| start + end));
+            }
+            _ => unreachable!("keys of one table have one form"),
         }
     }
 

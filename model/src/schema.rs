@@ -183,11 +183,12 @@ pub enum Evolution {
 
 /// What must happen to `lake` (the columns a table has) before rows of `source` can enter it.
 ///
-/// Columns are matched by name. A column that the source no longer has stays and is NULL from then on.
+/// Columns are matched by name. A column that the source no longer has stays and is NULL from then on. A table that is
+/// appended to needs no key, so a changed one does not matter to it.
 pub fn evolution(lake: &TableSchema, source: &TableSchema) -> Evolution {
     let lake_key: Vec<String> = lake.key_names().iter().map(|n| n.to_ascii_lowercase()).collect();
     let source_key: Vec<String> = source.key_names().iter().map(|n| n.to_ascii_lowercase()).collect();
-    if lake_key != source_key {
+    if lake_key != source_key && !lake.layout.is_append() {
         return Evolution::Refused(format!(
             "the record key changed from ({}) to ({})",
             lake.key_names().join(", "),
@@ -243,6 +244,16 @@ mod tests {
         assert!(matches!(evolution(&lake, &wider), Evolution::Refused(why) if why.contains("id")));
         let keyless = schema(&[("id", ColumnType::Int32)], &[]);
         assert!(matches!(evolution(&lake, &keyless), Evolution::Refused(_)));
+    }
+
+    #[test]
+    fn a_table_that_is_appended_to_does_not_mind_its_key() {
+        let mut lake = schema(&[("id", ColumnType::Int32)], &[0]);
+        lake.layout.mode = crate::layout::TableMode::Append;
+        let keyless = schema(&[("id", ColumnType::Int32)], &[]);
+        assert_eq!(evolution(&lake, &keyless), Evolution::None);
+        let wider = schema(&[("id", ColumnType::Int64)], &[0]);
+        assert!(matches!(evolution(&lake, &wider), Evolution::Refused(_)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use serde::{Deserialize, Serialize};
-use weir_model::{GtidSet, LogPosition};
+use weir_model::{GtidSet, LogPosition, TableId};
 
 use crate::error::{MysqlError, codes};
 use crate::query;
@@ -152,6 +152,26 @@ pub async fn executed_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
 /// `@@gtid_purged`: transactions that have left the server's binlog.
 pub async fn purged_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
     gtids(conn, "SELECT @@GLOBAL.gtid_purged", "reading gtid_purged").await
+}
+
+/// Locks `table` against writers until [`unlock_tables`], or the end of the connection. Changes of it that others have under
+/// way are waited for, so none is while it is locked; its writers wait.
+///
+/// # Errors
+/// With [`codes::LOCK_WAIT_TIMEOUT`] if that takes longer than `wait_max`.
+pub async fn lock_table(conn: &mut Conn, table: &TableId, wait_max: Duration) -> Result<(), MysqlError> {
+    let doing = format!("locking {table}");
+    query::execute(conn, &format!("SET SESSION lock_wait_timeout = {}", wait_max.as_secs().max(1)), &doing).await?;
+    query::execute(conn, &format!("LOCK TABLES {} READ", table.quoted()), &doing).await
+}
+
+pub async fn unlock_tables(conn: &mut Conn) -> Result<(), MysqlError> {
+    query::execute(conn, "UNLOCK TABLES", "unlocking a table").await
+}
+
+/// Everything that the connection reads from here on is as of this moment, until its transaction or it ends.
+pub async fn begin_snapshot(conn: &mut Conn) -> Result<(), MysqlError> {
+    query::execute(conn, "START TRANSACTION WITH CONSISTENT SNAPSHOT", "beginning a consistent snapshot").await
 }
 
 /// Where the server's binlog ends.

@@ -24,35 +24,12 @@ kafka_fetch_locked() {
     say "fetching Kafka $kafka_version from Maven"
     rm -rf "$building"
     mkdir -p "$building"
-    kafka_pom >"$building/pom.xml"
-    retry 4 mvn --quiet --batch-mode -Dstyle.color=never --file "$building/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$building/libs" >&2 ||
-        die "mvn could not fetch Kafka"
+    # slf4j-simple, so that the server has somewhere to log to.
+    maven_libraries "$building/libs" "org.apache.kafka:kafka_2.13:$kafka_version" org.slf4j:slf4j-simple:1.7.36 || die "mvn could not fetch Kafka"
     printf '%s\n' "$kafka_version" >"$building/version"
     rm -rf "$kafka_dir"
     mv "$building" "$kafka_dir"
     say "Kafka is ready: $kafka_version"
-}
-
-# slf4j-simple, so that the server has somewhere to log to.
-kafka_pom() {
-    cat <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>weir</groupId>
-  <artifactId>kafka-for-tests</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$kafka_version</version></dependency>
-    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
-  </dependencies>
-  <build>
-    <plugins>
-      <plugin><groupId>org.apache.maven.plugins</groupId><artifactId>maven-dependency-plugin</artifactId><version>3.8.1</version></plugin>
-    </plugins>
-  </build>
-</project>
-POM
 }
 
 # --- kafka-start ---

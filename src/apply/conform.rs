@@ -3,15 +3,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, new_null_array};
+use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, new_null_array};
 use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::interleave::interleave;
-use weir_model::{ChangeBatch, TableSchema};
+use weir_model::{ChangeBatch, Layout, Op, TableSchema};
 
-use super::reduce::{ChangeAt, order};
+use super::reduce::{ChangeAt, op, order};
 
 /// The changes at `picks`, in that order, as rows of the lake table: its columns by name, NULL where a batch has none,
-/// then the order.
+/// then the order and what its layout adds.
 pub fn lake_rows(batches: &[ChangeBatch], picks: &[ChangeAt], lake: &TableSchema) -> Result<RecordBatch, ArrowError> {
     let schema: SchemaRef = lake.lake_arrow();
     let indices: Vec<(usize, usize)> = picks.iter().map(|at| (at.batch as usize, at.row as usize)).collect();
@@ -35,7 +35,23 @@ pub fn lake_rows(batches: &[ChangeBatch], picks: &[ChangeAt], lake: &TableSchema
     let orders = picks.iter().map(|at| order(batches, *at));
     columns.push(Arc::new(orders.clone().map(|o| o.ts_ms).collect::<Int64Array>()));
     columns.push(Arc::new(orders.map(|o| o.seq).collect::<Int64Array>()));
+    columns.extend(layout_columns(batches, picks, &lake.layout));
     RecordBatch::try_new(schema, columns)
+}
+
+/// The columns behind the order's that a layout adds.
+fn layout_columns(batches: &[ChangeBatch], picks: &[ChangeAt], layout: &Layout) -> Vec<ArrayRef> {
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    if layout.is_append() {
+        let ids = picks.iter().map(|at| batches[at.batch as usize].ids[at.row as usize]);
+        columns.push(Arc::new(StringArray::from_iter_values(picks.iter().map(|at| op(batches, *at).to_string()))));
+        columns.push(Arc::new(StringArray::from_iter_values(ids.map(|id| id.to_string()))));
+    }
+    if layout.deletes_softly() {
+        let deleted = picks.iter().map(|at| Some(op(batches, *at) == Op::Delete));
+        columns.push(Arc::new(deleted.collect::<BooleanArray>()));
+    }
+    columns
 }
 
 /// Of each batch where it has the lake table's columns. Batches in a row that share a schema share the answer.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_model::{Order, OrderState};
+use weir_model::{Order, OrderState, TableSchema};
 
 use super::chunks::{ChunkFiles, ChunkOutcome, WaitingChunk};
 use super::pending::{Complete, note};
@@ -66,7 +66,7 @@ impl<S: Subscription> Worker<S> {
         if let Marker::Chunk { chunk, content: ChunkContent::Desk } = &at.marker {
             return match self.desk.take(&self.table.schema().table, *chunk) {
                 Some(chunk) => self.merge_from_desk(chunk, &at).await,
-                None => self.put_marker(TableChange::to(self.state_behind(&at)), &at).await.map(|_| ()),
+                None => self.put_until_in(&at).await,
             };
         }
         loop {
@@ -117,7 +117,9 @@ impl<S: Subscription> Worker<S> {
                 for bucket in &buckets {
                     raise_orders(&mut state, *bucket, *at);
                 }
-                TableChange { clear: Some(Clear { at: *at, buckets }), ..TableChange::to(state) }
+                // A log keeps what it has.
+                let clear = (!self.keeps_all()).then(|| Clear { at: *at, buckets });
+                TableChange { clear, ..TableChange::to(state) }
             }
             Marker::SeedBegin { plan, start, schema, reset } => {
                 let seed = SeedProgress { plan: *plan, done: Vec::new(), start: *start };
@@ -129,7 +131,8 @@ impl<S: Subscription> Worker<S> {
                     Ok(evolve) => TableChange { evolve, ..TableChange::to(state) },
                     Err(_) if *reset && buckets.len() as u32 == self.table.buckets().count => {
                         let clear = Clear { at: *start, buckets };
-                        let evolve = Some(schema.as_ref().clone());
+                        let layout = self.table.schema().layout.clone();
+                        let evolve = Some(TableSchema { layout, ..schema.as_ref().clone() });
                         TableChange { clear: Some(clear), evolve, ..TableChange::to(state) }
                     }
                     Err(error) => return Err(error),
@@ -144,6 +147,7 @@ impl<S: Subscription> Worker<S> {
                 for bucket in &ended {
                     self.set_seed(&mut state, *bucket, None);
                 }
+                let start = start.filter(|_| !self.keeps_all());
                 let remove_below = start.map(|order| RemoveBelow { order, buckets: ended });
                 TableChange { remove_below, ..TableChange::to(state) }
             }
@@ -160,6 +164,11 @@ impl<S: Subscription> Worker<S> {
         })
     }
 
+    /// Whether the table keeps every change as a row.
+    fn keeps_all(&self) -> bool {
+        self.table.schema().layout.is_append()
+    }
+
     fn set_seed(&self, state: &mut TableState, bucket: u32, seed: Option<SeedProgress>) {
         match state.shares.get_mut(bucket as usize) {
             Some(share) => share.seed = seed,
@@ -168,7 +177,8 @@ impl<S: Subscription> Worker<S> {
     }
 
     /// The shares of a chunk that the buckets can take in. For each that cannot, capture is asked to read it again, before
-    /// the commit that passes the marker.
+    /// the commit that passes the marker. A table that keeps every row takes in each chunk once, whichever attempt at it comes
+    /// first.
     async fn accepted(
         &mut self,
         chunk: ChunkId,
@@ -178,8 +188,11 @@ impl<S: Subscription> Worker<S> {
     ) -> Result<Vec<StagedChunk>, WorkerError> {
         let mut staged = Vec::new();
         for bucket in buckets {
-            let under_way =
-                seed_of(state, *bucket).is_some_and(|seed| seed.plan == files.plan && files.order0 > seed.start);
+            let seed = seed_of(state, *bucket).filter(|seed| seed.plan == files.plan && files.order0 > seed.start);
+            let under_way = seed.is_some();
+            if self.keeps_all() && seed.is_some_and(|seed| seed.done.contains(&files.ordinal)) {
+                continue;
+            }
             let mut accepted = under_way && self.table.may_merge(*bucket, files.order0);
             if accepted && let Some(file) = files.files.iter().find(|file| file.bucket == *bucket) {
                 match StagedChunk::open(self.table.files(), file.clone()).await? {
@@ -192,6 +205,10 @@ impl<S: Subscription> Worker<S> {
                 let kind = AppealKind::ChunkRefused { chunk: chunk.0, bucket: *bucket };
                 shared.appeal(&Appeal { table, kind }).await?;
             }
+            let share = state.shares.get_mut(*bucket as usize);
+            if let Some(seed) = share.and_then(|share| share.seed.as_mut()).filter(|_| accepted && self.keeps_all()) {
+                note_done(seed, files.ordinal);
+            }
         }
         if !staged.is_empty() {
             state.order = state.order.max(OrderState(files.order0));
@@ -201,21 +218,44 @@ impl<S: Subscription> Worker<S> {
 
     /// Merges a chunk whose upper bound the stream has passed, or refuses it.
     async fn merge_from_desk(&mut self, chunk: WaitingChunk, at: &MarkerAt) -> Result<(), WorkerError> {
-        let mut state = self.state_behind(at);
-        let under_way = state.seed.as_ref().is_some_and(|seed| seed.plan == chunk.plan && chunk.order0 > seed.start);
-        if !under_way || !self.table.may_merge(WHOLE, chunk.order0) {
-            let _ = chunk.outcome.send(ChunkOutcome::Refused);
-            return self.put_marker(TableChange::to(state), at).await.map(|_| ());
+        let WaitingChunk { plan, ordinal, order0, mut staged, outcome } = chunk;
+        loop {
+            let mut state = self.state_behind(at);
+            let under_way = state.seed.as_ref().is_some_and(|seed| seed.plan == plan && order0 > seed.start);
+            let too_old = staged.iter().any(StagedChunk::is_too_old);
+            if !under_way || too_old || !self.table.may_merge(WHOLE, order0) {
+                let _ = outcome.send(ChunkOutcome::Refused);
+                return self.put_until_in(at).await;
+            }
+            state.order = state.order.max(OrderState(order0));
+            let is_first = state.seed.as_mut().is_some_and(|seed| note_done(seed, ordinal));
+            if self.keeps_all() && !is_first {
+                for again in staged.drain(..) {
+                    self.table.files().discard(again.name()).await;
+                }
+            }
+            let evolve = evolve_to_hold(self.table.schema(), staged.iter().map(StagedChunk::schema))?;
+            let described: Vec<_> = staged.iter().map(StagedChunk::describe).collect();
+            if self.put_marker(TableChange { staged, evolve, ..TableChange::to(state) }, at).await? {
+                let _ = outcome.send(ChunkOutcome::Merged);
+                return Ok(());
+            }
+            staged = Vec::with_capacity(described.len());
+            for part in described {
+                match StagedChunk::open(self.table.files(), part).await? {
+                    Some(part) => staged.push(part),
+                    None => {
+                        let _ = outcome.send(ChunkOutcome::Refused);
+                        return self.put_until_in(at).await;
+                    }
+                }
+            }
         }
-        state.order = state.order.max(OrderState(chunk.order0));
-        if let Some(seed) = &mut state.seed
-            && let Err(at) = seed.done.binary_search(&chunk.ordinal)
-        {
-            seed.done.insert(at, chunk.ordinal);
-        }
-        let evolve = evolve_to_hold(self.table.schema(), chunk.staged.iter().map(StagedChunk::schema))?;
-        self.put_marker(TableChange { staged: chunk.staged, evolve, ..TableChange::to(state) }, at).await?;
-        let _ = chunk.outcome.send(ChunkOutcome::Merged);
+    }
+
+    /// Commits that the marker has passed and changed nothing.
+    async fn put_until_in(&mut self, at: &MarkerAt) -> Result<(), WorkerError> {
+        while !self.put_marker(TableChange::to(self.state_behind(at)), at).await? {}
         Ok(())
     }
 
@@ -237,6 +277,15 @@ impl<S: Subscription> Worker<S> {
 
 /// The bucket of a table that has one.
 const WHOLE: u32 = 0;
+
+/// The chunk is in; false if it was before.
+fn note_done(seed: &mut SeedProgress, ordinal: u32) -> bool {
+    let place = seed.done.binary_search(&ordinal);
+    if let Err(at) = place {
+        seed.done.insert(at, ordinal);
+    }
+    place.is_err()
+}
 
 /// The load under way in a bucket.
 fn seed_of(state: &TableState, bucket: u32) -> Option<&SeedProgress> {

@@ -8,6 +8,9 @@
 
 pub mod chunks;
 pub mod conform;
+pub mod log;
+#[cfg(test)]
+mod log_tests;
 mod markers;
 mod pending;
 pub mod plan;
@@ -16,6 +19,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,12 +32,15 @@ use weir_model::{ChangeBatch, Order, RecordKeys, TableId, TableSchema};
 
 use self::chunks::ChunkDesk;
 use self::conform::lake_rows;
+use self::log::log;
 use self::markers::MarkerAt;
 use self::pending::Pending;
 use self::plan::{Known, StreamPlan};
 use self::reduce::{ChangeAt, Lateness, reduce};
 pub use self::shared::SharedTable;
 use self::state::{advance, raise_orders, reads, state_at};
+use self::upkeep::Jobs;
+pub use self::upkeep::Upkeep;
 use crate::table::{BucketRows, CommitOutcome, Located, RowAddress, Table, TableChange, TableError};
 use crate::trace::StageCount;
 use crate::transport::{Boundary, Delivery, Item, PublishNumber, Subscription};
@@ -111,6 +118,7 @@ pub struct Worker<S> {
     failed: Option<WorkerError>,
     /// How to go on with a table that others write, too.
     shared: Option<SharedTable>,
+    jobs: Jobs,
 }
 
 impl<S: Subscription> Worker<S> {
@@ -123,7 +131,14 @@ impl<S: Subscription> Worker<S> {
     ) -> Self {
         let (pending, marker, last_commit, shared) = (Pending::default(), None, None, None);
         let seen = PublishNumber::default();
-        Self { table, subscription, desk, reports, pace, pending, marker, last_commit, seen, failed: None, shared }
+        let (failed, jobs) = (None, Jobs::new(None));
+        Self { table, subscription, desk, reports, pace, pending, marker, last_commit, seen, failed, shared, jobs }
+    }
+
+    /// Compacts and cleans the table, too.
+    #[must_use]
+    pub fn with_upkeep(self, upkeep: Upkeep) -> Self {
+        Self { jobs: Jobs::new(Some(upkeep)), ..self }
     }
 
     /// For a table that others may write, too.
@@ -159,12 +174,26 @@ impl<S: Subscription> Worker<S> {
         }
     }
 
+    /// Runs until the subscription ends, and gives the table back: for whoever works on the table in between.
+    ///
+    /// # Errors
+    /// What would have been reported as the worker's end.
+    pub async fn run_to_end(mut self) -> Result<Table, WorkerError> {
+        self.apply_all().await?;
+        Ok(self.table)
+    }
+
     async fn apply_all(&mut self) -> Result<(), WorkerError> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
         loop {
+            if self.is_overdue() {
+                self.commit_changes().await?;
+                continue;
+            }
             let due = self.due();
+            let look = self.jobs.next_look();
             tokio::select! {
                 biased;
                 () = sleep_until(due), if due.is_some() => self.commit_changes().await?,
@@ -175,8 +204,16 @@ impl<S: Subscription> Worker<S> {
                 },
                 Ok(()) = self.pace.hurry.changed() => {}
                 Ok(()) = self.pace.pressure.changed() => {}
+                done = self.jobs.done(), if look.is_none() => self.end_upkeep(done).await?,
+                () = sleep_until(look), if look.is_some() => self.begin_upkeep(),
             }
         }
+    }
+
+    /// Whether memory asks for a commit: a timer for now fires later than what is ready to be received.
+    fn is_overdue(&self) -> bool {
+        let full = self.pending.bytes >= self.pace.bytes_max || *self.pace.pressure.borrow();
+        full && self.pending.complete.is_some() && !self.pending.inside_publish
     }
 
     /// When the next commit is due; `None` while nothing can be committed.
@@ -268,20 +305,26 @@ impl<S: Subscription> Worker<S> {
         let batches = &self.pending.batches;
         let evolve = evolve_to_hold(self.table.schema(), batches.iter().map(|b| &b.schema))?;
         let lake = evolve.clone().map_or_else(|| self.table.schema().clone(), Arc::new);
-        // By the batch's own names of the key's columns: they may be spelled in another case than the lake's.
-        let keys_of = |batch: &ChangeBatch| RecordKeys::of(&batch.rows, &batch.schema.key_names());
-        let keys: Vec<RecordKeys> = batches
-            .iter()
-            .map(keys_of)
-            .collect::<Result<_, _>>()
-            .map_err(|error| WorkerError::Rows(error.to_string()))?;
-        let lateness = self.lateness();
-        let StreamPlan { upserts, deletes, tally } = plan_changes(&mut self.table, batches, &keys, lateness).await?;
+        let keeps_all = lake.layout.is_append();
+        let StreamPlan { upserts, deletes, tally } = if keeps_all {
+            log(batches, &self.buckets_of_batches(), self.greatest())
+        } else {
+            // By the batch's own names of the key's columns: they may be spelled in another case than the lake's.
+            let keys_of = |batch: &ChangeBatch| RecordKeys::of(&batch.rows, &batch.schema.key_names());
+            let keys: Vec<RecordKeys> = batches
+                .iter()
+                .map(keys_of)
+                .collect::<Result<_, _>>()
+                .map_err(|error| WorkerError::Rows(error.to_string()))?;
+            let lateness = self.lateness();
+            plan_changes(&mut self.table, batches, &keys, lateness).await?
+        };
         let mut rows = Vec::new();
         for (bucket, upserts) in self.by_bucket(upserts) {
             let failed = |error: &dyn std::fmt::Display| WorkerError::Rows(error.to_string());
             let batch = lake_rows(batches, &upserts, &lake).map_err(|error| failed(&error))?;
-            let keys = RecordKeys::of(&batch, &lake.key_names()).map_err(|error| failed(&error))?;
+            let keys = if keeps_all { Ok(RecordKeys::none()) } else { RecordKeys::of(&batch, &lake.key_names()) };
+            let keys = keys.map_err(|error| failed(&error))?;
             rows.push(BucketRows { bucket, rows: batch, keys });
         }
         let part = (!batches.is_empty()).then_some(self.pending.partial_rows);
@@ -300,11 +343,17 @@ impl<S: Subscription> Worker<S> {
         if self.shared.is_none() {
             return Lateness::default();
         }
+        Lateness::new(self.greatest(), self.buckets_of_batches())
+    }
+
+    /// The greatest order that each of our buckets has come to in the stream.
+    fn greatest(&self) -> BTreeMap<u32, Order> {
         let state = self.table.state();
-        let owned = &self.table.buckets().owned;
-        let greatest = owned.iter().map(|bucket| (*bucket, state.greatest_of(*bucket))).collect();
-        let buckets = (0..self.pending.batches.len()).map(|batch| self.pending.bucket(batch as u32)).collect();
-        Lateness::new(greatest, buckets)
+        self.table.buckets().owned.iter().map(|bucket| (*bucket, state.greatest_of(*bucket))).collect()
+    }
+
+    fn buckets_of_batches(&self) -> Vec<u32> {
+        (0..self.pending.batches.len()).map(|batch| self.pending.bucket(batch as u32)).collect()
     }
 
     /// Upserts by the bucket of their batch, each in its order.
@@ -316,8 +365,8 @@ impl<S: Subscription> Worker<S> {
         by_bucket
     }
 
-    /// Commits and reports. False if a table that others write has moved: it was opened anew, and what is to be
-    /// committed must be worked out again.
+    /// Commits and reports. False if someone else has committed: that was taken in, and what is to be committed must be
+    /// worked out again.
     async fn put(&mut self, change: TableChange, number: Option<PublishNumber>) -> Result<bool, WorkerError> {
         let outcome = match self.table.commit(change).await {
             Ok(outcome) => outcome,
@@ -330,8 +379,7 @@ impl<S: Subscription> Worker<S> {
                 self.report(Report::Committed { table, number, version, accounts });
                 Ok(true)
             }
-            CommitOutcome::Moved if self.shared.is_some() => self.open_anew().await.map(|()| false),
-            CommitOutcome::Moved => Err(WorkerError::Moved),
+            CommitOutcome::Moved => self.absorb().await.map(|()| false),
             CommitOutcome::Fenced { epoch } => Err(WorkerError::Fenced { epoch }),
         }
     }
@@ -366,6 +414,7 @@ async fn plan_changes(
         batches,
         keys,
         reduced,
+        table.schema().layout.deletes,
         |key| table.floor_of(key),
         |key| match table.locate(key) {
             Located::Live(address) => orders.get(&address).map_or(Known::LiveBelow, |order| Known::Live(*order)),

@@ -1,6 +1,7 @@
 //! Which changes of a batch the table takes. Pure but for asking the index, and for orders when a change could lose.
 
 use weir_model::key::KeyRef;
+use weir_model::layout::Deletes;
 use weir_model::{ChangeBatch, Op, Order, RecordKey, RecordKeys};
 
 use super::reduce::{ChangeAt, Reduced, count, op, order};
@@ -47,19 +48,21 @@ pub fn fate(change: Order, known: Known, floor: Order) -> Fate {
 /// What a commit does with the stream's changes.
 #[derive(Debug, Default)]
 pub struct StreamPlan {
-    /// Rows that become live, ascending by record key.
+    /// Rows that become live, ascending by record key; with soft deletes those of deleted keys, too. In a table that is
+    /// appended to every change, as they came.
     pub upserts: Vec<ChangeAt>,
-    /// Keys that are deleted, with the order of the delete.
+    /// Keys whose row goes, with the order of the delete; none with soft deletes.
     pub deletes: Vec<(RecordKey, Order)>,
     pub tally: Tally,
 }
 
 /// Sorts the winners of `reduced` into upserts, deletes and losers; `known` says what the table has of a key, `floor` the
-/// order at and below which it has forgotten deletes of it.
+/// order at and below which it has forgotten deletes of it. A soft delete is a row like others: the last image, marked.
 pub fn plan(
     batches: &[ChangeBatch],
     keys: &[RecordKeys],
     reduced: Reduced,
+    deletes: Deletes,
     floor: impl Fn(KeyRef<'_>) -> Order,
     mut known: impl FnMut(KeyRef<'_>) -> Known,
 ) -> StreamPlan {
@@ -71,7 +74,10 @@ pub fn plan(
             Fate::Duplicate => Hop::Duplicate,
             Fate::Stale => Hop::Stale,
             Fate::Accepted if op(batches, at) == Op::Delete => {
-                result.deletes.push((key.to_owned(), change));
+                match deletes {
+                    Deletes::Hard => result.deletes.push((key.to_owned(), change)),
+                    Deletes::Soft => result.upserts.push(at),
+                }
                 Hop::Deleted
             }
             Fate::Accepted => {

@@ -11,7 +11,7 @@ use super::pending::Pending;
 use super::{Worker, WorkerError};
 use crate::limits::{APPEAL_REPEATED_EVERY, SHARED_RETRIES_MAX, SHARED_RETRY_DELAY};
 use crate::state::{Appeal, AppealKind, Appeals};
-use crate::table::{Table, TableError, Warehouse, Writer};
+use crate::table::{Absorbed, Table, TableError, Warehouse, Writer};
 use crate::trace::{Hop, Tally};
 use crate::transport::{Changes, Item, Subscription};
 
@@ -50,6 +50,18 @@ impl<S: Subscription> Worker<S> {
         let opened = Table::open(&shared.warehouse, &id, shared.writer.clone(), buckets).await?;
         self.table = opened.ok_or(TableError::NoTable(id))?;
         Ok(())
+    }
+
+    /// Takes in what someone else has committed to the table.
+    pub(super) async fn absorb(&mut self) -> Result<(), WorkerError> {
+        match self.table.absorb().await {
+            Ok(Absorbed::Beside) => Ok(()),
+            Ok(Absorbed::Moved) => Err(WorkerError::Moved),
+            Err(TableError::Fenced { epoch, .. }) => Err(WorkerError::Fenced { epoch }),
+            // The next incarnation tries again, at once unless the store is away, which it must wait for.
+            Err(error) if self.shared.is_none() && is_passing(&error) && !error.is_away() => Err(WorkerError::Moved),
+            Err(error) => self.open_after(error).await,
+        }
     }
 
     /// After an error that may pass, such as a store that is away, the table is opened anew; whether the commit became

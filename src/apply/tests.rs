@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
-use weir_model::{Column, ColumnType, Digest, EventId, Op, OrderState, Window};
+use weir_model::layout::Deletes;
+use weir_model::{Column, ColumnType, Digest, EventId, Layout, Op, OrderState, Window};
 
+use super::upkeep::Done;
 use super::*;
-use crate::table::{Buckets, PartialTransaction, Scan, TableState, Warehouse, Writer};
+use crate::limits::AMBIGUOUS_PUT_TRIES;
+use crate::table::faulty::{Fault, FaultyStore};
+use crate::table::{Buckets, Effort, PartialTransaction, Scan, TableState, Warehouse, Writer};
 use crate::trace::{Hop, Tally};
 use crate::transport::direct::{Direct, DirectSubscription};
 use crate::transport::{Changes, Publish, Publisher};
@@ -72,11 +77,19 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let warehouse = Warehouse::in_store(Arc::new(InMemory::new()));
+        Self::of(Layout::default()).await
+    }
+
+    /// With a table of this layout.
+    async fn of(layout: Layout) -> Self {
+        Self::in_store(Arc::new(InMemory::new()), layout).await
+    }
+
+    async fn in_store(store: Arc<dyn ObjectStore>, layout: Layout) -> Self {
+        let warehouse = Warehouse::in_store(store);
         let writer = Writer { source: "shop".into(), epoch: 1 };
-        let table = Table::create(&warehouse, &schema(["id", "n"]), writer, TableState::default(), Buckets::whole())
-            .await
-            .unwrap();
+        let lake = TableSchema { layout, ..schema(["id", "n"]).as_ref().clone() };
+        let table = Table::create(&warehouse, &lake, writer, TableState::default(), Buckets::whole()).await.unwrap();
         let transport = Direct::new(64 << 20);
         let (reports, inbox) = mpsc::unbounded_channel();
         let (hurry, hurried) = watch::channel(false);
@@ -109,11 +122,19 @@ impl World {
     }
 
     async fn rows(&self) -> BTreeMap<i64, i64> {
+        self.marked_rows().await.into_iter().filter(|(_, (_, deleted))| !deleted).map(|(id, (n, _))| (id, n)).collect()
+    }
+
+    /// Every row, and whether it is marked as deleted.
+    async fn marked_rows(&self) -> BTreeMap<i64, (i64, bool)> {
         let scan = Scan::open(&self.warehouse, &id(), None, None).await.unwrap();
         let mut rows = BTreeMap::new();
         scan.for_each(|batch| {
             let column = |name| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>().values().to_vec();
-            rows.extend(column("id").into_iter().zip(column("n")));
+            let deleted = batch.column_by_name("_weir_deleted").map(|column| column.as_boolean().clone());
+            let deleted = (0..batch.num_rows()).map(|row| deleted.as_ref().is_some_and(|deleted| deleted.value(row)));
+            let rows_of = column("id").into_iter().zip(column("n").into_iter().zip(deleted));
+            rows.extend(rows_of);
             Ok(())
         })
         .await
@@ -156,6 +177,48 @@ async fn a_part_of_a_transaction_is_held_back_until_its_end_is_told() {
     assert_eq!(world.rows().await, BTreeMap::from([(7, 1)]));
 }
 
+/// A worker that has made two small files, and the store that they lie in.
+async fn two_files() -> (Arc<FaultyStore>, World, Worker<DirectSubscription>) {
+    let store = Arc::new(FaultyStore::default());
+    let mut world = World::in_store(store.clone(), Layout::default()).await;
+    let schema = schema(["id", "n"]);
+    let mut worker = world.worker.take().unwrap();
+    for number in [1, 2] {
+        let items = vec![changes_of(batch(&schema, &[create(number, number)]), 0)];
+        world.publish(boundary(number as u64, None), items).await;
+        let delivery = worker.subscription.next().await.unwrap();
+        worker.receive(delivery).await.unwrap();
+        worker.commit_changes().await.unwrap();
+    }
+    (store, world, worker)
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_while_upkeep_is_committed_is_waited_for_as_for_any_commit() {
+    let (store, world, mut worker) = two_files().await;
+    let rewritten = worker.table.compaction(Effort::Full).unwrap().run().await.unwrap();
+    for _ in 0..=AMBIGUOUS_PUT_TRIES {
+        store.plan(".json", Fault::Lost);
+    }
+    let ended = worker.end_upkeep(Done::Compacted(rewritten)).await;
+    assert!(ended.as_ref().is_err_and(WorkerError::is_away), "{ended:?}");
+    assert_eq!(world.rows().await, BTreeMap::from([(1, 1), (2, 2)]));
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_while_anothers_commit_is_taken_in_does_not_begin_the_next_incarnation_at_once() {
+    let (store, world, mut worker) = two_files().await;
+    let writer = Writer { source: "shop".into(), epoch: 1 };
+    let mut beside = Table::open(&world.warehouse, &id(), writer, Buckets::whole()).await.unwrap().unwrap();
+    let rewritten = beside.compaction(Effort::Full).unwrap().run().await.unwrap();
+    beside.commit_rewritten(rewritten).await.unwrap().unwrap();
+    store.plan(".json", Fault::Unreadable);
+    let taken = worker.absorb().await;
+    assert!(taken.as_ref().is_err_and(WorkerError::is_away), "{taken:?}");
+    worker.absorb().await.unwrap();
+    assert_eq!(worker.table.version(), beside.version());
+}
+
 #[tokio::test]
 async fn columns_that_the_source_spells_anew_go_where_they_were() {
     let mut world = World::new().await;
@@ -190,10 +253,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn copies_change_nothing_and_every_change_is_accounted_for(publishes in histories()) {
+    fn copies_change_nothing_and_every_change_is_accounted_for(publishes in histories(), soft: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (mut world, schema, mut history) = (World::new().await, schema(["id", "n"]), Vec::new());
+            let deletes = if soft { Deletes::Soft } else { Deletes::Hard };
+            let layout = Layout { deletes, ..Layout::default() };
+            let (mut world, schema, mut history) = (World::of(layout).await, schema(["id", "n"]), Vec::new());
             let mut sent = 0_u64;
             for (gno, batches) in publishes.into_iter().enumerate() {
                 let mut items = Vec::new();
@@ -217,6 +282,13 @@ proptest! {
             let newest: BTreeMap<i64, Change> = history.iter().map(|change| (change.key, *change)).collect();
             let live = newest.values().filter(|change| change.op != Op::Delete);
             assert_eq!(world.rows().await, live.map(|change| (change.key, change.number)).collect());
+            if soft {
+                let marked = newest.values().map(|change| (change.key, (change.number, change.op == Op::Delete)));
+                assert_eq!(world.marked_rows().await, marked.collect());
+            }
+            let deleted = newest.values().filter(|change| change.op == Op::Delete).count() as u64;
+            let counted = accounts.iter().filter(|account| account.hop == Hop::Deleted).map(|account| account.count);
+            assert!(counted.sum::<u64>() >= deleted);
 
             let total = |hops: &[Hop]| -> (u64, Digest) {
                 let counted = accounts.iter().filter(|account| hops.contains(&account.hop));

@@ -376,7 +376,10 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     async fn answer(&mut self, request: Request) -> Result<(), CaptureError> {
         match request {
             Request::BeginSeed(opening) => self.begin_seed(opening).await?,
-            Request::OpenChunk { table, reply } => {
+            Request::OpenChunk { table, settles, reply } => {
+                if settles {
+                    self.publish().await?;
+                }
                 let order0 = self.lane_order(&table);
                 let held = self.lane(&table).map(Lane::held).cloned().unwrap_or_default();
                 let below = self.position.gtid_set.union(&held);

@@ -38,8 +38,9 @@ pub struct ReadChunk {
 pub enum Request {
     /// A load of the whole table begins.
     BeginSeed(SeedOpening),
-    /// A chunk attempt begins; `None` if the table is not captured.
-    OpenChunk { table: TableId, reply: oneshot::Sender<Option<ChunkOpening>> },
+    /// A chunk attempt begins; `None` if the table is not captured. With `settles` all changes that have a lower order are
+    /// sent first: they keep it, even if the source is lost and read again from what was sent.
+    OpenChunk { table: TableId, settles: bool, reply: oneshot::Sender<Option<ChunkOpening>> },
     /// A chunk attempt has been read.
     CloseChunk(ReadChunk),
     /// Every chunk of the load has been merged. Answered with the publish of the marker; `None` if the table is not

@@ -78,7 +78,7 @@ async fn source(config: &Config) -> Result<Vec<Line>, Error> {
     let connected = Line::of("connection", Ok(format!("connected to {}", options.server())), "");
     match weir_mysql::gather(&mut connection, &patterns).await {
         Ok(input) => {
-            let checks = weir_mysql::checks(&with_configured_keys(config, input));
+            let checks = weir_mysql::checks(&as_configured(config, input));
             Ok(std::iter::once(connected).chain(checks.into_iter().map(Line::from)).collect())
         }
         Err(error) => {
@@ -88,12 +88,16 @@ async fn source(config: &Config) -> Result<Vec<Line>, Error> {
     }
 }
 
-/// The tables with the keys that the configuration gives them.
-fn with_configured_keys(config: &Config, mut input: CheckInput) -> CheckInput {
+/// The tables with the keys and modes that the configuration gives them.
+fn as_configured(config: &Config, mut input: CheckInput) -> CheckInput {
     for table in &mut input.tables {
         let CheckedTable::Described(description) = table else { continue };
         let id = description.table().clone();
-        let Some(key) = config.table_settings(&id).key else { continue };
+        let settings = config.table_settings(&id);
+        if settings.layout.is_append() {
+            input.append_tables.push(id.clone());
+        }
+        let Some(key) = settings.key else { continue };
         *table = match description.with_key(&key) {
             Ok(keyed) => CheckedTable::Described(Box::new(keyed)),
             Err(error) => CheckedTable::Unusable { table: id, why: error.to_string() },

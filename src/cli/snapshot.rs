@@ -1,14 +1,11 @@
 //! `weir snapshot`: seed or re-seed base tables.
 
 use clap::Args;
-use weir_model::{TableId, clock};
+use weir_model::TableId;
 
 use crate::config::Config;
 use crate::error::{Error, Exit};
-use crate::limits::RECONCILE_POLL;
 use crate::service::{self, Reseed, Role, RunOptions};
-use crate::state::CheckpointLog;
-use crate::table::Warehouse;
 
 /// Loads base tables anew; ends once every chunk is committed.
 #[derive(Debug, Args)]
@@ -23,30 +20,13 @@ pub(super) fn table_id(text: &str) -> Result<TableId, String> {
     TableId::try_from(text.to_owned())
 }
 
-/// A running service would be fenced off by a second writer. One that was killed a moment ago looks alive until it is
-/// seen not to renew its checkpoint.
+/// A running service would be fenced off by a second writer.
 async fn refuse_beside_a_service(config: &Config) -> Result<(), Error> {
-    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
-    let read = || async {
-        let state = warehouse.state_path(&config.source.name);
-        CheckpointLog::new(warehouse.store().clone(), state).read().await
-    };
-    let Some(first) = read().await? else { return Ok(()) };
-    let mut told = false;
-    loop {
-        let Some(newest) = read().await? else { return Ok(()) };
-        if newest.written_at_ms != first.written_at_ms && newest.running {
-            return Err(Error::failed(format!("a service is running for source {}", config.source.name))
-                .way_out("stop it first, then load the tables and start it again"));
-        }
-        if !newest.is_live(clock::now_ms()) {
-            return Ok(());
-        }
-        if !std::mem::replace(&mut told, true) {
-            tracing::info!("waiting to see whether a service is still running");
-        }
-        tokio::time::sleep(RECONCILE_POLL).await;
+    if service::is_running(config).await? {
+        return Err(Error::failed(format!("a service is running for source {}", config.source.name))
+            .way_out("stop it first, then load the tables and start it again"));
     }
+    Ok(())
 }
 
 impl Snapshot {

@@ -1,6 +1,7 @@
-//! `weir table list|describe`: the lake's tables.
+//! `weir table list|describe|verify|compact|clean`: the lake's tables and their upkeep.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
@@ -12,7 +13,10 @@ use super::output::{Output, table};
 use super::snapshot::table_id;
 use crate::config::Config;
 use crate::error::{Error, Exit};
+use crate::service;
+use crate::service::upkeep::{self, Cleaned, Compacted};
 use crate::table::history::{self, TableFigures};
+use crate::table::verify::{Verified, verify};
 use crate::table::{TableError, Warehouse};
 
 /// The tables in the warehouse.
@@ -28,6 +32,33 @@ pub(super) enum Table {
         /// The table, as database.table.
         #[arg(value_parser = table_id)]
         table: TableId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Reads all of one and says whether it holds together; exit 1 if not.
+    Verify {
+        /// The table, as database.table.
+        #[arg(value_parser = table_id)]
+        table: TableId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Merges small files and writes those with dead rows again, beside a running service or without one.
+    Compact {
+        /// The table, as database.table.
+        #[arg(value_parser = table_id)]
+        table: TableId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Removes what a crash left, what was replaced, and old versions of the log.
+    Clean {
+        /// The table, as database.table.
+        #[arg(value_parser = table_id)]
+        table: TableId,
+        /// Keep what was replaced since, for readers; [warehouse] retention_hours says how long by default.
+        #[arg(long, value_name = "HOURS")]
+        retention_hours: Option<u32>,
         #[command(flatten)]
         output: Output,
     },
@@ -49,9 +80,59 @@ impl Table {
                     history::figures(&warehouse, &table).await?.ok_or_else(|| TableError::NoTable(table.clone()))?;
                 output.print(&figures, describe)?;
             }
+            Self::Verify { table, output } => {
+                let found = verify(&warehouse, &table).await?;
+                output.print(&found, verified)?;
+                if found.problem_count > 0 {
+                    return Ok(Exit::Failed);
+                }
+            }
+            Self::Compact { table, output } => {
+                let done = upkeep::compact(config, &table).await?;
+                output.print(&done, compacted)?;
+            }
+            Self::Clean { table, retention_hours, output } => {
+                let kept = retention_hours
+                    .map_or_else(|| config.warehouse.retention(), |hours| Duration::from_secs(u64::from(hours) * 3600));
+                let trace = service::open_trace(config)?;
+                let done = upkeep::clean(config, &trace, &table, kept).await?;
+                output.print(&done, cleaned)?;
+            }
         }
         Ok(Exit::Done)
     }
+}
+
+fn verified(found: &Verified) -> String {
+    let Verified { table, version, files, rows, rows_dead, problems, problem_count } = found;
+    let mut text = format!("{table} at version {version}: {rows} rows and {rows_dead} dead ones in {files} files");
+    if *problem_count == 0 {
+        text.push_str("; it holds together");
+    }
+    for problem in problems {
+        text.push_str(&format!("\n{problem}"));
+    }
+    let untold = problem_count - problems.len() as u64;
+    if untold > 0 {
+        text.push_str(&format!("\nand {untold} more"));
+    }
+    text
+}
+
+fn compacted(done: &Compacted) -> String {
+    let Compacted { table, version, files_before, files_after, bytes_before, bytes_after, commits } = done;
+    if *commits == 0 {
+        return format!("{table} at version {version}: nothing to compact in {files_after} files");
+    }
+    format!(
+        "{table} at version {version}: {files_before} files of {bytes_before} bytes became {files_after} of \
+         {bytes_after}, in {commits} commits"
+    )
+}
+
+fn cleaned(done: &Cleaned) -> String {
+    let Cleaned { table, files_removed, bytes_removed, commits_removed } = done;
+    format!("{table}: {files_removed} files of {bytes_removed} bytes and {commits_removed} old versions removed")
 }
 
 fn list(tables: &[TableFigures]) -> String {

@@ -1,6 +1,7 @@
 //! The keys of every section and their defaults.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
@@ -13,6 +14,8 @@ pub const MAX_CONNECTIONS_DEFAULT: usize = 4;
 pub const WAREHOUSE_DEFAULT: &str = "file:///var/lib/weir";
 /// For warehouses that are not on this machine's disk.
 pub const STATE_DIR_DEFAULT: &str = "/var/lib/weir/state";
+/// A reader that has begun is done by then.
+pub const RETENTION_HOURS_DEFAULT: u32 = 24;
 pub const BROKERS_DEFAULT: &str = "127.0.0.1:9092";
 pub const PARTITIONS_DEFAULT: u32 = 4;
 pub const TRACE_URL_DEFAULT: &str = "http://127.0.0.1:8123/weir";
@@ -103,15 +106,22 @@ pub struct Warehouse {
     pub url: String,
     /// Handed to the object store; a local folder takes none.
     pub options: Options,
+    /// Files that were replaced and old versions of the tables are kept so long, for readers that are at them.
+    pub retention_hours: u32,
 }
 
 impl Default for Warehouse {
     fn default() -> Self {
-        Self { url: WAREHOUSE_DEFAULT.into(), options: Options::default() }
+        let retention_hours = RETENTION_HOURS_DEFAULT;
+        Self { url: WAREHOUSE_DEFAULT.into(), options: Options::default(), retention_hours }
     }
 }
 
 impl Warehouse {
+    pub fn retention(&self) -> Duration {
+        Duration::from_secs(u64::from(self.retention_hours) * 3600)
+    }
+
     /// The folder, if it is on this machine's disk.
     pub fn local_folder(&self) -> Option<PathBuf> {
         let url = url::Url::parse(&self.url).ok().filter(|url| url.scheme() == "file")?;

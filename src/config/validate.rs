@@ -70,6 +70,7 @@ impl Config {
         require((1..=COMMIT_INTERVAL_MS_MAX).contains(&interval_ms), "apply.commit_interval_ms", what)?;
         let what = format!("must be at least {MEMORY_MIN}, and is {}", self.apply.memory_max);
         require(self.apply.memory_max >= MEMORY_MIN, "apply.memory_max", what)?;
+        require(self.warehouse.retention_hours > 0, "warehouse.retention_hours", "must be at least 1")?;
         let what = "must be host:port, such as 127.0.0.1:9187";
         require(is_listen_address(&self.http.listen), "http.listen", what)?;
         self.validate_tables()?;
@@ -184,9 +185,9 @@ fn validate_source(source: &Source) -> Checked {
 }
 
 fn validate_rule(rule: &TableRule, key: impl Fn(&str) -> String) -> Checked {
-    later(rule.mode == TableMode::Upsert, &key("mode"), "append", "upsert")?;
     later(rule.storage == Storage::MergeOnRead, &key("storage"), "copy-on-write", "merge-on-read")?;
-    later(rule.deletes == Deletes::Hard, &key("deletes"), "soft", "hard")?;
+    let what = "= \"soft\" contradicts mode = \"append\": a table of changes keeps deletes as rows already";
+    require(rule.mode != TableMode::Append || rule.deletes == Deletes::Hard, &key("deletes"), what)?;
     require(rule.partition_by.is_empty(), &key("partition_by"), "comes with a later version; leave it out")?;
     require(rule.buckets != Some(0), &key("buckets"), "must be at least 1")?;
     if let Some(columns) = &rule.key {

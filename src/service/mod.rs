@@ -21,11 +21,12 @@ mod source_tables;
 mod start;
 mod supervisor;
 mod trace;
+pub mod upkeep;
 
 use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
-use weir_model::TableId;
+use weir_model::{TableId, clock};
 use weir_mysql::MysqlError;
 
 use self::absence::{is_of_absence, wait_for_warehouse};
@@ -36,7 +37,9 @@ use self::supervisor::{Failure, Finished};
 pub use self::trace::{ConfiguredTrace, open_trace, probe_trace};
 use crate::config::{Config, TransportKind};
 use crate::error::Error;
-use crate::limits::SHUTDOWN_MAX;
+use crate::limits::{RECONCILE_POLL, SHUTDOWN_MAX};
+use crate::state::CheckpointLog;
+use crate::table::Warehouse;
 
 /// What is asked of one run of the service.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +59,34 @@ pub enum Reseed {
     None,
     Tables(Vec<TableId>),
     All,
+}
+
+/// Whether a service runs for the source. One that was killed a moment ago looks alive until it is seen not to renew its
+/// checkpoint.
+///
+/// # Errors
+/// When the warehouse cannot be read.
+pub async fn is_running(config: &Config) -> Result<bool, Error> {
+    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
+    let read = || async {
+        let state = warehouse.state_path(&config.source.name);
+        CheckpointLog::new(warehouse.store().clone(), state).read().await
+    };
+    let Some(first) = read().await? else { return Ok(false) };
+    let mut told = false;
+    loop {
+        let Some(newest) = read().await? else { return Ok(false) };
+        if newest.written_at_ms != first.written_at_ms && newest.running {
+            return Ok(true);
+        }
+        if !newest.is_live(clock::now_ms()) {
+            return Ok(false);
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::info!("waiting to see whether a service is still running");
+        }
+        tokio::time::sleep(RECONCILE_POLL).await;
+    }
 }
 
 /// Runs the service, or the half of it that `role` says, until it is told to stop, or until it has caught up.

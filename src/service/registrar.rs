@@ -10,7 +10,7 @@ use weir_model::{Gtid, GtidSet, TableId, TableSchema};
 
 use super::source_tables::{Asked, SourceTables};
 use crate::apply::chunks::ChunkDesk;
-use crate::apply::{Pace, Report, Worker, WorkerError};
+use crate::apply::{Pace, Report, Upkeep, Worker, WorkerError};
 use crate::capture::lane::LaneStart;
 use crate::capture::request::{RegisterError, Registrar, Registration};
 use crate::table::{
@@ -35,11 +35,14 @@ pub struct TableRegistrar {
     pub desk: ChunkDesk,
     pub reports: mpsc::UnboundedSender<Report>,
     pub pace: Pace,
+    pub upkeep: Upkeep,
     /// Workers under way.
     pub workers: Mutex<JoinSet<()>>,
     pub opened: Mutex<HashMap<TableId, Opened>>,
     /// Transaction sets of tables that are loaded from the beginning; the others' are in their commits.
     pub start_sets: BTreeMap<TableId, GtidSet>,
+    /// What the source had executed at the start.
+    pub executed: GtidSet,
     /// Tables that are loaded anew on demand: one whose columns the lake table cannot take becomes empty first.
     pub reset: BTreeSet<TableId>,
 }
@@ -87,7 +90,7 @@ impl Registrar for TableRegistrar {
             Err(error) => return Ok(Registration::Refused(error.to_string())),
         };
         if let Some(set) = self.start_sets.get(table) {
-            lake.restart_set(set.clone());
+            lake.restart_set(set, &self.executed);
         }
         if self.reset.contains(table)
             && let Err(error) = reset_if_unlike(&mut lake, &description.schema).await
@@ -110,7 +113,8 @@ impl Registrar for TableRegistrar {
             self.desk.clone(),
             self.reports.clone(),
             self.pace.clone(),
-        );
+        )
+        .with_upkeep(self.upkeep.clone());
         let (reports, id) = (self.reports.clone(), table.clone());
         self.workers.lock().expect("no code panics while holding it").spawn(async move {
             // A bug in one table's worker stops that table, as any other error of it does.

@@ -3,10 +3,14 @@
 //! A chunk attempt is bounded on both sides. Below, by an order handed out between two transactions, everything before
 //! which must be visible to the SELECT. Above, by the binlog's end, read after the SELECT: once the stream has passed
 //! it, whatever the SELECT saw has also come as an event. In between, the greater order wins.
+//!
+//! Rows without a key have no order of their own to win by. Such a table is read as of one moment, which its order is of,
+//! too: see `open_at_one_moment`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use snapshot_loader::{ChunkRange, ChunkReader, PlanTarget, Progress, ReadOptions, TableProgress, plan_chunks};
@@ -20,7 +24,8 @@ use crate::apply::Report;
 use crate::apply::chunks::{ChunkDesk, ChunkOutcome, WaitingChunk};
 use crate::capture::request::{ChunkOpening, ReadChunk, Request, SeedOpening};
 use crate::limits::{
-    CHUNK_BATCH_BYTES, CHUNK_BYTES, CHUNK_RETRY_DELAY, CHUNK_ROWS, CHUNKS_WAITING_MAX, EXECUTED_WAIT_MAX,
+    CAPTURE_LOOKED_AT_EVERY, CHUNK_BATCH_BYTES, CHUNK_BYTES, CHUNK_RETRY_DELAY, CHUNK_ROWS, CHUNKS_WAITING_MAX,
+    EXECUTED_WAIT_MAX, TABLE_LOCK_WAIT_MAX, TABLE_LOCKED_AGAIN_AFTER, TABLE_LOCKED_MAX,
 };
 use crate::state::{StateError, StateSeries};
 use crate::table::{ChunkWriter, SeedProgress, StagedChunk, TableError, TableFiles};
@@ -48,6 +53,11 @@ pub enum SeedError {
     State(#[from] StateError),
     #[error("the table is gone from the source, or its key is")]
     Gone,
+    #[error(
+        "{table} has no key, so it is read in one piece behind a short lock: {source}. Allow it with GRANT LOCK TABLES, or \
+         follow the table without loading it by [source] snapshot = \"never\""
+    )]
+    Lock { table: TableId, source: MysqlError },
     /// Capture has ended or no longer captures the table; whoever ended it knows why.
     #[error("the table is no longer captured")]
     NotCaptured,
@@ -60,7 +70,9 @@ impl SeedError {
     /// Whether trying again may help: the next attempt describes the table anew, and the warehouse may be back.
     fn is_passing(&self) -> bool {
         let error = match self {
-            Self::Mysql(error) | Self::Loader(snapshot_loader::LoadError::Mysql(error)) => error,
+            Self::Mysql(error)
+            | Self::Loader(snapshot_loader::LoadError::Mysql(error))
+            | Self::Lock { source: error, .. } => error,
             Self::Table(error) => return error.is_away(),
             Self::State(error) => return error.is_away(),
             _ => return false,
@@ -230,13 +242,13 @@ impl Loader {
         progress: &TableProgress,
     ) -> Result<Option<u64>, SeedError> {
         let permit = self.connections.acquire().await.map_err(|_| SeedError::NotCaptured)?;
-        let (reply, opening) = oneshot::channel();
-        self.ask(Request::OpenChunk { table: load.table.clone(), reply }).await?;
-        let opening = opening.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
         let mut connection = weir_mysql::connect(&self.source).await?;
-        if !server::wait_for_executed(&mut connection, &opening.below, EXECUTED_WAIT_MAX).await? {
-            return Ok(None);
-        }
+        let opening = if self.is_keyless(load, &mut connection).await? {
+            self.open_at_one_moment(load, &mut connection).await?
+        } else {
+            self.open_beside_changes(load, &mut connection).await?
+        };
+        let Some(opening) = opening else { return Ok(None) };
         let staged = self.read(load, &mut connection, range, &opening).await?;
         let upper = server::binlog_end(&mut connection).await?;
         let server_uuid = server::server_facts(&mut connection).await?.server_uuid;
@@ -261,6 +273,62 @@ impl Loader {
             }
         }
         Ok(None)
+    }
+
+    /// An order from which on every change is greater, once `connection` sees everything beneath.
+    async fn open_beside_changes(
+        &self,
+        load: &Load,
+        connection: &mut weir_mysql::Conn,
+    ) -> Result<Option<ChunkOpening>, SeedError> {
+        let opening = self.open_chunk(load, false).await?;
+        let executed = server::wait_for_executed(connection, &opening.below, EXECUTED_WAIT_MAX).await?;
+        Ok(executed.then_some(opening))
+    }
+
+    async fn open_chunk(&self, load: &Load, settles: bool) -> Result<ChunkOpening, SeedError> {
+        let (reply, opening) = oneshot::channel();
+        self.ask(Request::OpenChunk { table: load.table.clone(), settles, reply }).await?;
+        opening.await.ok().flatten().ok_or(SeedError::NotCaptured)
+    }
+
+    async fn is_keyless(&self, load: &Load, connection: &mut weir_mysql::Conn) -> Result<bool, SeedError> {
+        // Every other table has one.
+        Ok(load.layout.is_append() && self.describe(connection, load).await?.schema.key.is_empty())
+    }
+
+    /// For rows that cannot be told apart: an order that divides the table's changes into those that `connection` sees from
+    /// now on and all others. The table is locked against writers until capture has come to this moment.
+    async fn open_at_one_moment(
+        &self,
+        load: &Load,
+        connection: &mut weir_mysql::Conn,
+    ) -> Result<Option<ChunkOpening>, SeedError> {
+        let locked = |source| SeedError::Lock { table: load.table.clone(), source };
+        let mut locking = weir_mysql::connect(&self.source).await?;
+        server::lock_table(&mut locking, &load.table, TABLE_LOCK_WAIT_MAX).await.map_err(locked)?;
+        // No change of it is under way, so those that were made are in this set.
+        let executed = server::executed_gtids(&mut locking).await?;
+        let since = Instant::now();
+        let opening = loop {
+            let opening = self.open_chunk(load, true).await?;
+            if executed.is_subset(&opening.below) {
+                break Some(opening);
+            }
+            if since.elapsed() > TABLE_LOCKED_MAX {
+                tracing::info!(table = %load.table, "the stream is too far behind to lock a table until it is here");
+                break None;
+            }
+            tokio::time::sleep(CAPTURE_LOOKED_AT_EVERY).await;
+        };
+        if opening.is_some() {
+            server::begin_snapshot(connection).await?;
+        }
+        server::unlock_tables(&mut locking).await?;
+        if opening.is_none() {
+            tokio::time::sleep(TABLE_LOCKED_AGAIN_AFTER).await;
+        }
+        Ok(opening)
     }
 
     /// Reads the range into final data files, one a bucket, that no commit names yet.

@@ -74,10 +74,10 @@ impl SourceTables {
             None => description,
         };
         description.schema.layout = settings.layout;
-        if matches!(description.key_source, KeySource::None) {
+        if matches!(description.key_source, KeySource::None) && !description.schema.layout.is_append() {
             return Err(format!(
                 "{table} has neither a primary key nor a unique key over NOT NULL columns, so its rows cannot be told \
-                 apart. ALTER TABLE {} ADD PRIMARY KEY (...), or leave it out with \"!{table}\" in [source] tables",
+                 apart. ALTER TABLE {} ADD PRIMARY KEY (...), or keep its changes with mode = \"append\", or leave it out with \"!{table}\" in [source] tables",
                 table.quoted()
             ));
         }

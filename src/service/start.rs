@@ -20,9 +20,10 @@ use super::shipping::{Shipper, Shipping};
 use super::source_tables::SourceTables;
 use super::supervisor::{LoadMaker, Supervisor};
 use super::trace::open_trace;
+use super::upkeep::keep_logs_short;
 use super::{Reseed, RunOptions};
-use crate::apply::Pace;
 use crate::apply::chunks::ChunkDesk;
+use crate::apply::{Pace, Upkeep};
 use crate::capture::request::{Registrar, Registration, Request};
 use crate::capture::resume::{Discontinuity, resume};
 use crate::capture::{Capture, CaptureError, CaptureStart, Settings};
@@ -114,9 +115,10 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
     }
     write(&mut checkpoints, &checkpoint).await?;
 
+    let trace = Arc::new(open_trace(config)?);
     let listed: BTreeSet<&TableId> = checkpoint.tables.keys().chain(&facts.tables).collect();
     let shipping = Shipping {
-        sink: Arc::new(open_trace(config)?),
+        sink: trace.clone(),
         source: config.source.name.clone(),
         warehouse: warehouse.clone(),
         tables: listed.into_iter().cloned().collect(),
@@ -147,9 +149,11 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
             hurry: hurried,
             pressure: transport.pressure(),
         },
+        upkeep: Upkeep::new(config.warehouse.retention()),
         workers: Mutex::new(JoinSet::new()),
         opened: Mutex::new(HashMap::new()),
         start_sets: start_sets(&checkpoint),
+        executed: facts.executed.clone(),
         reset: asked,
     });
 
@@ -183,6 +187,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions) -> Result<Incar
         loader,
         load_of: load_maker(config, &registrar, &warehouse),
         shipper: Shipper::start(shipping),
+        _log_cleaning: keep_logs_short(trace, config, warehouse.clone()),
         checkpoints,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use weir_model::{GtidSet, TableId, clock};
 
 use super::kafka::merging::LakeMerging;
@@ -77,6 +78,8 @@ pub struct Supervisor {
     pub loader: Loader,
     pub load_of: LoadMaker,
     pub shipper: Shipper,
+    /// Runs as long as it is held.
+    pub _log_cleaning: AbortOnDropHandle<()>,
     pub checkpoints: CheckpointLog,
     /// What the last checkpoint said, or would say.
     pub checkpoint: Checkpoint,

@@ -14,6 +14,8 @@ use crate::trace::{StageCount, Tally};
 
 /// Everything that one commit changes: changes of the stream (after a `clear`, if there is one), or chunks, or the end
 /// of a load; an additive `evolve` may go with each.
+///
+/// Where deletes are soft, rows that a `clear` or the end of a load finds stay and are marked; see [`Self::marks`].
 #[derive(Debug)]
 pub struct TableChange {
     pub clear: Option<Clear>,
@@ -43,9 +45,9 @@ pub struct Clear {
 #[derive(Debug)]
 pub struct BucketRows {
     pub bucket: u32,
-    /// In the lake table's columns, ascending by key.
+    /// In the lake table's columns, ascending by key; in a table that is appended to, by order.
     pub rows: RecordBatch,
-    /// The rows' keys.
+    /// The rows' keys; none in a table that is appended to.
     pub keys: RecordKeys,
 }
 
@@ -69,6 +71,12 @@ impl TableChange {
             state,
             accounts: Tally::default(),
         }
+    }
+
+    /// Whether rows that would go are marked as deleted instead: where deletes are soft, unless the table begins anew with
+    /// columns that its rows do not have.
+    pub(super) fn marks(&self, lake: &TableSchema) -> bool {
+        lake.layout.deletes_softly() && self.evolve.as_ref().is_none_or(|next| extends(lake, next))
     }
 }
 
@@ -99,6 +107,15 @@ pub(super) fn may_be_committed(
     if change.staged.iter().any(|chunk| evolution(next, &chunk.schema) != Evolution::None) {
         return Err("a chunk has columns that the table lacks, or has with other types");
     }
+    if next.layout != lake.layout || change.staged.iter().any(|chunk| chunk.schema.layout != lake.layout) {
+        return Err("rows come in another layout than the table's: its [[table]] sections differ");
+    }
+    if lake.layout.deletes_softly() {
+        may_be_marked(change, lake)?;
+    }
+    if lake.layout.is_append() {
+        may_be_appended(change, lake)?;
+    }
     for rows in &change.rows {
         may_enter(rows, change, next, buckets)?;
     }
@@ -106,6 +123,47 @@ pub(super) fn may_be_committed(
         return Err(ABOVE_GREATEST);
     }
     Ok(())
+}
+
+/// What must hold of a change of a table whose deletes are soft.
+fn may_be_marked(change: &TableChange, lake: &TableSchema) -> Result<(), &'static str> {
+    if !change.deletes.is_empty() {
+        return Err("a row is to go from a table whose deletes are soft");
+    }
+    if !change.marks(lake) {
+        return Ok(());
+    }
+    if change.clear.is_some() && !change.rows.is_empty() {
+        return Err("rows are marked as deleted together with changes of the stream");
+    }
+    let cleared = change.clear.iter().map(|clear| (clear.at, &clear.buckets));
+    let removed = change.remove_below.iter().map(|remove| (remove.order, &remove.buckets));
+    let above =
+        |(order, buckets): (Order, &BTreeSet<u32>)| buckets.iter().any(|b| order > change.state.greatest_of(*b));
+    if cleared.chain(removed).any(above) {
+        return Err(ABOVE_GREATEST);
+    }
+    Ok(())
+}
+
+/// What must hold of a change of a table that keeps every row.
+fn may_be_appended(change: &TableChange, lake: &TableSchema) -> Result<(), &'static str> {
+    let anew = change.evolve.as_ref().is_some_and(|next| !extends(lake, next));
+    let goes = !change.deletes.is_empty() || change.remove_below.is_some() || change.clear.is_some() && !anew;
+    if goes { Err("a row is to go from a table that is appended to") } else { Ok(()) }
+}
+
+/// What must hold of the rows that are appended to one bucket: every one is above what the bucket has come to.
+///
+/// # Errors
+/// Names the rule that is broken.
+pub(super) fn may_be_behind(entering: &BucketRows, greatest: Order) -> Result<(), &'static str> {
+    let orders = orders_of_batch(&entering.rows);
+    let rise = orders.windows(2).all(|pair| pair[0] < pair[1]);
+    if rise && orders.first().is_none_or(|first| *first > greatest) {
+        return Ok(());
+    }
+    Err("a change that is in would be appended again")
 }
 
 const ABOVE_GREATEST: &str = "a change is above the greatest order that the state tells";
@@ -138,7 +196,8 @@ fn may_enter(
     buckets: &Buckets,
 ) -> Result<(), &'static str> {
     let BucketRows { bucket, rows, keys } = entering;
-    if rows.schema() != next.lake_arrow() || rows.num_rows() != keys.len() {
+    let keyed = if next.layout.is_append() { 0 } else { rows.num_rows() };
+    if rows.schema() != next.lake_arrow() || keyed != keys.len() {
         return Err("rows have other columns than the table, or not a key each");
     }
     if (1..keys.len()).any(|row| keys.get(row - 1) >= keys.get(row)) {

@@ -5,19 +5,22 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, UInt32Array, new_null_array};
+use arrow_schema::DataType;
 use arrow_select::concat::concat_batches;
 use arrow_select::take::take_record_batch;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
-use weir_model::{Order, RecordKeys, TableId, TableSchema, Window};
+use weir_model::schema::TS_COLUMN;
+use weir_model::{Layout, Op, Order, RecordKeys, TableId, TableSchema, Window, clock};
 
 use super::TableError;
 use super::location::Warehouse;
 use super::read::Folder;
 use super::writer::{EncodedFile, FileWriter};
+use crate::limits::CHUNK_FILE_AGE_MAX;
 
 /// Where data files of one table go; cheap to clone, independent of the table's writer.
 #[derive(Debug, Clone)]
@@ -40,7 +43,7 @@ impl TableFiles {
     }
 
     /// For reading what lies there.
-    fn folder(&self) -> Folder {
+    pub(super) fn folder(&self) -> Folder {
         Folder { warehouse: self.warehouse.clone(), path: self.folder.clone() }
     }
 
@@ -58,12 +61,15 @@ pub struct StagedChunk {
     pub(super) size: usize,
     pub(super) stats: String,
     pub(super) schema: Arc<TableSchema>,
-    /// Record keys by row of the file.
+    rows: u64,
+    /// Record keys by row of the file; none in a table that is appended to.
     pub(super) keys: RecordKeys,
     /// The order of every row.
     pub(super) order0: Order,
     pub(super) window: Window,
     pub(super) bucket: u32,
+    /// When its file was written, in milliseconds since the epoch.
+    written_ms: i64,
 }
 
 /// A [`StagedChunk`] as it is told to another process.
@@ -85,27 +91,38 @@ pub struct StagedFile {
 }
 
 impl StagedChunk {
-    /// The chunk that another process, or this one, has described; `None` if its file is not there any more.
+    /// The chunk that another process, or this one, has described; `None` if its file is not there any more, or is
+    /// about to be taken for an orphan.
     ///
-    /// Reads the key columns of the file.
+    /// Reads the key columns of the file; of a table that is appended to no more than how many rows it has.
     ///
     /// # Errors
     /// When the file cannot be read, or is not what is described.
     pub async fn open(files: TableFiles, described: StagedFile) -> Result<Option<Self>, TableError> {
         let StagedFile { name, size, stats, schema, order0, window, bucket, rows } = described;
-        if !files.warehouse.exists(&files.folder.clone().join(name.as_str())).await? {
+        let Some(written_ms) = files.warehouse.written_ms(&files.folder.clone().join(name.as_str())).await? else {
             return Ok(None);
-        }
-        let key_names = schema.key_names();
+        };
+        let is_keyed = !schema.layout.is_append();
+        let key_names = if is_keyed { schema.key_names() } else { vec![TS_COLUMN] };
         let batches: Vec<RecordBatch> = files.folder().columns(&name, size, &key_names).await?.try_collect().await?;
         let keys = match batches.first() {
-            Some(first) => RecordKeys::of(&concat_batches(&first.schema(), &batches)?, &key_names)?,
+            Some(first) if is_keyed => RecordKeys::of(&concat_batches(&first.schema(), &batches)?, &key_names)?,
+            Some(_) => RecordKeys::none(),
             None => return Err(TableError::Damaged(format!("{name} holds no row, and a chunk's file does"))),
         };
-        if keys.len() as u64 != rows {
-            return Err(TableError::Damaged(format!("{name} holds {} rows, not the {rows} of its chunk", keys.len())));
+        let held: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        if held as u64 != rows {
+            return Err(TableError::Damaged(format!("{name} holds {held} rows, not the {rows} of its chunk")));
         }
-        Ok(Some(Self { files, name, size: size as usize, stats, schema, keys, order0, window, bucket }))
+        let chunk =
+            Self { files, name, size: size as usize, stats, schema, rows, keys, order0, window, bucket, written_ms };
+        Ok((!chunk.is_too_old()).then_some(chunk))
+    }
+
+    /// Whether cleaning may soon take its file for one that nobody will name: it must be read again then.
+    pub fn is_too_old(&self) -> bool {
+        clock::now_ms() - self.written_ms > CHUNK_FILE_AGE_MAX.as_millis() as i64
     }
 
     /// What another process needs to know so that it can merge the chunk.
@@ -128,7 +145,7 @@ impl StagedChunk {
     }
 
     pub fn rows(&self) -> u64 {
-        self.keys.len() as u64
+        self.rows
     }
 
     /// Bytes of its file.
@@ -188,6 +205,8 @@ pub struct ChunkWriter {
 /// Writes what a chunk has of one bucket.
 struct PartWriter {
     writer: FileWriter,
+    rows: u64,
+    /// None in a table that is appended to.
     key_columns: Vec<RecordBatch>,
 }
 
@@ -227,14 +246,18 @@ impl ChunkWriter {
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         columns.push(Arc::new(Int64Array::from_value(self.order0.ts_ms, count)));
         columns.push(Arc::new(Int64Array::from_value(self.order0.seq, count)));
+        columns.extend(layout_columns(&self.schema.layout, count));
         let part = match self.parts.entry(bucket) {
             Entry::Occupied(part) => part.into_mut(),
             Entry::Vacant(place) => {
-                place.insert(PartWriter { writer: FileWriter::new(&self.schema)?, key_columns: Vec::new() })
+                place.insert(PartWriter { writer: FileWriter::new(&self.schema)?, rows: 0, key_columns: Vec::new() })
             }
         };
         part.writer.write(&RecordBatch::try_new(self.schema.lake_arrow(), columns)?)?;
-        part.key_columns.push(rows.project(&self.schema.key)?);
+        part.rows += count as u64;
+        if !self.schema.layout.is_append() {
+            part.key_columns.push(rows.project(&self.schema.key)?);
+        }
         Ok(())
     }
 
@@ -242,15 +265,45 @@ impl ChunkWriter {
     pub async fn finish(self) -> Result<Vec<StagedChunk>, TableError> {
         let Self { files, schema, parts, order0, window, .. } = self;
         let mut staged = Vec::with_capacity(parts.len());
-        for (bucket, PartWriter { writer, key_columns }) in parts {
-            let first = key_columns.first().expect("a part begins with rows");
-            let keys = RecordKeys::of(&concat_batches(&first.schema(), &key_columns)?, &schema.key_names())?;
+        for (bucket, PartWriter { writer, rows, key_columns }) in parts {
+            let keys = match key_columns.first() {
+                Some(first) => RecordKeys::of(&concat_batches(&first.schema(), &key_columns)?, &schema.key_names())?,
+                None => RecordKeys::none(),
+            };
             let EncodedFile { name, bytes, stats } = writer.finish()?;
             let size = bytes.len();
             files.put(&name, bytes).await?;
             let (files, schema) = (files.clone(), schema.clone());
-            staged.push(StagedChunk { files, name, size, stats, schema, keys, order0, window, bucket });
+            let written_ms = clock::now_ms();
+            staged.push(StagedChunk {
+                files,
+                name,
+                size,
+                stats,
+                schema,
+                rows,
+                keys,
+                order0,
+                window,
+                bucket,
+                written_ms,
+            });
         }
         Ok(staged)
     }
+}
+
+/// The columns behind the order's that a layout adds, for rows that were read and not changed. They are no events, so they
+/// have no id.
+fn layout_columns(layout: &Layout, count: usize) -> Vec<ArrayRef> {
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    if layout.is_append() {
+        let read = Op::Read.to_string();
+        columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(read, count))));
+        columns.push(new_null_array(&DataType::Utf8, count));
+    }
+    if layout.deletes_softly() {
+        columns.push(Arc::new(BooleanArray::from(vec![false; count])));
+    }
+    columns
 }

@@ -1,6 +1,7 @@
 //! The commit protocol: everything durable before it is visible, version N+1 put if absent, the index only then.
 //! Behind a version of a writer of other buckets it is put again, as it was worked out; `family` says when.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -10,16 +11,17 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 use weir_model::{Order, RecordKey, RecordKeys, TableSchema, Window, clock};
 
-use super::change::{BucketRows, Clear, CommitOutcome, TableChange, extends, may_be_committed};
+use super::change::{BucketRows, Clear, CommitOutcome, TableChange, extends, may_be_behind, may_be_committed};
 use super::checkpoint;
 use super::chunk::StagedChunk;
 use super::deletes::VectorFile;
-use super::delta::{Action, Add, CommitInfo, Txn, vector_file_name};
+use super::delta::{Action, Add, CommitInfo, Protocol, Remove, Txn, vector_file_name};
 use super::family::Theirs;
 use super::files::DataFile;
 use super::index::RowAddress;
 use super::location::Put;
 use super::log::serialise;
+use super::marking::{MarkedFile, Marks};
 use super::read::orders_of_batch;
 use super::record::{BucketShare, CommitRecord, TableState, keeps, may_follow};
 use super::stage::Deaths;
@@ -29,10 +31,10 @@ use super::{Table, TableError};
 use crate::limits::{AMBIGUOUS_PUT_DELAY, AMBIGUOUS_PUT_TRIES, DELTA_CHECKPOINT_EVERY};
 use crate::trace::{Hop, StageCount, Tally};
 
-/// A new data file and the keys of its rows.
-struct NewFile {
-    file: DataFile,
-    keys: RecordKeys,
+/// A new data file and the keys of its rows; none in a table that is appended to.
+pub(super) struct NewFile {
+    pub file: DataFile,
+    pub keys: RecordKeys,
 }
 
 /// A file that stays, with another vector.
@@ -43,26 +45,64 @@ struct NewVector {
 }
 
 /// A commit that has been worked out: what it writes, and what the table is once it is in.
-struct Staged {
+pub(super) struct Staged {
+    /// What readers of the table's history see.
+    operation: &'static str,
+    /// Whether the table's rows are others than before, or only lie otherwise.
+    data_change: bool,
+    /// Files that no version names, and that go once this commit is in.
+    pub(super) cleans: Vec<String>,
     /// The version that it is to be.
     version: i64,
     /// Data and vectors, to be durable before the version is put.
-    objects: Vec<(String, Bytes)>,
-    /// Files of chunks that were written once more for this commit: of no use without it.
-    rewritten: Vec<String>,
+    pub(super) objects: Vec<(String, Bytes)>,
+    /// Files of rows that were written once more for this commit, and are durable: of no use without it.
+    pub(super) rewritten: Vec<String>,
     /// Files of chunks that this commit does not name: of no use once it is in.
-    leftover: Vec<String>,
-    deaths: Deaths,
+    pub(super) leftover: Vec<String>,
+    pub(super) deaths: Deaths,
     vectors: Vec<NewVector>,
-    new_files: Vec<NewFile>,
+    pub(super) new_files: Vec<NewFile>,
     deletes: Vec<(RecordKey, Order)>,
-    schema: Arc<TableSchema>,
+    pub(super) schema: Arc<TableSchema>,
     evolves: bool,
     state: TableState,
     clear: Option<Clear>,
     ends_load: bool,
     accounts: Vec<StageCount>,
-    at_ms: i64,
+    pub(super) at_ms: i64,
+}
+
+impl Staged {
+    /// A commit that leaves the table's rows as they are.
+    pub(super) fn of_upkeep(operation: &'static str, state: TableState, table: &Table) -> Self {
+        Self {
+            operation,
+            data_change: false,
+            cleans: Vec::new(),
+            version: table.version + 1,
+            objects: Vec::new(),
+            rewritten: Vec::new(),
+            leftover: Vec::new(),
+            deaths: Deaths::default(),
+            vectors: Vec::new(),
+            new_files: Vec::new(),
+            deletes: Vec::new(),
+            schema: table.schema.clone(),
+            evolves: false,
+            state,
+            clear: None,
+            ends_load: false,
+            accounts: Vec::new(),
+            at_ms: clock::now_ms(),
+        }
+    }
+
+    /// Files in the table's folder that no version names yet and that this one will.
+    fn names(&self) -> BTreeSet<String> {
+        let written = self.objects.iter().map(|(name, _)| name);
+        written.chain(self.new_files.iter().map(|new| &new.file.add.path)).cloned().collect()
+    }
 }
 
 /// What became of a version that was put.
@@ -90,7 +130,12 @@ impl Table {
     /// may have become visible all the same, and its record says so.
     pub async fn commit(&mut self, change: TableChange) -> Result<CommitOutcome, TableError> {
         may_be_committed(&change, &self.schema, self.buckets()).map_err(|rule| self.rule(rule))?;
-        let mut staged = self.stage(change).await?;
+        let staged = self.stage(change).await?;
+        self.put_staged(staged).await
+    }
+
+    /// Makes what is staged durable, and then visible.
+    pub(super) async fn put_staged(&mut self, mut staged: Staged) -> Result<CommitOutcome, TableError> {
         let files = self.files();
         try_join_all(staged.objects.iter().map(|(name, bytes)| files.put(name, bytes.clone()))).await?;
 
@@ -120,8 +165,9 @@ impl Table {
     /// that of all of them somebody always gets on.
     async fn put_behind_others(&mut self, staged: &mut Staged) -> Result<Ended, TableError> {
         let commit_id = Uuid::new_v4().to_string();
+        let named = staged.names();
         loop {
-            if let Some(outcome) = self.catch_up().await? {
+            if let Some(outcome) = self.catch_up(&named).await? {
                 return Ok(Ended::Lost(outcome));
             }
             if staged.version != self.version + 1 && !self.move_behind(staged)? {
@@ -131,7 +177,7 @@ impl Table {
             match self.settle(staged.version, actions, &commit_id).await? {
                 Settled::Ours => return Ok(Ended::In),
                 Settled::Unread => return Ok(Ended::Unread),
-                Settled::Theirs(actions) => match self.judge(&actions) {
+                Settled::Theirs(actions) => match self.judge(&actions, &named) {
                     Theirs::Beside(state) => self.stand_behind(staged.version, *state),
                     Theirs::Lost(outcome) => return Ok(Ended::Lost(outcome)),
                 },
@@ -153,7 +199,7 @@ impl Table {
     }
 
     /// `state` as that of the next version.
-    fn next_state(&self, state: TableState, schema: &TableSchema) -> Result<TableState, TableError> {
+    pub(super) fn next_state(&self, state: TableState, schema: &TableSchema) -> Result<TableState, TableError> {
         let state = TableState { epoch: self.writer.epoch, schema: Some(schema.clone()), ..state };
         let state = state.behind(&self.state, self.buckets());
         may_follow(&self.state, &state).map_err(|rule| self.rule(rule))?;
@@ -163,6 +209,7 @@ impl Table {
     /// Works the commit out. Nothing is written but chunks whose columns are spelled otherwise; orders are read where a
     /// chunk or the end of a load needs them.
     async fn stage(&mut self, change: TableChange) -> Result<Staged, TableError> {
+        let marks = change.marks(&self.schema);
         let TableChange { clear, evolve, rows, deletes, staged: chunks, remove_below, state, mut accounts } = change;
         if !keeps(&self.state, &state, |bucket| !self.buckets().owns(bucket)) {
             return Err(self.rule("the state of a bucket changes that this writer does not have"));
@@ -170,30 +217,34 @@ impl Table {
         let evolves = evolve.is_some();
         let schema = evolve.map_or_else(|| self.schema.clone(), Arc::new);
         let mut staged = Staged {
-            version: self.version + 1,
-            objects: Vec::new(),
-            rewritten: Vec::new(),
-            leftover: Vec::new(),
-            deaths: Deaths::default(),
-            vectors: Vec::new(),
-            new_files: Vec::new(),
+            operation: "MERGE",
+            data_change: true,
             deletes,
-            state: self.next_state(state, &schema)?,
-            schema,
+            schema: schema.clone(),
             evolves,
             ends_load: remove_below.is_some(),
-            accounts: Vec::new(),
             clear,
-            at_ms: clock::now_ms(),
+            ..Staged::of_upkeep("", self.next_state(state, &schema)?, self)
         };
-        if let Some(clear) = &staged.clear {
-            self.stage_clear(clear, &mut staged.deaths);
+        if let Some(clear) = staged.clear.clone() {
+            if marks {
+                self.stage_marks(&Marks::of_clear(&clear), &mut staged).await?;
+            } else {
+                self.stage_clear(&clear, &mut staged.deaths);
+            }
         }
         if let Some(remove) = &remove_below {
-            let removed = self.stage_remove_below(remove, &mut staged.deaths).await?;
+            let removed = if marks {
+                self.stage_marks(&Marks::of_load(remove), &mut staged).await?
+            } else {
+                self.stage_remove_below(remove, &mut staged.deaths).await?
+            };
             accounts.chunk_rows(Hop::ChunkRemoved, Window::of(remove.order.ts_ms), removed);
         }
         for rows in rows.into_iter().filter(|rows| rows.rows.num_rows() > 0) {
+            if self.schema.layout.is_append() {
+                may_be_behind(&rows, self.state.greatest_of(rows.bucket)).map_err(|rule| self.rule(rule))?;
+            }
             self.stage_rows(rows, &mut staged)?;
         }
         for (key, _) in &staged.deletes {
@@ -202,10 +253,20 @@ impl Table {
         for chunk in chunks {
             self.stage_chunk_file(chunk, &mut staged, &mut accounts).await?;
         }
-        let vector_file = self.stage_vectors(&mut staged);
-        staged.objects.extend(vector_file);
+        self.stage_vectors(&mut staged).await?;
         staged.accounts = accounts.counts();
         Ok(staged)
+    }
+
+    /// Rows that die and are in new files, marked as deleted; gives how many.
+    async fn stage_marks(&mut self, marks: &Marks<'_>, staged: &mut Staged) -> Result<u64, TableError> {
+        let mut marked = 0;
+        for MarkedFile { file, keys } in self.mark_deleted(marks, &staged.schema, &mut staged.deaths).await? {
+            marked += u64::from(file.rows);
+            staged.rewritten.push(file.add.path.clone());
+            staged.new_files.push(NewFile { file, keys });
+        }
+        Ok(marked)
     }
 
     /// A data file of rows, and the death of what is live of their keys.
@@ -238,7 +299,7 @@ impl Table {
             staged.leftover.push(chunk.name);
             return Ok(());
         }
-        let rows = chunk.keys.len() as u32;
+        let rows = chunk.rows() as u32;
         let orders = FileOrders { least: chunk.order0, greatest: chunk.order0 };
         let add = add_action(chunk.name, chunk.size, chunk.stats, chunk.bucket, orders, staged.at_ms);
         let file = DataFile { add, bucket: Some(chunk.bucket), rows, dead, orders };
@@ -246,9 +307,19 @@ impl Table {
         Ok(())
     }
 
+    /// What becomes of the files of which rows die.
+    pub(super) async fn stage_vectors(&self, staged: &mut Staged) -> Result<(), TableError> {
+        if self.schema.layout.copies_on_write() {
+            return self.stage_copies(staged).await;
+        }
+        let vector_file = self.mark_dead(staged);
+        staged.objects.extend(vector_file);
+        Ok(())
+    }
+
     /// Every vector that changes; gives the file that holds them all. A file without a live row goes instead of getting
     /// a vector.
-    fn stage_vectors(&self, staged: &mut Staged) -> Option<(String, Bytes)> {
+    fn mark_dead(&self, staged: &mut Staged) -> Option<(String, Bytes)> {
         let Staged { deaths, vectors, new_files, .. } = staged;
         let uuid = Uuid::new_v4();
         let mut vector_file = VectorFile::new(uuid);
@@ -311,11 +382,20 @@ impl Table {
             commit_id,
             state: staged.state.clone(),
             accounts: staged.accounts.clone(),
+            cleans: staged.cleans.clone(),
         };
-        let remove = |number| Action { remove: Some(self.files[number].remove(staged.at_ms)), ..Action::default() };
-        let add = |add: &Add| Action { add: Some(add.clone()), ..Action::default() };
-        let mut actions = self.frame("MERGE", record, staged.at_ms);
+        let data_change = staged.data_change;
+        let remove = |number| {
+            let remove = Remove { data_change, ..self.files[number].remove(staged.at_ms) };
+            Action { remove: Some(remove), ..Action::default() }
+        };
+        let add = |add: &Add| Action { add: Some(Add { data_change, ..add.clone() }), ..Action::default() };
+        let mut actions = self.frame(staged.operation, record, staged.at_ms);
         if staged.evolves {
+            let protocol = Protocol::of(&staged.schema);
+            if !protocol.is_of(&self.schema) {
+                actions.push(Action { protocol: Some(protocol), ..Action::default() });
+            }
             actions.push(Action { meta_data: Some(self.meta_data(&staged.schema)), ..Action::default() });
         }
         actions.extend(staged.deaths.files.iter().map(remove));
@@ -374,7 +454,7 @@ impl Table {
         for NewFile { file, keys } in new_files {
             let number = self.next_file;
             self.next_file += 1;
-            for row in (0..file.rows).filter(|row| !file.dead.contains(*row)) {
+            for row in (0..keys.len() as u32).filter(|row| !file.dead.contains(*row)) {
                 self.index.put(keys.get(row as usize), RowAddress { file: number, row });
             }
             self.files.insert(number, file);

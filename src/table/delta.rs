@@ -58,24 +58,41 @@ pub struct Protocol {
     pub writer_features: Option<Vec<String>>,
 }
 
-const READER_FEATURES: [&str; 2] = ["deletionVectors", "timestampNtz"];
+const DELETION_VECTORS: &str = "deletionVectors";
+const TIMESTAMP_NTZ: &str = "timestampNtz";
+const READER_FEATURES: [&str; 2] = [DELETION_VECTORS, TIMESTAMP_NTZ];
 
 impl Protocol {
-    /// Reader 3, writer 7, deletion vectors and timestamps without zone; undeclared, some readers return deleted rows
-    /// in silence, and any further reader feature is refused by others.
-    pub fn ours() -> Self {
-        let features = || Some(READER_FEATURES.map(str::to_owned).to_vec());
-        Self { min_reader_version: 3, min_writer_version: 7, reader_features: features(), writer_features: features() }
+    /// What a table of `schema` asks of readers. Undeclared, some readers return deleted rows in silence; any further
+    /// reader feature is refused by others. A table that is copied on write is for readers of any age, unless a column
+    /// is a timestamp without zone.
+    pub fn of(schema: &TableSchema) -> Self {
+        let with = |features: &[&str]| {
+            let features = || Some(features.iter().copied().map(str::to_owned).collect());
+            Self {
+                min_reader_version: 3,
+                min_writer_version: 7,
+                reader_features: features(),
+                writer_features: features(),
+            }
+        };
+        if !schema.layout.copies_on_write() {
+            return with(&READER_FEATURES);
+        }
+        if schema.columns.iter().any(|column| column.ty.delta() == "timestamp_ntz") {
+            return with(&[TIMESTAMP_NTZ]);
+        }
+        Self { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None }
     }
 
-    /// Whether this is what we wrote, in whatever order the features stand.
-    pub fn is_ours(&self) -> bool {
+    /// Whether this is what we wrote for `schema`, in whatever order the features stand.
+    pub fn is_of(&self, schema: &TableSchema) -> bool {
         let sorted = |features: &Option<Vec<String>>| {
             let mut features = features.clone().unwrap_or_default();
             features.sort_unstable();
             features
         };
-        let ours = Self::ours();
+        let ours = Self::of(schema);
         (self.min_reader_version, self.min_writer_version) == (ours.min_reader_version, ours.min_writer_version)
             && sorted(&self.reader_features) == sorted(&ours.reader_features)
             && sorted(&self.writer_features) == sorted(&ours.writer_features)
@@ -113,8 +130,8 @@ impl MetaData {
 
     /// A table of `schema`; `id` stays the same for the table's life.
     pub fn of(schema: &TableSchema, id: String, created_ms: i64) -> Self {
+        let vectors = (!schema.layout.copies_on_write()).then_some(("delta.enableDeletionVectors", "true"));
         let configuration = [
-            ("delta.enableDeletionVectors", "true"),
             // Our records are in the log: nobody else's cleanup may remove them before they are shipped.
             ("delta.enableExpiredLogCleanup", "false"),
             // Every replaced deletion vector is a tombstone in each checkpoint until then.
@@ -125,7 +142,11 @@ impl MetaData {
             format: json!({"provider": "parquet", "options": {}}),
             schema_string: schema_string(schema),
             partition_columns: Vec::new(),
-            configuration: configuration.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            configuration: vectors
+                .into_iter()
+                .chain(configuration)
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect(),
             created_time: Some(created_ms),
         }
     }
@@ -225,15 +246,37 @@ pub fn vector_file_name(uuid: Uuid) -> String {
 
 #[cfg(test)]
 mod tests {
+    use weir_model::layout::Storage;
+    use weir_model::{Column, ColumnType, Layout, TableId};
+
     use super::*;
+
+    fn schema(ty: ColumnType, storage: Storage) -> TableSchema {
+        TableSchema {
+            table: TableId::new("shop", "orders"),
+            columns: vec![Column { name: "at".into(), ty, nullable: true }],
+            key: vec![0],
+            layout: Layout { storage, ..Layout::default() },
+        }
+    }
 
     #[test]
     fn a_protocol_with_a_further_reader_feature_is_neither_ours_nor_readable() {
-        let mut protocol = Protocol::ours();
+        let schema = schema(ColumnType::Date, Storage::MergeOnRead);
+        let mut protocol = Protocol::of(&schema);
         protocol.writer_features.as_mut().unwrap().reverse();
-        assert!(protocol.is_ours() && protocol.is_readable());
+        assert!(protocol.is_of(&schema) && protocol.is_readable());
         protocol.reader_features.as_mut().unwrap().push("columnMapping".into());
-        assert!(!protocol.is_ours() && !protocol.is_readable());
+        assert!(!protocol.is_of(&schema) && !protocol.is_readable());
+    }
+
+    #[test]
+    fn a_table_that_is_copied_on_write_asks_for_no_more_than_its_columns_do() {
+        let plain = Protocol::of(&schema(ColumnType::Date, Storage::CopyOnWrite));
+        assert_eq!((plain.min_reader_version, plain.min_writer_version), (1, 2));
+        assert!(plain.is_readable());
+        let without_zone = Protocol::of(&schema(ColumnType::DateTime { fsp: 0 }, Storage::CopyOnWrite));
+        assert_eq!(without_zone.reader_features, Some(vec![TIMESTAMP_NTZ.to_owned()]));
     }
 
     #[test]

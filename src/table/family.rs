@@ -23,10 +23,14 @@ pub(super) enum Theirs {
 }
 
 impl Table {
-    /// What a version of these actions, which is not ours, makes of a commit begun behind the present one.
-    pub(super) fn judge(&self, actions: &[Action]) -> Theirs {
+    /// What a version of these actions, which is not ours, makes of a commit begun behind the present one, that names the
+    /// files `named`.
+    pub(super) fn judge(&self, actions: &[Action], named: &BTreeSet<String>) -> Theirs {
         let info = actions.iter().find_map(|action| action.commit_info.as_ref());
         match info.and_then(|info| info.weir.as_ref()).filter(|record| record.source == self.writer.source) {
+            Some(record) if self.state.is_shared() && record.cleans.iter().any(|name| named.contains(name)) => {
+                Theirs::Lost(CommitOutcome::Moved)
+            }
             Some(record) if self.state.is_shared() && self.leaves_ours(actions, &record.state) => {
                 Theirs::Beside(Box::new(record.state.clone()))
             }
@@ -51,7 +55,7 @@ impl Table {
     fn takes_columns(&self, actions: &[Action], schema: &TableSchema) -> bool {
         let mut meta_data = actions.iter().filter_map(|action| action.meta_data.as_ref());
         extends(&self.schema, schema)
-            && actions.iter().all(|action| action.protocol.is_none())
+            && actions.iter().filter_map(|action| action.protocol.as_ref()).all(|protocol| protocol.is_of(schema))
             && meta_data.all(|meta_data| meta_data.id == self.identity.0 && meta_data.has_columns_of(schema))
     }
 
@@ -77,9 +81,9 @@ impl Table {
         self.version = version;
     }
 
-    /// Goes on to the newest version, past what other writers have committed. Says what became of a commit that cannot
-    /// go behind it.
-    pub(super) async fn catch_up(&mut self) -> Result<Option<CommitOutcome>, TableError> {
+    /// Goes on to the newest version, past what other writers have committed. Says what became of a commit that names the
+    /// files `named` and cannot go behind it.
+    pub(super) async fn catch_up(&mut self, named: &BTreeSet<String>) -> Result<Option<CommitOutcome>, TableError> {
         let alone = self.buckets().owned.len() == self.buckets().count as usize;
         if alone || !self.state.is_shared() {
             return Ok(None);
@@ -96,7 +100,7 @@ impl Table {
                 }
                 Err(error) => return Err(error),
             };
-            match self.judge(&actions) {
+            match self.judge(&actions, named) {
                 Theirs::Beside(state) => self.stand_behind(version, *state),
                 Theirs::Lost(outcome) => return Ok(Some(outcome)),
             }

@@ -34,6 +34,14 @@ const STATE_FOLDER_ESCAPED: &str = "_x5fweir";
 const NOT_CONDITIONAL: &str = "this store does not honour If-None-Match: two services could overwrite each other's \
                                commits. Use one that does, such as S3, MinIO or R2";
 
+/// An object in a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    pub name: String,
+    /// When it was written, by the store's clock, in milliseconds since the epoch.
+    pub modified_ms: i64,
+}
+
 /// What became of a put-if-absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
@@ -163,24 +171,38 @@ impl Warehouse {
     }
 
     pub(super) async fn exists(&self, path: &Path) -> Result<bool, TableError> {
+        Ok(self.written_ms(path).await?.is_some())
+    }
+
+    /// When an object was written, by the store's clock, in milliseconds since the epoch; `None` if it is not there.
+    pub(super) async fn written_ms(&self, path: &Path) -> Result<Option<i64>, TableError> {
         match self.store.head(path).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(object) => Ok(Some(object.last_modified.timestamp_millis())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Names of the objects directly in `folder`, with their sizes.
-    pub async fn list(&self, folder: &Path) -> Result<Vec<(String, u64)>, TableError> {
+    /// The objects directly in `folder`.
+    pub async fn list(&self, folder: &Path) -> Result<Vec<Object>, TableError> {
         let objects: Vec<_> = self.store.list(Some(folder)).try_collect().await?;
         let direct = objects.into_iter().filter(|o| o.location.prefix_matches(folder));
         Ok(direct
             .filter_map(|object| {
                 let mut rest = object.location.prefix_match(folder)?;
                 let name = rest.next()?.as_ref().to_owned();
-                rest.next().is_none().then_some((name, object.size))
+                let modified_ms = object.last_modified.timestamp_millis();
+                rest.next().is_none().then_some(Object { name, modified_ms })
             })
             .collect())
+    }
+
+    /// Removes an object; one that is not there is as good.
+    pub async fn delete(&self, path: &Path) -> Result<(), TableError> {
+        match self.store.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub async fn get(&self, path: &Path) -> Result<Bytes, TableError> {

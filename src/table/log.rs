@@ -26,6 +26,13 @@ pub struct Versions {
     pub checkpoints: Vec<i64>,
 }
 
+/// Numbers of what a log holds, ascending, and when commits were written, in milliseconds by the store's clock.
+#[derive(Debug, Default)]
+pub struct TimedVersions {
+    pub commits: Vec<(i64, i64)>,
+    pub checkpoints: Vec<i64>,
+}
+
 /// The log of one table.
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -54,11 +61,17 @@ impl Log {
 
     /// What is in the log's folder.
     pub async fn versions(&self) -> Result<Versions, TableError> {
-        let mut versions = Versions::default();
-        for (name, _) in self.warehouse.list(&self.folder).await? {
-            let number = |suffix: &str| name.strip_suffix(suffix).filter(|stem| stem.len() == 20)?.parse().ok();
+        let TimedVersions { commits, checkpoints } = self.timed_versions().await?;
+        Ok(Versions { commits: commits.into_iter().map(|(version, _)| version).collect(), checkpoints })
+    }
+
+    /// What is in the log's folder, with times.
+    pub async fn timed_versions(&self) -> Result<TimedVersions, TableError> {
+        let mut versions = TimedVersions::default();
+        for object in self.warehouse.list(&self.folder).await? {
+            let number = |suffix: &str| object.name.strip_suffix(suffix).filter(|stem| stem.len() == 20)?.parse().ok();
             if let Some(version) = number(".json") {
-                versions.commits.push(version);
+                versions.commits.push((version, object.modified_ms));
             } else if let Some(version) = number(".checkpoint.parquet") {
                 versions.checkpoints.push(version);
             }
@@ -66,6 +79,11 @@ impl Log {
         versions.commits.sort_unstable();
         versions.checkpoints.sort_unstable();
         Ok(versions)
+    }
+
+    /// The newest own commit at or below `from`, or the lowest version that is there.
+    pub(super) async fn newest_own(&self, from: i64) -> Result<i64, TableError> {
+        Ok(self.newest_record(from).await?.map_or(0, |(version, _)| version))
     }
 
     /// The actions of one version.

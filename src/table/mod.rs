@@ -10,12 +10,16 @@
 //! readers. Each of a table's [`Buckets`] has one writer, of which [`family`](self) sees several get along; readers
 //! need only the [`Warehouse`].
 
+mod absorb;
 mod addresses;
 mod buckets;
 mod change;
 mod checkpoint;
 mod chunk;
+pub mod clean;
 mod commit;
+mod compact;
+mod copy;
 mod deletes;
 mod delta;
 mod durable;
@@ -27,10 +31,12 @@ pub mod history;
 mod index;
 mod location;
 mod log;
+mod marking;
 mod open;
 mod orders;
 mod read;
 mod record;
+mod rewrite;
 mod s3;
 mod s3_options;
 mod scan;
@@ -38,6 +44,7 @@ mod stage;
 mod statistics;
 #[doc(hidden)]
 pub mod store_contract;
+pub mod verify;
 mod whole;
 mod writer;
 
@@ -51,12 +58,15 @@ use object_store::path::Path;
 use weir_model::key::{KeyError, KeyRef};
 use weir_model::{GtidSet, Order, TableId, TableSchema};
 
+pub use self::absorb::Absorbed;
 pub use self::buckets::Buckets;
 pub use self::change::{BucketRows, Clear, CommitOutcome, RemoveBelow, TableChange};
 pub use self::chunk::{ChunkWriter, StagedChunk, StagedFile, TableFiles};
+pub use self::compact::Effort;
 pub use self::index::{Located, RowAddress};
-pub use self::location::Warehouse;
+pub use self::location::{Object, Warehouse};
 pub use self::record::{BucketShare, CommitRecord, PartialTransaction, SeedProgress, TableState};
+pub use self::rewrite::{Rewriting, Rewritten};
 pub use self::scan::Scan;
 
 use self::files::DataFile;
@@ -209,11 +219,21 @@ impl Table {
         &self.identity.0
     }
 
-    /// The table is loaded from the beginning: what it holds of the stream begins at `set`, whatever it last said.
-    pub fn restart_set(&mut self, set: GtidSet) {
-        self.state.gtid_set = set;
-        self.state.partial = None;
+    /// The table is loaded from the beginning: what it holds of the stream begins at `set`, whatever it last said. One that
+    /// is appended to goes on from what it has besides, or changes would come again under other orders; but not from what
+    /// the source, which has `executed`, does not know: that was another history.
+    pub fn restart_set(&mut self, set: &GtidSet, executed: &GtidSet) {
+        let (held, partial) = (std::mem::take(&mut self.state.gtid_set), self.state.partial.take());
+        self.state.gtid_set = set.clone();
         self.state.seed = None;
+        if self.schema.layout.is_append() {
+            self.state.gtid_set = set.union(&held.difference(&held.difference(executed)));
+            self.state.partial = partial.filter(|partial| !self.state.gtid_set.contains(&partial.gtid));
+        }
+    }
+
+    pub fn warehouse(&self) -> &Warehouse {
+        &self.warehouse
     }
 
     /// Where chunks of a load are written.
@@ -242,10 +262,6 @@ impl Table {
         (self.index.len(), self.index.bytes())
     }
 
-    pub fn locate(&self, key: KeyRef<'_>) -> Located {
-        self.index.locate(key)
-    }
-
     /// The order below which deletes are forgotten in the bucket of `key`, which is one of the writer's.
     pub fn floor_of(&self, key: KeyRef<'_>) -> Order {
         self.index.floor(self.buckets().of(key)).unwrap_or(Order::MIN)
@@ -257,8 +273,11 @@ impl Table {
     }
 
     /// Whether the table can tell which of a chunk's rows of `bucket` are newer than its own: not if it may have
-    /// forgotten a delete that is.
+    /// forgotten a delete that is. One that is appended to takes them all.
     pub fn may_merge(&self, bucket: u32, order0: Order) -> bool {
+        if self.schema.layout.is_append() {
+            return self.buckets().owns(bucket);
+        }
         self.index.floor(bucket).is_some_and(|floor| order0 > floor)
     }
 }

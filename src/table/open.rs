@@ -3,31 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use roaring::RoaringBitmap;
 use uuid::Uuid;
-use weir_model::key::KeyRef;
 use weir_model::{Order, RecordKeys, TableId, TableSchema, clock};
 
+use super::absorb::Standing;
 use super::buckets::Buckets;
 use super::commit::Settled;
 use super::delta::{Action, Add, MetaData, Protocol};
-use super::files::DataFile;
-use super::index::{Index, RowAddress};
-use super::log::{Log, Replay, serialise};
+use super::index::Index;
+use super::log::{Log, serialise};
 use super::orders::OrderCache;
 use super::read::Folder;
 use super::record::{CommitRecord, TableState};
-use super::statistics::rows_of;
-use super::writer::{bucket_of_entry, orders_of_entry};
 use super::{Table, TableError, Warehouse, Writer};
-use crate::limits::FILES_READ_TOGETHER;
 
 impl Table {
     /// Opens the table for writing `buckets`; `None` if there is none.
     ///
-    /// Reads the key columns of every file of those buckets. Deletes of earlier incarnations are forgotten: a bucket's
-    /// floor is the greatest order committed in it.
+    /// Reads the key columns of every file of those buckets; of a table that is appended to none. Deletes of earlier
+    /// incarnations are forgotten: a bucket's floor is the greatest order committed in it.
     ///
     /// # Errors
     /// When the table is another source's, has another number of buckets, was changed as no reader of ours expects, or
@@ -40,34 +36,14 @@ impl Table {
     ) -> Result<Option<Self>, TableError> {
         let log = Log::new(warehouse, id);
         let Some(replay) = log.replay(None).await? else { return Ok(None) };
-        let rule = |rule: &str| TableError::Rule { table: id.clone(), version: replay.version, rule: rule.to_owned() };
-        let (_, record) = replay.own.clone().ok_or_else(|| rule("it was not written by weir"))?;
-        if record.source != writer.source {
-            return Err(TableError::OtherSource { ours: writer.source, theirs: record.source });
-        }
-        // Who may write a bucket that is fed through a topic is settled by what was committed of it.
-        if record.state.epoch > writer.epoch && !record.state.is_shared() {
-            return Err(TableError::Fenced { table: id.clone(), epoch: record.state.epoch, ours: writer.epoch });
-        }
-        if !replay.protocol.as_ref().is_some_and(Protocol::is_ours) {
-            return Err(rule("its protocol was changed by someone else"));
-        }
-        let meta_data = replay.meta_data.clone().ok_or_else(|| rule("it has no metaData action"))?;
-        let schema = record.state.schema.clone().ok_or_else(|| rule("its record does not say its columns"))?;
-        if !meta_data.has_columns_of(&schema) {
-            return Err(rule("its columns were changed by someone else"));
-        }
-        if !buckets.is_sound() || record.state.bucket_count() != buckets.count {
-            let (theirs, ours) = (record.state.bucket_count(), buckets.count);
-            return Err(rule(&format!("it has {theirs} buckets and was to be opened as one of {ours}")));
-        }
+        let Standing { record, schema, meta_data } = Standing::of(&replay, id, &writer, &buckets)?;
         let index = Index::new(buckets, |bucket| record.state.greatest_of(bucket));
         let mut table = Self {
             warehouse: warehouse.clone(),
             path: warehouse.table_path(id),
             log,
             writer,
-            schema: Arc::new(schema),
+            schema,
             state: record.state,
             version: replay.version,
             identity: (meta_data.id, meta_data.created_time.unwrap_or_default()),
@@ -76,7 +52,7 @@ impl Table {
             index,
             order_cache: OrderCache::default(),
         };
-        table.rebuild(replay).await?;
+        table.adopt(replay.files).await?;
         Ok(Some(table))
     }
 
@@ -164,10 +140,11 @@ impl Table {
             commit_id: Uuid::new_v4().to_string(),
             state,
             accounts: Vec::new(),
+            cleans: Vec::new(),
         };
         let commit_id = record.commit_id.clone();
         let mut actions = table.frame("CREATE TABLE", record, at_ms);
-        actions.push(Action { protocol: Some(Protocol::ours()), ..Action::default() });
+        actions.push(Action { protocol: Some(Protocol::of(schema)), ..Action::default() });
         actions.push(Action { meta_data: Some(table.meta_data(schema)), ..Action::default() });
         match table.settle(0, serialise(&actions), &commit_id).await? {
             Settled::Ours => Ok(Some(table)),
@@ -179,78 +156,6 @@ impl Table {
     pub(super) fn meta_data(&self, schema: &TableSchema) -> MetaData {
         MetaData::of(schema, self.identity.0.clone(), self.identity.1)
     }
-
-    /// Fills files and index from what the log says is live.
-    async fn rebuild(&mut self, replay: Replay) -> Result<(), TableError> {
-        let key_names: Arc<[String]> = self.schema.key_names().into_iter().map(str::to_owned).collect();
-        let folder = self.folder();
-        let buckets = self.buckets().clone();
-        let files = replay.files.into_values().map(|add| (bucket_of_entry(&add, buckets.count), add));
-        let ours = files.filter(|(bucket, _)| bucket.is_none_or(|bucket| buckets.owns(bucket)));
-        let mut reads = futures::stream::iter(ours)
-            .map(|(bucket, add)| {
-                let (folder, key_names) = (folder.clone(), key_names.clone());
-                // A task of its own: keys are decoded beside the filling of the index.
-                let read = tokio::spawn(async move { LiveKeys::read(&folder, add, bucket, &key_names).await });
-                async move { read.await.map_err(|error| TableError::Disk(error.into()))? }
-            })
-            .buffered(FILES_READ_TOGETHER);
-        while let Some(read) = reads.try_next().await? {
-            self.take_in(read)?;
-        }
-        Ok(())
-    }
-
-    /// Takes a file and its live keys into the index.
-    fn take_in(&mut self, read: LiveKeys) -> Result<(), TableError> {
-        let LiveKeys { add, bucket, dead, keys } = read;
-        let number = self.next_file;
-        self.next_file += 1;
-        let mut row = 0_u32;
-        for batch in &keys {
-            for i in 0..batch.len() {
-                if !dead.contains(row) {
-                    self.take_in_row(batch.get(i), RowAddress { file: number, row }, bucket, &add)?;
-                }
-                row += 1;
-            }
-        }
-        let entry = rows_of(add.stats.as_deref()).is_none_or(|rows| rows == u64::from(row));
-        if !entry || dead.max().is_some_and(|dead| dead >= row) {
-            return Err(TableError::Damaged(format!("{} does not hold the rows its entry says", add.path)));
-        }
-        let orders = orders_of_entry(&add);
-        self.files.insert(number, DataFile { add, bucket, rows: row, dead, orders });
-        Ok(())
-    }
-
-    /// Takes a live row of a file of `bucket`, or of several, into the index, if it is of the writer's buckets.
-    fn take_in_row(
-        &mut self,
-        key: KeyRef<'_>,
-        address: RowAddress,
-        bucket: Option<u32>,
-        add: &Add,
-    ) -> Result<(), TableError> {
-        if self.buckets().count > 1 {
-            let of_key = self.buckets().of(key);
-            if bucket.is_some_and(|bucket| bucket != of_key) {
-                return Err(TableError::Damaged(format!(
-                    "{} has a row of bucket {of_key} among those of another: row {} of {}",
-                    self.schema.table, address.row, add.path
-                )));
-            }
-            if !self.buckets().owns(of_key) {
-                return Ok(());
-            }
-        }
-        let Some(other) = self.index.put(key, address) else { return Ok(()) };
-        let other_file = self.files.get(&other.file).map_or(&add.path, |file| &file.add.path);
-        Err(TableError::Damaged(format!(
-            "{} has two live rows of one key: row {} of {} and row {} of {other_file}",
-            self.schema.table, address.row, add.path, other.row,
-        )))
-    }
 }
 
 fn creation_rule(schema: &TableSchema, rule: &str) -> TableError {
@@ -258,17 +163,22 @@ fn creation_rule(schema: &TableSchema, rule: &str) -> TableError {
 }
 
 /// What the index needs of a file.
-struct LiveKeys {
-    add: Add,
+pub(super) struct LiveKeys {
+    pub add: Add,
     /// The bucket of all rows; none if there may be several.
-    bucket: Option<u32>,
-    dead: RoaringBitmap,
+    pub bucket: Option<u32>,
+    pub dead: RoaringBitmap,
     /// Keys of all rows, the dead ones included, batch by batch.
-    keys: Vec<RecordKeys>,
+    pub keys: Vec<RecordKeys>,
 }
 
 impl LiveKeys {
-    async fn read(folder: &Folder, add: Add, bucket: Option<u32>, key_names: &[String]) -> Result<Self, TableError> {
+    pub(super) async fn read(
+        folder: &Folder,
+        add: Add,
+        bucket: Option<u32>,
+        key_names: &[String],
+    ) -> Result<Self, TableError> {
         let dead = folder.dead_rows(&add).await?;
         let names: Vec<&str> = key_names.iter().map(String::as_str).collect();
         let mut batches = folder.columns(&add.path, add.size as u64, &names).await?;

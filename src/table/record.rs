@@ -127,6 +127,10 @@ pub struct CommitRecord {
     pub state: TableState,
     /// What this commit counted.
     pub accounts: Vec<StageCount>,
+    /// Files in the table's folder that no version names and that are about to be removed: whoever meant to name one of
+    /// them may not, since its version comes after this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cleans: Vec<String>,
 }
 
 /// A state that may stand behind `before`: nothing that is held is given up.

@@ -90,7 +90,7 @@ impl Scan {
 }
 
 /// A file's columns as the table's: NULL where the file is older than the column.
-fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, TableError> {
+pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, TableError> {
     let column = |name: &str, wanted| match batch.column_by_name(name) {
         Some(column) if column.data_type() == wanted => Ok(column.clone()),
         // A foreign writer's file may hold another Arrow form of the same Delta type.

@@ -34,13 +34,18 @@ impl Deaths {
 
 impl Table {
     /// Of each key of the chunk the greater order stays: the chunk's row, or what the table has. Returns the chunk's
-    /// rows that lose.
+    /// rows that lose. In a table that is appended to there are none.
     pub(super) async fn stage_chunk(
         &mut self,
         chunk: &StagedChunk,
         deaths: &mut Deaths,
         tally: &mut Tally,
     ) -> Result<RoaringBitmap, TableError> {
+        if self.schema.layout.is_append() {
+            tally.chunk_rows(Hop::ChunkRead, chunk.window, chunk.rows());
+            tally.chunk_rows(Hop::ChunkUpserted, chunk.window, chunk.rows());
+            return Ok(RoaringBitmap::new());
+        }
         if !all_in(&chunk.keys, chunk.bucket, self.buckets()) {
             return Err(self.rule("a chunk has a row of another bucket than its own"));
         }
@@ -52,13 +57,13 @@ impl Table {
             return Err(self.rule("a chunk has two rows of one key"));
         }
         let could_win = |address: &RowAddress| self.file_greatest(*address) >= chunk.order0;
-        let live = (0..chunk.keys.len()).filter_map(|row| self.index.live(chunk.keys.get(row)));
+        let live = (0..chunk.keys.len()).filter_map(|row| self.live(chunk.keys.get(row)));
         let doubtful: Vec<RowAddress> = live.filter(could_win).collect();
         let orders = self.orders_of(&doubtful).await?;
         let orders: HashMap<RowAddress, Order> = doubtful.into_iter().zip(orders).collect();
         let (mut dead, mut duplicate) = (RoaringBitmap::new(), 0);
         for row in 0..chunk.keys.len() {
-            let against = match self.index.locate(chunk.keys.get(row)) {
+            let against = match self.locate(chunk.keys.get(row)) {
                 Located::Absent => continue,
                 // Gone before the chunk was opened, and there when it was read: rows come without events when another
                 // table takes this one's name.
@@ -85,7 +90,8 @@ impl Table {
 
     /// Every live row of the cleared buckets dies.
     pub(super) fn stage_clear(&self, clear: &Clear, deaths: &mut Deaths) {
-        let cleared = |file: &DataFile| file.bucket.is_some_and(|bucket| clear.buckets.contains(&bucket));
+        let all = clear.buckets.len() == self.buckets().count as usize;
+        let cleared = |file: &DataFile| all || file.bucket.is_some_and(|bucket| clear.buckets.contains(&bucket));
         deaths.files.extend(self.files.iter().filter(|(_, file)| cleared(file)).map(|(number, _)| *number));
         self.rows_in_mixed_files(&clear.buckets).for_each(|address| deaths.row(address));
     }
@@ -131,20 +137,23 @@ impl Table {
     }
 
     /// Live rows of `buckets` that lie in files of no one bucket.
-    fn rows_in_mixed_files(&self, buckets: &BTreeSet<u32>) -> impl Iterator<Item = RowAddress> {
+    pub(super) fn rows_in_mixed_files(&self, buckets: &BTreeSet<u32>) -> impl Iterator<Item = RowAddress> {
         let mixed: BTreeSet<u32> =
             self.files.iter().filter(|(_, file)| file.bucket.is_none()).map(|(number, _)| *number).collect();
         // Without such files the index need not be gone through.
         let index = (!mixed.is_empty()).then_some(&self.index);
         index.into_iter().flat_map(move |index| {
             let mixed = mixed.clone();
-            index.pick(move |address| mixed.contains(&address.file), |key| buckets.contains(&self.buckets().of(key)))
+            index.pick(
+                move |address| mixed.contains(&address.file) && self.is_live(address),
+                |key| buckets.contains(&self.buckets().of(key)),
+            )
         })
     }
 
     /// The live row of a key dies, if there is one.
     pub(super) fn stage_death_of(&self, key: KeyRef<'_>, deaths: &mut Deaths) {
-        if let Some(address) = self.index.live(key) {
+        if let Some(address) = self.live(key) {
             deaths.row(address);
         }
     }

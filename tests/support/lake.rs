@@ -16,22 +16,49 @@ pub fn python(script: &str) -> Command {
     command
 }
 
+/// Readers that every test may count on.
+pub const READERS: [&str; 3] = ["duckdb", "deltalake", "polars"];
+/// With those that `make test-all` fetches.
+pub const EVERY_READER: [&str; 6] = ["duckdb", "deltalake", "polars", "chdb", "kernel", "spark"];
+
 /// Fails unless every table of `database` is equal, by every reader that can reach them.
 pub fn assert_equal(mysql: &Mysql, weir: &Weir, database: &str) {
-    for Reading { reader, warehouse, environment } in weir.readings() {
-        let output = python("tests/support/compare.py")
-            .args(["--url", &mysql.url, "--database", database, "--reader", reader])
-            .args(["--warehouse", warehouse])
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .output()
-            .expect("the comparer starts");
-        assert!(
-            output.status.success(),
-            "{database} differs by {reader} in {warehouse}:\n{}\n{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+    compare(mysql, weir, database, &[]);
+}
+
+/// Fails unless the tables of `database` are equal, by every reader that can reach them, compared as `options` say. Gives
+/// what the last found.
+pub fn compare(mysql: &Mysql, weir: &Weir, database: &str, options: &[&str]) -> serde_json::Value {
+    let mut found = serde_json::Value::Null;
+    for reading in weir.readings() {
+        found = compare_by(mysql, database, reading, options, "at the end");
     }
+    found
+}
+
+/// Fails unless every table of `databases` is equal by one of [`EVERY_READER`].
+pub fn assert_equal_by(mysql: &Mysql, weir: &Weir, databases: &[String], reader: &'static str, when: &str) {
+    let warehouse = weir.warehouse().display().to_string();
+    let reading = Reading { reader, warehouse, environment: Vec::new() };
+    compare_by(mysql, &databases.join(","), &reading, &[], when);
+}
+
+/// Fails unless the tables of `databases`, which have commas between them, are equal by `reading`. Gives what was found.
+fn compare_by(mysql: &Mysql, databases: &str, reading: &Reading, options: &[&str], when: &str) -> serde_json::Value {
+    let Reading { reader, warehouse, environment } = reading;
+    let output = python("tests/support/compare.py")
+        .args(["--url", &mysql.url, "--database", databases, "--reader", reader, "--warehouse", warehouse])
+        .args(options)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .output()
+        .expect("the comparer starts");
+    assert!(
+        output.status.success(),
+        "{databases} differ by {reader} in {warehouse}, {when}:\n{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("the comparer prints JSON")
 }
 
 /// Random changes on a database of their own.
@@ -42,9 +69,21 @@ pub struct Workload<'a> {
 }
 
 impl Workload<'_> {
+    /// The same with another seed, which follows from this one and a number.
+    #[must_use]
+    pub fn at(&self, step: u32) -> Self {
+        Self { seed: self.seed + u64::from(step), ..*self }
+    }
+
     /// Makes the tables and `rows` rows.
     pub fn create(&self, rows: u32) {
-        let output = self.phase("create").args(["--rows", &rows.to_string()]).output().expect("the workload starts");
+        self.create_tables(rows, "");
+    }
+
+    /// Makes `tables`, with commas between, and `rows` rows.
+    pub fn create_tables(&self, rows: u32, tables: &str) {
+        let output = self.phase("create").args(["--rows", &rows.to_string(), "--tables", tables]).output();
+        let output = output.expect("the workload starts");
         assert!(output.status.success(), "seed {}: {}", self.seed, String::from_utf8_lossy(&output.stderr));
     }
 

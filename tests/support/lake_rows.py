@@ -1,5 +1,6 @@
 """Reads a Delta table through somebody else's reader, into the values that source_rows.py gives for MySQL."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -7,8 +8,10 @@ from collections.abc import Iterator
 
 import deltalake
 import pyarrow
+import pyarrow.ipc
+import row_programs
 
-READERS = ("duckdb", "deltalake", "polars")
+READERS = ("duckdb", "deltalake", "polars", "chdb", *row_programs.COMMANDS)
 
 
 def table_path(warehouse: str, database: str, table: str) -> str:
@@ -35,9 +38,17 @@ def column_types(path: str) -> dict[str, str]:
     return {field["name"]: field["type"] if isinstance(field["type"], str) else json.dumps(field["type"]) for field in fields}
 
 
+def partition_columns(path: str) -> list[str]:
+    return deltalake.DeltaTable(path).metadata().partition_columns
+
+
 def read_rows(reader: str, path: str, columns: list[str]) -> Iterator[tuple]:
     """All live rows, with the columns in the order asked for."""
-    table = {"duckdb": read_with_duckdb, "deltalake": read_with_deltalake, "polars": read_with_polars}[reader](path)
+    if reader in row_programs.COMMANDS:
+        yield from row_programs.read_rows(reader, path, columns, column_types(path))
+        return
+    readers = {"duckdb": read_with_duckdb, "deltalake": read_with_deltalake, "polars": read_with_polars, "chdb": read_with_chdb}
+    table = readers[reader](path)
     for batch in table.select(columns).to_batches(max_chunksize=20_000):
         yield from zip(*(plain_values(column) for column in batch.columns))
 
@@ -79,6 +90,23 @@ def read_with_polars(path: str) -> pyarrow.Table:
     import polars
 
     return polars.scan_delta(path).collect().to_arrow()
+
+
+def read_with_chdb(path: str) -> pyarrow.Table:
+    import chdb
+
+    # Counting without reading the rows would count the dead ones, too.
+    settings = "optimize_trivial_count_query = 0, output_format_arrow_string_as_string = 0"
+    # The engine reads files below the folder that it is started in.
+    with contextlib.chdir("/"):
+        answer = chdb.query(f"SELECT * FROM deltaLakeLocal('{os.path.abspath(path)}') SETTINGS {settings}", "ArrowStream")
+    with pyarrow.ipc.open_stream(answer.bytes()) as stream:
+        rows = stream.read_all()
+    # The engine has one type for text and bytes.
+    for name, kind in column_types(path).items():
+        if kind == "string":
+            rows = rows.set_column(rows.schema.get_field_index(name), name, rows[name].cast(pyarrow.string()))
+    return rows
 
 
 def print_query(path: str, expressions: str) -> None:

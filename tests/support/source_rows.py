@@ -4,6 +4,7 @@ Values come out in the form lake_rows.py gives too: integers for dates (days), t
 str, bool, float. Zero and partial dates are None, weir's default.
 """
 
+import dataclasses
 import decimal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class SourceColumn:
     expression: str
     convert: Callable[[Value], Value]
     is_json: bool = False
+    is_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def describe(connection: pymysql.Connection, database: str, table: str) -> Sourc
         database,
         table,
     )
-    return SourceTable(database, table, tuple(source_column(*row) for row in rows), key_columns(connection, database, table))
+    key = key_columns(connection, database, table)
+    columns = (dataclasses.replace(source_column(*row), is_key=row[0] in key) for row in rows)
+    return SourceTable(database, table, tuple(columns), key)
 
 
 def key_columns(connection: pymysql.Connection, database: str, table: str) -> tuple[str, ...]:

@@ -112,6 +112,12 @@ impl Weir {
         std::fs::write(self.config(), text.replace(from, to)).expect("the configuration can be written");
     }
 
+    /// Adds sections to the configuration.
+    pub fn append_to_config(&self, sections: &str) {
+        let text = std::fs::read_to_string(self.config()).expect("the configuration is there");
+        std::fs::write(self.config(), format!("{text}\n{sections}")).expect("the configuration can be written");
+    }
+
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("weir.toml")
     }

@@ -76,6 +76,18 @@ fn every_command_works_on_a_bucket_and_shows_no_key() {
     assert!(run(&["table", "describe", "buck et.o.rders"]).contains("string"));
     assert!(run(&["status"]).contains("streaming"));
     run(&["snapshot", "--table", "buck et.o.rders"]);
+    mysql.run("UPDATE `buck et`.`o.rders` SET v = 'bb' WHERE id = 2");
+    run(&["run", "--until-caught-up"]);
+    run(&["reconcile"]);
+    let mut upkeep = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&run(&[arguments, &["buck et.o.rders", "--format", "json"]].concat())).expect("JSON")
+    };
+    let compacted = upkeep(&["-vv", "table", "compact"]);
+    assert_eq!((compacted["commits"].as_u64(), compacted["files_after"].as_u64()), (Some(1), Some(1)), "{compacted}");
+    let cleaned = upkeep(&["-vv", "table", "clean", "--retention-hours", "0"]);
+    assert!(cleaned["files_removed"].as_u64() >= compacted["files_before"].as_u64(), "{cleaned} {compacted}");
+    assert_eq!(upkeep(&["table", "verify"])["problem_count"], 0);
+    run(&["run", "--until-caught-up"]);
     run(&["reconcile"]);
     assert_equal(mysql, &weir, "buck et");
     for secret in [&s3.secret_key, &s3.access_key] {

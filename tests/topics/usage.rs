@@ -69,7 +69,7 @@ fn a_wrong_configuration_names_the_key_and_the_line() {
         ("[transport]\nkind = \"kafka\"\nbrokers = \"nowhere\"\n", "transport.brokers"),
         ("[transport]\nkind = \"kafka\"\npartitions = 0\n", "transport.partitions"),
         ("[transport]\nkind = \"pigeon\"\n", "weir.toml, line 8"),
-        ("[[table]]\nname = \"shop.a\"\nmode = \"append\"\n", "table[0].mode"),
+        ("[[table]]\nname = \"shop.a\"\nmode = \"append\"\ndeletes = \"soft\"\n", "table[0].deletes"),
     ] {
         std::fs::write(&file, format!("{CONFIG}{addition}")).unwrap();
         for command in [&["run"][..], &["status"], &["check"], &["reconcile"]] {

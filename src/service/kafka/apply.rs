@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use weir_model::{Order, TableId, TableSchema};
+use weir_model::{Layout, Order, TableId, TableSchema};
 
 use super::settings_of;
 use crate::apply::chunks::ChunkDesk;
-use crate::apply::{Pace, Report, SharedTable, Worker, WorkerError};
+use crate::apply::{Pace, Report, SharedTable, Upkeep, Worker, WorkerError};
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{POSITION_LOOKED_AT_EVERY, SHUTDOWN_MAX};
@@ -46,9 +46,12 @@ impl ApplyHalf {
                 }
             }
         });
+        let rules = config.clone();
         let host = Arc::new(ApplyHost {
+            layout_of: Arc::new(move |table| rules.table_settings(table).layout),
             appeals: Appeals::new(warehouse.store().clone(), warehouse.state_path(&config.source.name)),
             writer: Writer { source: config.source.name.clone(), epoch: 0 },
+            upkeep: Upkeep::new(config.warehouse.retention()),
             pace: Pace {
                 interval: Duration::from_millis(config.apply.commit_interval_ms),
                 bytes_max: config.apply.memory_bytes() / 4,
@@ -83,9 +86,12 @@ struct ApplyHost {
     settings: KafkaSettings,
     topics: Topics,
     warehouse: Warehouse,
+    /// How the configuration wants a table to be kept.
+    layout_of: Arc<dyn Fn(&TableId) -> Layout + Send + Sync>,
     appeals: Appeals,
     writer: Writer,
     pace: Pace,
+    upkeep: Upkeep,
     memory: Memory,
     reports: mpsc::UnboundedSender<Report>,
     /// By topic.
@@ -215,6 +221,11 @@ impl Host for ApplyHost {
                 return Ok(None);
             }
         };
+        let layout = (self.layout_of)(&table);
+        if opened.as_ref().is_some_and(|opened| opened.schema().layout != layout) {
+            self.stopped(&table, TableError::Layout { table: table.clone() }.to_string()).await;
+            return Ok(None);
+        }
         let shares = opened.as_ref().map(|table| table.state().shares.clone()).unwrap_or_default();
         let (offsets, lost) = self.beginnings(topic, &table, owned, &shares).await?;
         let whole = owned.iter().map(|bucket| {
@@ -225,12 +236,14 @@ impl Host for ApplyHost {
         tracing::info!(%table, ?owned, ?offsets, "applying");
         let apply = Applying {
             table,
+            layout,
             buckets,
             warehouse: self.warehouse.clone(),
             writer: self.writer.clone(),
             appeals: self.appeals.clone(),
             reports: self.reports.clone(),
             pace: self.pace.clone(),
+            upkeep: self.upkeep.clone(),
             lost,
         };
         let worker = tokio::spawn(apply.run(opened, subscription));
@@ -242,12 +255,14 @@ impl Host for ApplyHost {
 /// One table's worker from its first message on.
 struct Applying {
     table: TableId,
+    layout: Layout,
     buckets: Buckets,
     warehouse: Warehouse,
     writer: Writer,
     appeals: Appeals,
     reports: mpsc::UnboundedSender<Report>,
     pace: Pace,
+    upkeep: Upkeep,
     /// Why the table cannot go on from where it stands.
     lost: Option<String>,
 }
@@ -262,14 +277,17 @@ impl Applying {
             },
         };
         let shared = SharedTable { warehouse: self.warehouse, writer: self.writer, appeals: self.appeals };
-        let mut worker = Worker::new(table, subscription, ChunkDesk::default(), self.reports, self.pace).shared(shared);
+        let mut worker = Worker::new(table, subscription, ChunkDesk::default(), self.reports, self.pace)
+            .shared(shared)
+            .with_upkeep(self.upkeep);
         if let Some(why) = self.lost {
             worker = worker.after(WorkerError::Topic(why));
         }
         worker.run().await;
     }
 
-    /// Makes the table with the columns that its first message tells; others may be doing the same.
+    /// Makes the table with the columns that its first message tells, laid out as the configuration says; others may be doing
+    /// the same.
     async fn create(&self, subscription: &mut KafkaSubscription) -> Option<Table> {
         let schema = loop {
             let first = subscription.next().await?;
@@ -289,6 +307,7 @@ impl Applying {
                 }
             }
         };
+        let schema = TableSchema { layout: self.layout.clone(), ..schema.as_ref().clone() };
         let count = self.buckets.count as usize;
         loop {
             let state = TableState {

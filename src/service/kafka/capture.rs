@@ -29,6 +29,7 @@ use crate::service::source_tables::SourceTables;
 use crate::service::start::{Incarnation, SourceFacts, asked_tables, look_at_source, register_all, resumes, write};
 use crate::service::supervisor::{Lake, LoadMaker, Supervisor};
 use crate::service::trace::{ConfiguredTrace, open_trace};
+use crate::service::upkeep::keep_logs_short;
 use crate::service::{Reseed, RunOptions};
 use crate::state::{Appeals, Checkpoint, CheckpointLog, Phase, StateSeries, TableStanding};
 use crate::table::{PartialTransaction, SeedProgress, TableFiles, Warehouse, history};
@@ -87,6 +88,7 @@ pub(super) async fn start(
     let shipping = shipping(config, &settings, &warehouse, &trace, &checkpoint, &facts);
     let stop_capture = CancellationToken::new();
     let shipped = Arc::new(AtomicU64::new(0));
+    let log_cleaning = keep_logs_short(trace.clone(), config, warehouse.clone());
     tokio::spawn(follow_mark(trace, config.source.name.clone(), shipped.clone(), stop_capture.clone()));
 
     let source_tables = {
@@ -120,6 +122,7 @@ pub(super) async fn start(
         loader,
         load_of: load_maker(config, &registrar, &warehouse, &asked, resumed),
         shipper: Shipper::start(shipping),
+        _log_cleaning: log_cleaning,
         checkpoints,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),

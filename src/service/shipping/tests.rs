@@ -85,6 +85,7 @@ impl Setting {
             commit_id: version.to_string(),
             state: TableState::default(),
             accounts: counts.clone(),
+            cleans: Vec::new(),
         };
         let log = self.folder.path().join("lake/shop/orders/_delta_log");
         std::fs::create_dir_all(&log).unwrap();

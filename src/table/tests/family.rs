@@ -278,15 +278,18 @@ async fn a_version_that_is_not_of_a_writer_beside_moves_the_table() {
         commit_id: "theirs".into(),
         state: state.clone(),
         accounts: Vec::new(),
+        cleans: Vec::new(),
     };
     let file = table.files.values().next().unwrap();
     let add = Action { add: Some(file.add.clone()), ..Action::default() };
     let remove = Action { remove: Some(file.remove(0)), ..Action::default() };
-    let protocol = Action { protocol: Some(delta::Protocol::ours()), ..Action::default() };
+    let mut protocol = delta::Protocol::of(table.schema());
+    protocol.writer_features.as_mut().unwrap().push("columnMapping".into());
+    let protocol = Action { protocol: Some(protocol), ..Action::default() };
     let judged = |source: &str, more: Option<&Action>| {
         let mut actions = beside.frame("MERGE", record(source), 0);
         actions.extend(more.cloned());
-        matches!(table.judge(&actions), Theirs::Beside(_))
+        matches!(table.judge(&actions, &Default::default()), Theirs::Beside(_))
     };
     assert!(judged("shop", None));
     assert!(!judged("crm", None));

@@ -35,6 +35,7 @@ fn version_of(table: &Table, source: &str, epoch: u64) -> Bytes {
         commit_id: "theirs".into(),
         state: TableState { epoch, ..table.state().clone() },
         accounts: Vec::new(),
+        cleans: Vec::new(),
     };
     serialise(&table.frame("MERGE", record, 0))
 }
@@ -280,7 +281,13 @@ fn version_beside(table: &Table) -> Bytes {
     let mut state = TableState { commits: table.state().commits + 1, ..table.state().clone() };
     let bucket = *table.buckets().owned.first().unwrap();
     state.shares[bucket as usize].offset += 1;
-    let record = CommitRecord { source: "shop".into(), commit_id: "theirs".into(), state, accounts: Vec::new() };
+    let record = CommitRecord {
+        source: "shop".into(),
+        commit_id: "theirs".into(),
+        state,
+        accounts: Vec::new(),
+        cleans: Vec::new(),
+    };
     serialise(&table.frame("MERGE", record, 0))
 }
 

@@ -188,7 +188,7 @@ async fn a_checkpoint_says_what_the_commits_say() {
     };
     assert_eq!(entries(&by_checkpoint), entries(&by_commits));
     assert_eq!(by_checkpoint.own, by_commits.own);
-    assert!(by_checkpoint.protocol.unwrap().is_ours());
+    assert!(by_checkpoint.protocol.unwrap().is_of(&schema()));
     assert!(by_checkpoint.meta_data.unwrap().has_columns_of(&schema()));
 
     upsert(&mut table, &[(3, at(5), "C")]).await;
@@ -219,7 +219,7 @@ async fn another_sources_table_and_a_foreign_protocol_are_not_touched() {
     ));
     let again = Table::create(&warehouse, &schema(), writer(2), TableState::default(), Buckets::whole()).await;
     assert!(matches!(again, Err(TableError::Rule { .. })));
-    let mut protocol = delta::Protocol::ours();
+    let mut protocol = delta::Protocol::of(&schema());
     protocol.writer_features.as_mut().unwrap().push("columnMapping".into());
     let action = delta::Action { protocol: Some(protocol), ..Default::default() };
     table.log.put(1, log::serialise(&[action])).await.unwrap();

@@ -1,8 +1,11 @@
 //! The table engine as a whole, against an object store in memory.
 
+mod append;
 mod buckets;
 mod checkpoints;
 mod chunks;
+mod cleaning;
+mod compaction;
 mod damage;
 mod family;
 mod faults;
@@ -10,6 +13,7 @@ mod lifecycle;
 mod model;
 mod orders;
 mod shared;
+mod soft;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
