@@ -11,6 +11,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/services/mysql_server.sh"
 . "$here/services/kafka.sh"
 . "$here/services/clickhouse.sh"
+. "$here/services/s3.sh"
 . "$here/services/readers.sh"
 . "$here/services/maven.sh"
 . "$here/services/jvm_readers.sh"
@@ -35,6 +36,11 @@ Usage: scripts/services.sh COMMAND
                            writes DIR/data, DIR/clickhouse.pid, DIR/port, DIR/clickhouse.log
   clickhouse-stop DIR [--kill]
                            stop the server of DIR, with --kill by SIGKILL, and wait until it is gone
+  s3-fetch                 versitygw, which speaks S3, into target/services/versitygw (bin/versitygw); needs go on PATH
+  s3-start DIR             start a server in DIR on a free loopback port, or again on the one it had; prints
+                           http://KEY:SECRET@127.0.0.1:PORT/BUCKET; writes DIR/data (BUCKET/… are the objects), DIR/meta,
+                           DIR/versitygw.pid, DIR/port, DIR/versitygw.log
+  s3-stop DIR [--kill]     stop the server of DIR, with --kill by SIGKILL, and wait until it is gone
   readers-fetch            Python environment into target/services/readers (bin/python)
   jvm-readers-fetch        Delta Kernel into target/services/delta-kernel (libs/*.jar, classes/); needs javac and mvn on PATH
   spark-fetch              Spark with Delta Lake into target/services/spark (bin/python, delta-jars/); needs java and mvn on PATH
@@ -44,8 +50,9 @@ All may be called again, and by several processes at once.
 Environment:
   WEIR_USE_PATH_MYSQL=1      take mysqld and its clients from PATH (8.0 or later) instead of fetching them
   WEIR_USE_PATH_CLICKHOUSE=1 take clickhouse-server from PATH instead of fetching it
+  WEIR_USE_PATH_S3=1         take versitygw from PATH instead of building it
   WEIR_SERVICES_DIR          instead of target/services
-  WEIR_SERVICE_OWNER_PID     mysql-start, kafka-start, clickhouse-start: stop the server when this process is gone
+  WEIR_SERVICE_OWNER_PID     mysql-start, kafka-start, clickhouse-start, s3-start: stop the server when this process is gone
 USAGE
 }
 
@@ -57,6 +64,7 @@ main() {
         mysql_fetch
         kafka_fetch
         clickhouse_fetch
+        s3_fetch
         readers_fetch
         with_lock mysql-template make_template
         ;;
@@ -73,6 +81,9 @@ main() {
     clickhouse-fetch) clickhouse_fetch ;;
     clickhouse-start) clickhouse_start "$@" ;;
     clickhouse-stop) clickhouse_stop "$@" ;;
+    s3-fetch) s3_fetch ;;
+    s3-start) s3_start "$@" ;;
+    s3-stop) s3_stop "$@" ;;
     readers-fetch) readers_fetch ;;
     jvm-readers-fetch) jvm_readers_fetch ;;
     spark-fetch) spark_fetch ;;

@@ -94,6 +94,13 @@ default answers are right), open a new shell, and run this again."
     fi
 }
 
+# Only a test's server is built with it, so nothing here fails without it. Debian's may be too old, so it is not installed.
+look_for_go() {
+    command -v go >/dev/null || [ "${WEIR_USE_PATH_S3:-0}" = 1 ] ||
+        say "note: there is no go on PATH, which the tests' S3 server is built with. Install it as https://go.dev/doc/install
+says, or put versitygw on PATH and set WEIR_USE_PATH_S3=1. weir itself does not need it."
+}
+
 main() {
     only_check=0
     local option
@@ -111,9 +118,10 @@ main() {
         install_packages
     else
         say "this is not Debian, so nothing is installed. Needed: a C and C++ compiler, make, cmake, pkg-config, OpenSSL's and
-libcurl's headers, python3 with venv, perl, Java 17 or later, Maven, MySQL 8.0 or later on PATH (or WEIR_TEST_MYSQL_URL), and
+libcurl's headers, python3 with venv, perl, Java 17 or later, Maven, Go, MySQL 8.0 or later on PATH (or WEIR_TEST_MYSQL_URL), and
 ClickHouse on PATH (or WEIR_TEST_CLICKHOUSE_URL)."
     fi
+    look_for_go
     look_for_rust
 }
 

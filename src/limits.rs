@@ -62,8 +62,10 @@ pub const SHUTDOWN_MAX: Duration = Duration::from_secs(25);
 pub const CHUNKS_WAITING_MAX: usize = 12;
 /// Deletes that a table being loaded remembers; older ones make a chunk read again.
 pub const DELETES_REMEMBERED_MAX: usize = 2_000_000;
-/// A commit whose answer was lost is put again so often before the table stops.
-pub const AMBIGUOUS_COMMIT_TRIES: u32 = 5;
+/// A commit, or a state object, whose answer was lost is put again so often before the incarnation ends.
+pub const AMBIGUOUS_PUT_TRIES: u32 = 5;
+/// Half the first pause before that; each is twice as long as the one before.
+pub const AMBIGUOUS_PUT_DELAY: Duration = Duration::from_millis(50);
 /// However old they are, this many of the newest numbers of a state series stay.
 pub const STATE_KEPT_MIN: usize = 8;
 /// Numbers of a state series tried in a row before someone else is said to be writing it as fast as we do.
@@ -155,6 +157,27 @@ pub const KAFKA_PROBE_MAX: Duration = Duration::from_secs(5);
 pub const POSITION_LOOKED_AT_EVERY: Duration = Duration::from_secs(5);
 /// After so many looks that showed nothing a table is looked at as for the first time.
 pub const LAKE_LOOKS_IDLE_MAX: u32 = 100;
+/// A store on the network that does not take a connection within this is asked again.
+pub const STORE_CONNECT_MAX: Duration = Duration::from_secs(5);
+/// A request to a store is given up after this, its bytes included: a store that hangs must not hang a table for ever, and
+/// a chunk's file of some 64 MiB must pass over a slow line.
+pub const STORE_REQUEST_MAX: Duration = Duration::from_secs(60);
+/// A store that is away, or says that it is busy, is asked again for this long before the caller hears of it. Longer
+/// absences end the incarnation, and the next begins when the store is back.
+pub const STORE_RETRY_MAX: Duration = Duration::from_secs(30);
+/// The same for commands, behind which somebody sits and waits.
+pub const STORE_RETRY_MAX_OF_COMMANDS: Duration = Duration::from_secs(3);
+/// A request of a command is given up after this.
+pub const STORE_REQUEST_MAX_OF_COMMANDS: Duration = Duration::from_secs(10);
+/// Requests in a row, whatever time is left: each waits up to 15 s longer than the one before.
+pub const STORE_RETRIES: usize = 10;
+/// S3 may answer a put-if-absent with "conflict": another one of the same name was under way, and nobody knows who wins. It
+/// is put again so often before its outcome counts as unknown.
+pub const STORE_CONFLICT_TRIES: u32 = 5;
+/// First pause before that, doubling.
+pub const STORE_CONFLICT_DELAY: Duration = Duration::from_millis(50);
+/// A store that is away is looked for after this, doubling up to `RECONNECT_DELAY_MAX`.
+pub const STORE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
 /// Smaller data files are merged with others; a chunk of a load is larger, unless its rows are few.
 pub const COMPACT_SMALL_BYTES: u64 = 8 << 20;
 /// Files are merged with those of like size, up to this factor.

@@ -80,6 +80,14 @@ pub enum WorkerError {
     Topic(String),
 }
 
+impl WorkerError {
+    /// Whether the warehouse could not be had: nothing is wrong with the table, and beginning again from what is durable
+    /// may help.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Table(error) if error.is_away())
+    }
+}
+
 /// How a worker paces itself.
 #[derive(Debug, Clone)]
 pub struct Pace {

@@ -58,8 +58,8 @@ impl<S: Subscription> Worker<S> {
             Ok(Absorbed::Beside) => Ok(()),
             Ok(Absorbed::Moved) => Err(WorkerError::Moved),
             Err(TableError::Fenced { epoch, .. }) => Err(WorkerError::Fenced { epoch }),
-            // The next incarnation tries again.
-            Err(error) if self.shared.is_none() && is_passing(&error) => Err(WorkerError::Moved),
+            // The next incarnation tries again, at once unless the store is away, which it must wait for.
+            Err(error) if self.shared.is_none() && is_passing(&error) && !error.is_away() => Err(WorkerError::Moved),
             Err(error) => self.open_after(error).await,
         }
     }

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
 use weir_model::layout::Deletes;
 use weir_model::{Column, ColumnType, Digest, EventId, Layout, Op, OrderState, Window};
 
+use super::upkeep::Done;
 use super::*;
-use crate::table::{Buckets, PartialTransaction, Scan, TableState, Warehouse, Writer};
+use crate::limits::AMBIGUOUS_PUT_TRIES;
+use crate::table::faulty::{Fault, FaultyStore};
+use crate::table::{Buckets, Effort, PartialTransaction, Scan, TableState, Warehouse, Writer};
 use crate::trace::{Hop, Tally};
 use crate::transport::direct::{Direct, DirectSubscription};
 use crate::transport::{Changes, Publish, Publisher};
@@ -78,7 +82,11 @@ impl World {
 
     /// With a table of this layout.
     async fn of(layout: Layout) -> Self {
-        let warehouse = Warehouse::in_store(Arc::new(InMemory::new()));
+        Self::in_store(Arc::new(InMemory::new()), layout).await
+    }
+
+    async fn in_store(store: Arc<dyn ObjectStore>, layout: Layout) -> Self {
+        let warehouse = Warehouse::in_store(store);
         let writer = Writer::new("shop", 1);
         let lake = TableSchema { layout, ..schema(["id", "n"]).as_ref().clone() };
         let table = Table::create(&warehouse, &lake, writer, TableState::default(), Buckets::whole()).await.unwrap();
@@ -167,6 +175,48 @@ async fn a_part_of_a_transaction_is_held_back_until_its_end_is_told() {
     let state = world.state().await;
     assert_eq!((state.gtid_set, state.partial), (boundary(5, None).gtid_set.clone(), None));
     assert_eq!(world.rows().await, BTreeMap::from([(7, 1)]));
+}
+
+/// A worker that has made two small files, and the store that they lie in.
+async fn two_files() -> (Arc<FaultyStore>, World, Worker<DirectSubscription>) {
+    let store = Arc::new(FaultyStore::default());
+    let mut world = World::in_store(store.clone(), Layout::default()).await;
+    let schema = schema(["id", "n"]);
+    let mut worker = world.worker.take().unwrap();
+    for number in [1, 2] {
+        let items = vec![changes_of(batch(&schema, &[create(number, number)]), 0)];
+        world.publish(boundary(number as u64, None), items).await;
+        let delivery = worker.subscription.next().await.unwrap();
+        worker.receive(delivery).await.unwrap();
+        worker.commit_changes().await.unwrap();
+    }
+    (store, world, worker)
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_while_upkeep_is_committed_is_waited_for_as_for_any_commit() {
+    let (store, world, mut worker) = two_files().await;
+    let rewritten = worker.table.compaction(Effort::Full).unwrap().run().await.unwrap();
+    for _ in 0..=AMBIGUOUS_PUT_TRIES {
+        store.plan(".json", Fault::Lost);
+    }
+    let ended = worker.end_upkeep(Done::Compacted(rewritten)).await;
+    assert!(ended.as_ref().is_err_and(WorkerError::is_away), "{ended:?}");
+    assert_eq!(world.rows().await, BTreeMap::from([(1, 1), (2, 2)]));
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_while_anothers_commit_is_taken_in_does_not_begin_the_next_incarnation_at_once() {
+    let (store, world, mut worker) = two_files().await;
+    let writer = Writer { source: "shop".into(), epoch: 1 };
+    let mut beside = Table::open(&world.warehouse, &id(), writer, Buckets::whole()).await.unwrap().unwrap();
+    let rewritten = beside.compaction(Effort::Full).unwrap().run().await.unwrap();
+    beside.commit_rewritten(rewritten).await.unwrap().unwrap();
+    store.plan(".json", Fault::Unreadable);
+    let taken = worker.absorb().await;
+    assert!(taken.as_ref().is_err_and(WorkerError::is_away), "{taken:?}");
+    worker.absorb().await.unwrap();
+    assert_eq!(worker.table.version(), beside.version());
 }
 
 #[tokio::test]

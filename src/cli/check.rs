@@ -12,8 +12,8 @@ use crate::error::{Error, Exit};
 use crate::limits::KAFKA_PROBE_MAX;
 use crate::service::{kafka_of, probe_trace};
 use crate::state::CheckpointLog;
-use crate::table::Warehouse;
 use crate::table::history::newest_version;
+use crate::table::{TableError, Warehouse};
 
 /// Looks at the source, the warehouse and the trace; exits 1 if something must be mended first.
 #[derive(Debug, Args)]
@@ -54,8 +54,11 @@ impl From<SourceCheck> for Line {
 impl Check {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
         let mut lines = source(config).await?;
-        lines.extend(continuity(config).await);
-        lines.push(warehouse(config).await);
+        let warehouse = warehouse(config).await;
+        if warehouse.status == CheckStatus::Ok {
+            lines.extend(continuity(config).await);
+        }
+        lines.push(warehouse);
         lines.extend(brokers(config).await);
         lines.push(trace(config).await);
         self.output.print(&lines, |lines| render(lines))?;
@@ -151,8 +154,16 @@ async fn warehouse(config: &Config) -> Line {
         Ok(warehouse) => warehouse.probe_writable().await,
         Err(error) => Err(error),
     };
-    let result = written.map(|()| format!("{url} can be written")).map_err(|error| error.to_string());
-    Line::of("warehouse", result, "make the folder of [warehouse] url writable for this user, or choose another")
+    let mend = match (&written, config.warehouse.local_folder()) {
+        (Err(TableError::Configuration { .. }), _) => "mend [warehouse] url and options",
+        (_, Some(_)) => "make the folder of [warehouse] url writable for this user, or choose another",
+        (_, None) => {
+            "see that the bucket exists, that [warehouse] options or AWS_* variables name its endpoint, region and keys, \
+             and that those may read, write, list and delete below the url"
+        }
+    };
+    let result = written.map(|()| format!("{url} can be written, and refuses what is there already"));
+    Line::of("warehouse", result.map_err(|error| error.to_string()), mend)
 }
 
 /// Whether the brokers answer; nothing to say where changes travel within one process.

@@ -83,7 +83,8 @@ tables = [{patterns}]               # database.table; * matches, a leading ! lea
 # max_connections = 4               # connections that read chunks of a load
 
 [warehouse]
-url = "file:///var/lib/weir"        # a table is <url>/<database>/<table>
+url = "file:///var/lib/weir"        # a table is <url>/<database>/<table>; or s3://bucket/prefix
+# options = {{ region = "eu-central-1" }}   # s3 only: endpoint, region, keys; those of the AWS_* variables count, too
 
 [transport]
 kind = "direct"                     # within this process; the binlog is the durable log. kafka: between machines

@@ -102,9 +102,9 @@ pub enum DdlPolicy {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Warehouse {
-    /// A url, or a path on this machine's disk, which becomes one.
+    /// `file:///folder`, `s3://bucket/prefix`, or a path on this machine's disk, which becomes a url.
     pub url: String,
-    /// Handed to the object store.
+    /// Handed to the object store; a local folder takes none.
     pub options: Options,
     /// Files that were replaced and old versions of the tables are kept so long, for readers that are at them.
     pub retention_hours: u32,

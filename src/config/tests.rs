@@ -89,6 +89,19 @@ fn a_minimal_file_gets_the_defaults() {
 }
 
 #[test]
+fn a_bucket_has_its_local_state_elsewhere_and_its_keys_are_not_shown() {
+    let text = format!(
+        "{MINIMAL}\n[warehouse]\nurl = \"s3://lake/shop\"\n[warehouse.options]\naws_secret_access_key = \"hush\"\n\
+         allow_http = true\n"
+    );
+    let config = with(&text, &[]).unwrap();
+    assert_eq!(config.warehouse.url, "s3://lake/shop");
+    assert_eq!(config.state_dir(), Path::new("/var/lib/weir/state/shop"));
+    assert_eq!(config.warehouse.options["allow_http"], "true");
+    assert!(!format!("{config:?}").contains("hush"));
+}
+
+#[test]
 fn every_documented_key_is_accepted_and_the_idle_ones_warn() {
     let config = with(EVERYTHING, &[]).unwrap();
     let settings = config.table_settings(&TableId::new("shop", "orders"));
@@ -124,7 +137,9 @@ fn mistakes_name_the_key_the_line_and_what_is_allowed() {
             "trace.url must be http(s)://user@host:port",
         ),
         ("[trace]\nkind = \"mysql\"", 6, "trace.kind: unknown variant `mysql`, expected `sqlite` or `clickhouse`"),
-        ("[warehouse]\nurl = \"s3://bucket/lake\"", 6, "warehouse.url has the scheme `s3`"),
+        ("[warehouse]\nurl = \"hdfs://names/lake\"", 6, "warehouse.url has the scheme `hdfs`"),
+        ("[warehouse]\nurl = \"s3://key:secret@bucket/lake\"", 6, "warehouse.url must be s3://bucket/prefix"),
+        ("[warehouse]\nurl = \"s3:///lake\"", 6, "warehouse.url must be s3://bucket/prefix"),
         (
             "[[table]]\nname = \"shop.a\"\nmode = \"append\"\ndeletes = \"soft\"",
             8,

@@ -44,10 +44,17 @@ impl Config {
         validate_source(&self.source)?;
         require(!self.warehouse.url.is_empty(), "warehouse.url", "must be a url or a path")?;
         if let Some((scheme, _)) = self.warehouse.url.split_once("://") {
-            let what = format!("has the scheme `{scheme}`, which comes with a later version; this one knows file://");
-            require(scheme == "file", "warehouse.url", what)?;
-            let what = "must name an absolute folder, such as file:///var/lib/weir";
-            require(self.warehouse.local_folder().is_some(), "warehouse.url", what)?;
+            let what = format!(
+                "has the scheme `{scheme}`, which comes with a later version; this one knows file:// and s3://"
+            );
+            require(scheme == "file" || scheme == "s3", "warehouse.url", what)?;
+            if scheme == "file" {
+                let what = "must name an absolute folder, such as file:///var/lib/weir";
+                require(self.warehouse.local_folder().is_some(), "warehouse.url", what)?;
+            } else {
+                let what = "must be s3://bucket/prefix; keys and everything else go into [warehouse] options, or into AWS_* variables";
+                require(is_bucket_url(&self.warehouse.url), "warehouse.url", what)?;
+            }
         }
         self.validate_transport()?;
         if self.trace.kind == TraceKind::Clickhouse {
@@ -225,6 +232,13 @@ fn is_name_character(character: char) -> bool {
 fn is_mysql_url(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else { return false };
     url.scheme() == "mysql" && url.host_str().is_some_and(|host| !host.is_empty()) && !url.username().is_empty()
+}
+
+/// A bucket and a prefix, and nothing else: the url is shown, so no keys may stand in it.
+fn is_bucket_url(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else { return false };
+    let bare = url.username().is_empty() && url.password().is_none() && url.port().is_none();
+    bare && url.host_str().is_some_and(|bucket| !bucket.is_empty()) && url.query().is_none() && url.fragment().is_none()
 }
 
 fn is_listen_address(text: &str) -> bool {

@@ -10,6 +10,7 @@
 //! cannot be settled inside one (a table that someone else changed) is settled by beginning the next from what is
 //! durable.
 
+mod absence;
 mod kafka;
 mod progress;
 mod reading;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use weir_model::{TableId, clock};
 use weir_mysql::MysqlError;
 
+use self::absence::{is_of_absence, wait_for_warehouse};
 pub use self::kafka::{Role, kafka_of};
 use self::shipping::Patience;
 pub use self::shipping::{PublishedLog, Shipper, Shipping, Unshipped};
@@ -110,16 +112,28 @@ pub async fn run(config: &Config, options: RunOptions, role: Role) -> Result<(),
 async fn run_until(config: &Config, mut options: RunOptions, stop: &CancellationToken) -> Result<(), Error> {
     // One for all incarnations: the budget is the process's.
     let index_home = index_home(config);
+    let mut begun = false;
     loop {
         let incarnation = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            incarnation = start::start(config, &options, &index_home) => incarnation?,
+            incarnation = start::start(config, &options, &index_home) => incarnation,
         };
-        match supervise(incarnation, stop).await? {
-            Finished::Restart => options.reseed = Reseed::None,
-            ended => return finished(ended),
+        let incarnation = match incarnation {
+            Err(error) if begun && is_of_absence(&error) => {
+                wait_for_warehouse(config, &error.in_a_line(), stop).await;
+                continue;
+            }
+            incarnation => incarnation?,
+        };
+        begun = true;
+        match supervise(incarnation, stop).await {
+            Ok(Finished::Restart) => {}
+            Ok(ended) => return finished(ended),
+            Err(failure) if failure.is_away() => wait_for_warehouse(config, &failure, stop).await,
+            Err(failure) => return Err(failure.into()),
         }
+        options.reseed = Reseed::None;
     }
 }
 

@@ -67,12 +67,14 @@ pub enum SeedError {
 const SHAPE_CHANGED: [u16; 2] = [1054, 1146];
 
 impl SeedError {
-    /// Whether trying again may help: the next attempt describes the table anew.
+    /// Whether trying again may help: the next attempt describes the table anew, and the warehouse may be back.
     fn is_passing(&self) -> bool {
         let error = match self {
             Self::Mysql(error)
             | Self::Loader(snapshot_loader::LoadError::Mysql(error))
             | Self::Lock { source: error, .. } => error,
+            Self::Table(error) => return error.is_away(),
+            Self::State(error) => return error.is_away(),
             _ => return false,
         };
         error.is_retryable() || error.code().is_some_and(|code| SHAPE_CHANGED.contains(&code))

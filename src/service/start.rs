@@ -82,8 +82,7 @@ pub(super) struct SourceFacts {
 pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &IndexHome) -> Result<Incarnation, Error> {
     let source = config.source_options()?;
     let facts = look_at_source(config, &source).await?;
-    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
-    warehouse.probe_writable().await?;
+    let warehouse = Warehouse::open_to_write(&config.warehouse.url, &config.warehouse.options).await?;
     let state = warehouse.state_path(&config.source.name);
     let mut checkpoints = CheckpointLog::new(warehouse.store().clone(), state.clone());
     let mut checkpoint = checkpoints.take_epoch().await?;

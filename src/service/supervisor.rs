@@ -50,6 +50,20 @@ pub enum Failure {
     Fenced { epoch: u64, ours: u64 },
     #[error("{0}")]
     Trace(String),
+    /// The warehouse could not be had, or its answer, for longer than requests are repeated.
+    #[error("the warehouse is away: {table}: {error}")]
+    Away { table: TableId, error: String },
+}
+
+impl Failure {
+    /// Whether to begin again from what is durable once the warehouse is back.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Away { .. } => true,
+            Self::State(error) => error.is_away(),
+            Self::Capture(_) | Self::Fenced { .. } | Self::Trace(_) => false,
+        }
+    }
 }
 
 /// How a load is begun for a table.
@@ -133,7 +147,13 @@ impl Supervisor {
                     ended.unwrap_or(Err(CaptureError::Publisher(PublishError::Closed)))?;
                     return Ok(Finished::Asked);
                 }
-                _ = tick.tick() => self.write_checkpoint().await?,
+                _ = tick.tick() => tokio::select! {
+                    biased;
+                    // A store that is away must not hold back the end. A write that is given up may be in all the same;
+                    // the next one finds it.
+                    () = stop.cancelled() => return Ok(Finished::Asked),
+                    written = self.write_checkpoint() => written?,
+                },
                 _ = appeals.tick(), if self.lake.is_some() => self.hear_appeals().await,
             }
         }
@@ -301,6 +321,9 @@ impl Supervisor {
             Report::Stopped { table, error: error @ WorkerError::Moved } => {
                 tracing::warn!(%table, %error, "starting again from what is durable");
                 return Ok(Some(Finished::Restart));
+            }
+            Report::Stopped { table, error } if error.is_away() => {
+                return Err(Failure::Away { table, error: error.to_string() });
             }
             Report::Stopped { table, error } => {
                 let error = error.to_string();

@@ -58,9 +58,9 @@ fn lost(table: &TableId) -> Error {
 /// Compacts everything that is small or has dead rows; beside a running service, too.
 ///
 /// # Errors
-/// When the table cannot be read or written, or every attempt lost against its writer.
+/// When the warehouse or the table cannot be read or written, or every attempt lost against its writer.
 pub async fn compact(config: &Config, id: &TableId) -> Result<Compacted, Error> {
-    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
+    let warehouse = Warehouse::open_to_write(&config.warehouse.url, &config.warehouse.options).await?;
     let mut table = open(config, &warehouse, id, None).await?;
     let (files_before, _, bytes_before) = table.figures();
     let (mut commits, mut tries) = (0, 0);
@@ -98,9 +98,9 @@ pub async fn compact(config: &Config, id: &TableId) -> Result<Compacted, Error> 
 /// then what was never named goes at once.
 ///
 /// # Errors
-/// When the table or its log cannot be read or written.
+/// When the warehouse, the table or its log cannot be read or written.
 pub async fn clean<T: TraceSink>(config: &Config, sink: &T, id: &TableId, kept: Duration) -> Result<Cleaned, Error> {
-    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
+    let warehouse = Warehouse::open_to_write(&config.warehouse.url, &config.warehouse.options).await?;
     let no_table = || TableError::NoTable(id.clone());
     let figures = history::figures(&warehouse, id).await?.ok_or_else(no_table)?;
     let shared = figures.state.is_some_and(|state| state.is_shared());

@@ -31,6 +31,13 @@ pub enum StateError {
     Contended { series: String, tries: u32 },
 }
 
+impl StateError {
+    /// Whether the store could not be had, or its answer, rather than that it refused: asking again later may help.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Store { source: object_store::Error::Generic { .. }, .. })
+    }
+}
+
 impl From<StateError> for crate::error::Error {
     fn from(error: StateError) -> Self {
         let failed = match &error {

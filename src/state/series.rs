@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use super::StateError;
-use crate::limits::{STATE_KEPT, STATE_KEPT_MIN, STATE_TRIES_MAX};
+use crate::limits::{AMBIGUOUS_PUT_DELAY, AMBIGUOUS_PUT_TRIES, STATE_KEPT, STATE_KEPT_MIN, STATE_TRIES_MAX};
 
 /// What became of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +40,27 @@ impl StateSeries {
         &self.prefix
     }
 
-    /// Puts `bytes` as number `n` if there is no such number yet. Finding these very bytes there counts as done: an
-    /// answer that got lost makes a client put again. So bytes of different writers must differ.
+    /// Puts `bytes` as number `n` if there is no such number yet, again while the outcome is not known. Finding these very
+    /// bytes there counts as done: an answer that got lost makes us, or the client, put again. So bytes of different
+    /// writers must differ.
     ///
     /// A writer that slept until its number had been cleaned away would succeed at the put although the series has
     /// long gone on; it is told that the number is taken.
     pub async fn put_next(&self, n: u64, bytes: Bytes) -> Result<Put, StateError> {
+        let mut tries = 0;
+        loop {
+            match self.put_once(n, bytes.clone()).await {
+                Err(error) if error.is_away() && tries < AMBIGUOUS_PUT_TRIES => {
+                    tries += 1;
+                    tracing::warn!(%error, "a state object whose outcome is not known is put again");
+                    tokio::time::sleep(AMBIGUOUS_PUT_DELAY * (1 << tries)).await;
+                }
+                settled => return settled,
+            }
+        }
+    }
+
+    async fn put_once(&self, n: u64, bytes: Bytes) -> Result<Put, StateError> {
         let object = self.object(n);
         let create = PutOptions::from(PutMode::Create);
         match self.store.put_opts(&object, bytes.clone().into(), create).await {
@@ -171,6 +186,7 @@ mod tests {
     use object_store::local::LocalFileSystem;
 
     use super::*;
+    use crate::table::faulty::{Fault, FaultyStore};
 
     /// A series in a folder that goes away with the guard.
     fn local_series() -> (tempfile::TempDir, StateSeries) {
@@ -198,6 +214,41 @@ mod tests {
         assert_eq!(series.put_next(1, Bytes::from("ours")).await.unwrap(), Put::Done);
         assert_eq!(series.put_next(1, Bytes::from("theirs")).await.unwrap(), Put::Taken);
         assert_eq!(series.read(1).await.unwrap(), Some(Bytes::from("ours")));
+    }
+
+    #[tokio::test]
+    async fn however_answers_are_lost_a_number_is_put_once_and_its_writer_knows() {
+        for faults in [
+            &[Fault::AnswerLost][..],
+            &[Fault::Retried],
+            &[Fault::Lost, Fault::AnswerLost],
+            &[Fault::AnswerLost, Fault::Lost, Fault::Unreadable],
+        ] {
+            let store = Arc::new(FaultyStore::default());
+            let series = StateSeries::new(store.clone(), Path::from("s"));
+            faults.iter().for_each(|fault| store.plan("1.json", fault.clone()));
+            assert_eq!(series.put_next(1, Bytes::from("ours")).await.unwrap(), Put::Done, "{faults:?}");
+            assert_eq!(series.latest().await.unwrap(), Some((1, Bytes::from("ours"))));
+            assert_eq!(store.take_written().len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_number_that_did_not_arrive_before_someone_elses_is_taken() {
+        let store = Arc::new(FaultyStore::default());
+        let series = StateSeries::new(store.clone(), Path::from("s"));
+        store.plan("1.json", Fault::Lost);
+        store.plan("1.json", Fault::Overtaken(Bytes::from("theirs")));
+        assert_eq!(series.put_next(1, Bytes::from("ours")).await.unwrap(), Put::Taken);
+        assert_eq!(series.append(Bytes::from("ours")).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_series_that_cannot_be_reached_ends_in_an_error() {
+        let store = Arc::new(FaultyStore::default());
+        let series = StateSeries::new(store.clone(), Path::from("s"));
+        (0..=AMBIGUOUS_PUT_TRIES).for_each(|_| store.plan("1.json", Fault::Lost));
+        assert!(series.put_next(1, Bytes::from("ours")).await.is_err_and(|error| error.is_away()));
     }
 
     #[tokio::test]

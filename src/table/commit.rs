@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow_array::{RecordBatch, UInt32Array};
 use arrow_select::take::take_record_batch;
@@ -31,7 +30,7 @@ use super::stage::Deaths;
 use super::statistics::with_dead_rows;
 use super::writer::{EncodedFile, FileOrders, FileWriter, Placed, add_action};
 use super::{Table, TableError};
-use crate::limits::{AMBIGUOUS_COMMIT_TRIES, DELTA_CHECKPOINT_EVERY, FILES_WRITTEN_TOGETHER};
+use crate::limits::{AMBIGUOUS_PUT_DELAY, AMBIGUOUS_PUT_TRIES, DELTA_CHECKPOINT_EVERY, FILES_WRITTEN_TOGETHER};
 use crate::trace::{Hop, StageCount, Tally};
 
 /// A new data file and the keys of its rows; none in a table that is appended to.
@@ -447,10 +446,10 @@ impl Table {
         let mut tries = 0;
         loop {
             match self.put_once(version, bytes.clone(), commit_id).await {
-                Err(error @ TableError::Store(_)) if tries < AMBIGUOUS_COMMIT_TRIES => {
+                Err(error @ TableError::Store(_)) if tries < AMBIGUOUS_PUT_TRIES => {
                     tries += 1;
                     tracing::warn!(table = %self.schema.table, version, %error, "a commit whose outcome is not known is put again");
-                    tokio::time::sleep(Duration::from_millis(50 << tries)).await;
+                    tokio::time::sleep(AMBIGUOUS_PUT_DELAY * (1 << tries)).await;
                 }
                 settled => return settled,
             }

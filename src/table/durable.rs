@@ -16,9 +16,10 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use super::whole::WholeUpload;
 use crate::limits::FOLDERS_KNOWN_MAX;
 
 /// A folder whose objects are durable once they are put.
@@ -81,7 +82,7 @@ impl ObjectStore for DurableFolder {
         location: &Path,
         _options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        Ok(Box::new(Upload { store: self.clone(), location: location.clone(), parts: Vec::new() }))
+        Ok(Box::new(WholeUpload::new(self.clone(), location.clone())))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -117,32 +118,6 @@ fn in_name_order(objects: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'
         Ok::<_, Error>(futures::stream::iter(objects.into_iter().map(Ok)))
     };
     futures::stream::once(sorted).try_flatten().boxed()
-}
-
-/// Parts of one object, kept until all are there: what is written is whole or not there at all.
-#[derive(Debug)]
-struct Upload {
-    store: DurableFolder,
-    location: Path,
-    parts: Vec<PutPayload>,
-}
-
-#[async_trait]
-impl MultipartUpload for Upload {
-    fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        self.parts.push(data);
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    async fn complete(&mut self) -> Result<PutResult> {
-        let payload = std::mem::take(&mut self.parts).into_iter().flatten().collect();
-        self.store.write(&self.location, payload, Place::Replace).await
-    }
-
-    async fn abort(&mut self) -> Result<()> {
-        self.parts.clear();
-        Ok(())
-    }
 }
 
 #[derive(Clone, Copy)]

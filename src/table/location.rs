@@ -1,4 +1,4 @@
-//! Where tables lie: the warehouse's object store and the names of folders in it.
+//! Where tables lie: the warehouse's object store, what it must hold to, and the names of folders in it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +15,8 @@ use weir_model::schema::{escape_name, unescape_name};
 use super::TableError;
 use super::durable::DurableFolder;
 use super::log::commit_name;
+use super::s3::{Patience, S3Folder};
+use super::s3_options::S3Options;
 
 /// The root of all tables.
 #[derive(Debug, Clone)]
@@ -27,6 +29,10 @@ pub struct Warehouse {
 const STATE_FOLDER: &str = "_weir";
 /// The folder of a database that has its name.
 const STATE_FOLDER_ESCAPED: &str = "_x5fweir";
+
+/// What is said of a store that overwrites where it must refuse.
+const NOT_CONDITIONAL: &str = "this store does not honour If-None-Match: two services could overwrite each other's \
+                               commits. Use one that does, such as S3, MinIO or R2";
 
 /// An object in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,21 +50,51 @@ pub enum Put {
 }
 
 impl Warehouse {
-    /// The warehouse at `url`, created if it is a local folder that does not exist.
+    /// The warehouse at `url`, created if it is a local folder that does not exist. A server that is away is given up soon.
     ///
     /// # Errors
-    /// When the url is not understood or the folder cannot be made.
+    /// When the url or an option is not understood, or the folder cannot be made. Servers are asked nothing yet.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self, TableError> {
-        let parsed = Url::parse(url).map_err(|error| TableError::warehouse(url, error.to_string()))?;
-        if parsed.scheme() != "file" {
-            return Err(TableError::warehouse(url, "only file:// urls are served so far".into()));
+        Self::open_with(url, options, Patience::Command)
+    }
+
+    /// The warehouse at `url` for a service: it can be written, commits in it are safe from others, and from here on a
+    /// server that is away for a moment is waited for.
+    ///
+    /// # Errors
+    /// Also those of [`Self::probe_writable`].
+    pub async fn open_to_write(url: &str, options: &BTreeMap<String, String>) -> Result<Self, TableError> {
+        Self::open(url, options)?.probe_writable().await?;
+        Self::open_with(url, options, Patience::Service)
+    }
+
+    fn open_with(url: &str, options: &BTreeMap<String, String>, patience: Patience) -> Result<Self, TableError> {
+        let refused = |what: String| TableError::Configuration { url: shown(url), what };
+        let parsed = Url::parse(url).map_err(|error| refused(error.to_string()))?;
+        match parsed.scheme() {
+            "file" => {
+                if let Some(name) = options.keys().next() {
+                    return Err(refused(format!("a local folder takes no options, but `{name}` is set")));
+                }
+                let folder = parsed.to_file_path().map_err(|()| refused("not an absolute path".into()))?;
+                let store =
+                    DurableFolder::open(&folder).map_err(|error| TableError::warehouse(url, error.to_string()))?;
+                Ok(Self { store: Arc::new(store), url: parsed })
+            }
+            "s3" => {
+                let options = S3Options::read(options, std::env::vars()).map_err(&refused)?;
+                let store = S3Folder::open(&parsed, &options, patience).map_err(&refused)?;
+                Ok(Self { store: Arc::new(store), url: parsed })
+            }
+            scheme => Err(refused(format!("only file:// and s3:// urls are served, not {scheme}://"))),
         }
-        if let Some(name) = options.keys().next() {
-            return Err(TableError::warehouse(url, format!("a local folder takes no options, but `{name}` is set")));
-        }
-        let folder = parsed.to_file_path().map_err(|()| TableError::warehouse(url, "not an absolute path".into()))?;
-        let store = DurableFolder::open(&folder).map_err(|error| TableError::warehouse(url, error.to_string()))?;
-        Ok(Self { store: Arc::new(store), url: parsed })
+    }
+
+    /// The same place, reached through what `wrap` makes of its store. For tests that meddle with requests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn through(&self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        Self { store: wrap(self.store.clone()), url: self.url.clone() }
     }
 
     /// A warehouse in any store, for tests that inject faults.
@@ -76,12 +112,28 @@ impl Warehouse {
         &self.url
     }
 
-    /// Writes and removes a small object.
+    /// Writes and removes a small object, and proves meanwhile that a put-if-absent is refused where something is: a
+    /// store that takes it all the same would let two services overwrite each other's commits.
     pub async fn probe_writable(&self) -> Result<(), TableError> {
         let path = Path::from(format!("{STATE_FOLDER}/probe-{}", Uuid::new_v4()));
-        let written = self.put(&path, Bytes::from_static(b"weir")).await;
-        let removed = if written.is_ok() { self.store.delete(&path).await.map_err(TableError::from) } else { Ok(()) };
-        written.and(removed).map_err(|error| TableError::warehouse(self.url.as_str(), error.to_string()))
+        let proven = self.prove_put_if_absent(&path).await;
+        let removed = if proven.is_ok() { self.store.delete(&path).await.map_err(TableError::from) } else { Ok(()) };
+        match proven.and(removed) {
+            Err(TableError::Store(source)) => Err(TableError::Unreachable { url: self.url.to_string(), source }),
+            proven => proven,
+        }
+    }
+
+    async fn prove_put_if_absent(&self, path: &Path) -> Result<(), TableError> {
+        // Of names that nobody else has, so that a first answer that got lost and then says "taken" means ours.
+        let (ours, other) = (Bytes::from(Uuid::new_v4().to_string()), Bytes::from_static(b"another writer's"));
+        self.put_if_absent(path, ours.clone()).await?;
+        let second = self.put_if_absent(path, other).await?;
+        if second == Put::Done || self.get(path).await? != ours {
+            let _ = self.store.delete(path).await;
+            return Err(TableError::warehouse(self.url.as_str(), NOT_CONDITIONAL.into()));
+        }
+        Ok(())
     }
 
     /// The folder of a table: `<database>/<table>`, escaped. A database named as our state's folder is escaped once more.
@@ -173,6 +225,14 @@ impl Warehouse {
     }
 }
 
+/// A url as messages show it: without user, password and query, should somebody have put keys there.
+fn shown(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(parsed) => format!("{}://{}{}", parsed.scheme(), parsed.host_str().unwrap_or_default(), parsed.path()),
+        Err(_) => "(not a url)".to_owned(),
+    }
+}
+
 /// The name that was escaped; `None` for a folder that is not one of ours, `_weir` in particular.
 fn unescape(folder: &str) -> Option<String> {
     match folder {
@@ -202,6 +262,25 @@ mod tests {
         let path = warehouse.table_path(&TableId::new("_weir", "t"));
         assert_eq!(path.as_ref(), "_x5fweir/t");
         assert_eq!(unescape("_x5fweir").as_deref(), Some("_weir"));
+    }
+
+    #[test]
+    fn a_url_that_is_not_served_and_options_that_are_not_known_are_wrong_configuration() {
+        let none = BTreeMap::new();
+        let unknown = [("regoin".to_owned(), "hush".to_owned())].into();
+        for (url, options) in [("hdfs://lake/x", &none), ("lake", &none), ("s3:///x", &none), ("s3://lake/x", &unknown)]
+        {
+            let error = Warehouse::open(url, options).unwrap_err();
+            assert!(
+                matches!(error, TableError::Configuration { .. }) && !error.to_string().contains("hush"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_in_a_url_are_not_shown() {
+        assert_eq!(shown("s3://key:secret@lake/x?token=y"), "s3://lake/x");
     }
 
     proptest! {

@@ -23,6 +23,8 @@ mod deletes;
 mod delta;
 mod durable;
 mod family;
+#[doc(hidden)]
+pub mod faulty;
 mod files;
 pub mod history;
 pub mod index;
@@ -36,10 +38,15 @@ mod partition;
 mod read;
 mod record;
 mod rewrite;
+mod s3;
+mod s3_options;
 mod scan;
 mod stage;
 mod statistics;
+#[doc(hidden)]
+pub mod store_contract;
 pub mod verify;
+mod whole;
 mod writer;
 
 #[cfg(test)]
@@ -77,6 +84,12 @@ use crate::error::{Error, Kind};
 pub enum TableError {
     #[error("warehouse {url}: {what}")]
     Warehouse { url: String, what: String },
+    /// `[warehouse]` says something that cannot be.
+    #[error("[warehouse] {url}: {what}")]
+    Configuration { url: String, what: String },
+    /// It cannot be written as it must be.
+    #[error("warehouse {url} cannot be read and written: {source}")]
+    Unreachable { url: String, source: object_store::Error },
     #[error("there is no table {0} in the warehouse")]
     NoTable(TableId),
     #[error("{table} has no version {wanted}; the newest is {newest}")]
@@ -125,7 +138,7 @@ pub enum TableError {
     #[error("local disk: {0}")]
     Disk(#[from] std::io::Error),
     #[error("Parquet: {0}")]
-    Parquet(#[from] parquet::errors::ParquetError),
+    Parquet(#[source] parquet::errors::ParquetError),
     #[error("Arrow: {0}")]
     Arrow(#[from] arrow_schema::ArrowError),
 }
@@ -134,11 +147,38 @@ impl TableError {
     fn warehouse(url: &str, what: String) -> Self {
         Self::Warehouse { url: url.to_owned(), what }
     }
+
+    /// Whether the store could not be had, or its answer, rather than that it refused: what was asked may be done, and
+    /// asking again later may help.
+    pub fn is_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(object_store::Error::Generic { .. })
+                | Self::Unreachable { source: object_store::Error::Generic { .. }, .. }
+        )
+    }
+}
+
+/// What a store said while a file was read is the store's error.
+impl From<parquet::errors::ParquetError> for TableError {
+    fn from(error: parquet::errors::ParquetError) -> Self {
+        match error {
+            parquet::errors::ParquetError::External(source) => match source.downcast::<object_store::Error>() {
+                Ok(error) => Self::Store(*error),
+                Err(source) => Self::Parquet(parquet::errors::ParquetError::External(source)),
+            },
+            error => Self::Parquet(error),
+        }
+    }
 }
 
 impl From<TableError> for Error {
     fn from(error: TableError) -> Self {
-        let kind = if matches!(error, TableError::Fenced { .. }) { Kind::Fenced } else { Kind::Failed };
+        let kind = match error {
+            TableError::Fenced { .. } => Kind::Fenced,
+            TableError::Configuration { .. } => Kind::Config,
+            _ => Kind::Failed,
+        };
         Self::new(kind, error.to_string()).because(error)
     }
 }

@@ -319,7 +319,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True, help="mysql://user:password@host:port")
     parser.add_argument("--database", required=True, help="one, or several with commas between")
-    parser.add_argument("--warehouse", required=True, help="a local folder; a table is WAREHOUSE/database/table")
+    parser.add_argument("--warehouse", required=True, help="a folder, or for deltalake an s3:// url; a table is WAREHOUSE/database/table")
     parser.add_argument("--tables", default="", help="names with commas between (default: all of each database)")
     parser.add_argument("--except-tables", default="", help="names with commas between")
     parser.add_argument("--reader", choices=lake_rows.READERS, default="duckdb")

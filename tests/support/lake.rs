@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::mysql::Mysql;
 use super::root;
-use super::weir::Weir;
+use super::weir::{Reading, Weir};
 
 /// A script of the checkout, in the readers' Python environment.
 pub fn python(script: &str) -> Command {
@@ -21,44 +21,40 @@ pub const READERS: [&str; 3] = ["duckdb", "deltalake", "polars"];
 /// With those that `make test-all` fetches.
 pub const EVERY_READER: [&str; 6] = ["duckdb", "deltalake", "polars", "chdb", "kernel", "spark"];
 
-/// Fails unless every table of `database` is equal, by both readers.
+/// Fails unless every table of `database` is equal, by every reader that can reach them.
 pub fn assert_equal(mysql: &Mysql, weir: &Weir, database: &str) {
     compare(mysql, weir, database, &[]);
 }
 
-/// Fails unless the tables of `database` are equal, by both readers, compared as `options` say. Gives what the last found.
+/// Fails unless the tables of `database` are equal, by every reader that can reach them, compared as `options` say. Gives
+/// what the last found.
 pub fn compare(mysql: &Mysql, weir: &Weir, database: &str, options: &[&str]) -> serde_json::Value {
     let mut found = serde_json::Value::Null;
-    for reader in ["duckdb", "deltalake"] {
-        found = compare_by(mysql, weir, database, reader, options, "at the end");
+    for reading in weir.readings() {
+        found = compare_by(mysql, database, reading, options, "at the end");
     }
     found
 }
 
 /// Fails unless every table of `databases` is equal by one of [`EVERY_READER`].
-pub fn assert_equal_by(mysql: &Mysql, weir: &Weir, databases: &[String], reader: &str, when: &str) {
-    compare_by(mysql, weir, &databases.join(","), reader, &[], when);
+pub fn assert_equal_by(mysql: &Mysql, weir: &Weir, databases: &[String], reader: &'static str, when: &str) {
+    let warehouse = weir.warehouse().display().to_string();
+    let reading = Reading { reader, warehouse, environment: Vec::new() };
+    compare_by(mysql, &databases.join(","), &reading, &[], when);
 }
 
-/// Fails unless the tables of `databases`, which have commas between them, are equal by `reader`. Gives what was found.
-pub fn compare_by(
-    mysql: &Mysql,
-    weir: &Weir,
-    databases: &str,
-    reader: &str,
-    options: &[&str],
-    when: &str,
-) -> serde_json::Value {
+/// Fails unless the tables of `databases`, which have commas between them, are equal by `reading`. Gives what was found.
+fn compare_by(mysql: &Mysql, databases: &str, reading: &Reading, options: &[&str], when: &str) -> serde_json::Value {
+    let Reading { reader, warehouse, environment } = reading;
     let output = python("tests/support/compare.py")
-        .args(["--url", &mysql.url, "--database", databases, "--reader", reader])
+        .args(["--url", &mysql.url, "--database", databases, "--reader", reader, "--warehouse", warehouse])
         .args(options)
-        .arg("--warehouse")
-        .arg(weir.warehouse())
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .output()
         .expect("the comparer starts");
     assert!(
         output.status.success(),
-        "{databases} differ by {reader}, {when}:\n{}\n{}",
+        "{databases} differ by {reader} in {warehouse}, {when}:\n{}\n{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );

@@ -27,6 +27,8 @@ def escape(name: str) -> str:
 
 
 def exists(path: str) -> bool:
+    if path.startswith("s3://"):
+        return deltalake.DeltaTable.is_deltatable(path)
     return os.path.isdir(os.path.join(path, "_delta_log"))
 
 

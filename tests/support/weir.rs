@@ -6,12 +6,40 @@ use std::time::{Duration, Instant};
 
 use super::clickhouse::Clickhouse;
 use super::kafka::{Kafka, source_name};
+use super::s3::S3;
 
 /// One configuration and its folders.
 pub struct Weir {
     folder: tempfile::TempDir,
     /// The source's.
     pub name: String,
+    warehouse: Place,
+}
+
+/// Where the tables lie.
+struct Place {
+    /// The configuration's section.
+    section: String,
+    /// The folder of their files; none on a server of the user's own.
+    files: Option<PathBuf>,
+    /// Independent readers, and where each of them reads.
+    readings: Vec<Reading>,
+}
+
+/// A way for an independent reader to the tables.
+pub struct Reading {
+    pub reader: &'static str,
+    /// A folder, or an `s3://` url.
+    pub warehouse: String,
+    pub environment: Vec<(String, String)>,
+}
+
+/// Both readers, on files.
+fn of_files(files: &Path) -> Vec<Reading> {
+    let warehouse = files.display().to_string();
+    ["duckdb", "deltalake"]
+        .map(|reader| Reading { reader, warehouse: warehouse.clone(), environment: Vec::new() })
+        .into()
 }
 
 impl Weir {
@@ -36,21 +64,42 @@ impl Weir {
         weir
     }
 
+    /// Mirrors into a bucket of `s3`, below a prefix that begins with `test`; weir asks `endpoint`, which is the server or
+    /// what stands before it.
+    pub fn into_s3(test: &str, url: &str, tables: &[&str], (s3, endpoint): (&S3, &str), extra: &str) -> Weir {
+        Weir::into_s3_as(&source_name(test), url, tables, (s3, endpoint), extra)
+    }
+
+    /// The same, for a source of this name, below a prefix of that name.
+    pub fn into_s3_as(name: &str, url: &str, tables: &[&str], (s3, endpoint): (&S3, &str), extra: &str) -> Weir {
+        let mut weir = Weir::named(name);
+        let section = s3.section_at(endpoint, &weir.name);
+        let files = s3.files(&weir.name);
+        let over_s3 = Reading { reader: "deltalake", warehouse: s3.url(&weir.name), environment: s3.environment() };
+        let readings = files.as_deref().map(of_files).into_iter().flatten().chain([over_s3]).collect();
+        weir.warehouse = Place { section, files, readings };
+        weir.configure(url, tables, extra);
+        weir
+    }
+
     /// Not configured yet.
     fn named(name: &str) -> Weir {
         let folder = tempfile::Builder::new().prefix("weir-test-").tempdir().expect("a temporary folder");
-        Weir { folder, name: name.to_owned() }
+        let files = folder.path().join("warehouse");
+        let section = format!("[warehouse]\nurl = \"file://{}\"\n", files.display());
+        let readings = of_files(&files);
+        Weir { folder, name: name.to_owned(), warehouse: Place { section, files: Some(files), readings } }
     }
 
     /// Writes the configuration anew.
     pub fn configure(&self, url: &str, tables: &[&str], extra: &str) {
         let text = format!(
             "[source]\nname = \"{}\"\nurl = \"{url}\"\ntables = {tables:?}\n\n\
-             [warehouse]\nurl = \"file://{}\"\n\n\
+             {}\n\
              [apply]\ncommit_interval_ms = 200\nstate_dir = \"{}\"\n\n\
              [http]\nlisten = \"127.0.0.1:0\"\n\n{extra}\n",
             self.name,
-            self.warehouse().display(),
+            self.warehouse.section,
             self.folder.path().join("state").display(),
         );
         std::fs::write(self.config(), text).expect("the configuration can be written");
@@ -73,8 +122,14 @@ impl Weir {
         self.folder.path().join("weir.toml")
     }
 
+    /// The folder that the tables' files lie in.
     pub fn warehouse(&self) -> PathBuf {
-        self.folder.path().join("warehouse")
+        self.warehouse.files.clone().expect("tables whose files can be had")
+    }
+
+    /// How independent readers reach the tables.
+    pub fn readings(&self) -> &[Reading] {
+        &self.warehouse.readings
     }
 
     pub fn trace(&self) -> PathBuf {
@@ -84,6 +139,10 @@ impl Weir {
     /// A command with this configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        // A developer's own must not reach the program: keys of a test's server are in its configuration.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
         command.arg("--config").arg(self.config()).args(arguments);
         command
     }

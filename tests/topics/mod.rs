@@ -16,6 +16,8 @@ mod modes;
 mod oracle;
 mod partitions;
 mod readers;
+mod s3;
+mod s3_faults;
 mod tables;
 mod trace;
 mod usage;

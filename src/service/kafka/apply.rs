@@ -36,8 +36,7 @@ impl ApplyHalf {
     pub async fn start(config: &Config, membership: Membership, hurry: watch::Receiver<bool>) -> Result<Self, Error> {
         let settings = settings_of(config)?;
         let topics = Topics::new(&settings)?;
-        let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
-        warehouse.probe_writable().await?;
+        let warehouse = Warehouse::open_to_write(&config.warehouse.url, &config.warehouse.options).await?;
         let memory = Memory::new(config.apply.memory_bytes());
         let (reports, mut inbox) = mpsc::unbounded_channel();
         // Whoever captures reads the tables' commits; here an end is only logged.

@@ -23,6 +23,7 @@ use tokio::sync::watch as tokio_watch;
 use tokio_util::sync::CancellationToken;
 
 use self::apply::ApplyHalf;
+use super::absence::{is_of_absence, wait_for_warehouse};
 use super::supervisor::{Failure, Finished};
 use super::{Reseed, RunOptions, finished};
 use crate::capture::CaptureError;
@@ -98,12 +99,21 @@ async fn capture_until(
         return Ok(());
     }
     let mut failed_at: Option<Instant> = None;
+    let mut begun = false;
     loop {
         let incarnation = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            incarnation = capture::start(config, &options, hurry.clone()) => incarnation?,
+            incarnation = capture::start(config, &options, hurry.clone()) => incarnation,
         };
+        let incarnation = match incarnation {
+            Err(error) if begun && is_of_absence(&error) => {
+                wait_for_warehouse(config, &error.in_a_line(), stop).await;
+                continue;
+            }
+            incarnation => incarnation?,
+        };
+        begun = true;
         let epoch = incarnation.epoch();
         match super::supervise(incarnation, stop).await {
             Ok(Finished::Restart) => {}
@@ -120,6 +130,7 @@ async fn capture_until(
                 tracing::error!(%why, "publishing failed; beginning again from what is durable");
                 failed_at = Some(Instant::now());
             }
+            Err(failure) if failure.is_away() => wait_for_warehouse(config, &failure, stop).await,
             Err(failure) => return Err(failure.into()),
         }
         options.reseed = Reseed::None;

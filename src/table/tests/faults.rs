@@ -1,123 +1,14 @@
 //! Lost answers, other writers and full disks: what the commit protocol makes of them.
 
-use std::fmt;
-use std::sync::Mutex;
+use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::ObjectStoreExt;
 
 use super::*;
 use crate::table::delta::{Action, CommitInfo};
+use crate::table::faulty::{Fault, FaultyStore};
 use crate::table::log::{commit_name, serialise};
-
-/// What befalls a put, or a get, whose path ends as given.
-#[derive(Debug, Clone)]
-enum Fault {
-    /// Nothing is written, and the caller hears of an error.
-    Lost,
-    /// It is written, and the caller hears of an error.
-    AnswerLost,
-    /// It cannot be read.
-    Unreadable,
-    /// It is cleaned away before it can be read.
-    CleanedAway,
-    /// Someone else writes these bytes there first.
-    Overtaken(Bytes),
-}
-
-/// A store in memory, with faults that are used up one by one, and a record of every put that was written.
-#[derive(Debug, Default)]
-struct FaultyStore {
-    inner: InMemory,
-    faults: Mutex<Vec<(String, Fault)>>,
-    written: Mutex<Vec<String>>,
-}
-
-impl Fault {
-    fn is_of_reading(&self) -> bool {
-        matches!(self, Self::Unreadable | Self::CleanedAway)
-    }
-}
-
-impl FaultyStore {
-    fn next_fault(&self, path: &str, of_reading: bool) -> Option<Fault> {
-        let mut faults = self.faults.lock().unwrap();
-        let at = faults
-            .iter()
-            .position(|(suffix, fault)| path.ends_with(suffix.as_str()) && fault.is_of_reading() == of_reading)?;
-        Some(faults.remove(at).1)
-    }
-
-    fn plan(&self, suffix: &str, fault: Fault) {
-        self.faults.lock().unwrap().push((suffix.to_owned(), fault));
-    }
-}
-
-fn broken() -> Error {
-    Error::Generic { store: "faulty", source: "the connection was reset".into() }
-}
-
-impl fmt::Display for FaultyStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FaultyStore")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for FaultyStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let fault = self.next_fault(location.as_ref(), false);
-        match &fault {
-            Some(Fault::Lost) => return Err(broken()),
-            Some(Fault::Overtaken(theirs)) => {
-                self.inner.put(location, theirs.clone().into()).await?;
-            }
-            Some(Fault::AnswerLost | Fault::Unreadable | Fault::CleanedAway) | None => {}
-        }
-        let result = self.inner.put_opts(location, payload, options).await?;
-        self.written.lock().unwrap().push(location.to_string());
-        if matches!(fault, Some(Fault::AnswerLost)) { Err(broken()) } else { Ok(result) }
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let fault = if options.head { None } else { self.next_fault(location.as_ref(), true) };
-        match fault {
-            Some(Fault::Unreadable) => return Err(broken()),
-            Some(Fault::CleanedAway) => self.inner.delete(location).await?,
-            _ => {}
-        }
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
 
 /// A table at version 1 with the rows 1, 2 and 3.
 async fn table_of_three() -> (Arc<FaultyStore>, Warehouse, Table) {
@@ -174,10 +65,13 @@ async fn a_commit_whose_answer_is_lost_is_in_the_table_once() {
 
 #[tokio::test]
 async fn however_answers_are_lost_a_commit_is_in_the_log_once() {
-    let sequences: [&[Fault]; 3] = [
+    let sequences: [&[Fault]; 6] = [
         &[Fault::Lost, Fault::AnswerLost],
         &[Fault::AnswerLost, Fault::Lost],
         &[Fault::Lost, Fault::AnswerLost, Fault::Lost],
+        &[Fault::Retried],
+        &[Fault::Lost, Fault::Retried],
+        &[Fault::Retried, Fault::Unreadable],
     ];
     for faults in sequences {
         let (store, warehouse, mut table) = table_of_three().await;
@@ -300,9 +194,55 @@ async fn data_that_cannot_be_written_leaves_the_table_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_store_that_was_away_while_data_was_written_or_read_is_told_from_one_that_refused() {
+    let (store, warehouse, mut table) = table_of_three().await;
+    store.plan(".parquet", Fault::Lost);
+    let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+    assert!(table.commit(change).await.is_err_and(|error| error.is_away()));
+    store.plan(".parquet", Fault::Unreadable);
+    let opened = Table::open(&warehouse, &id(), writer(5), Buckets::whole()).await;
+    assert!(opened.is_err_and(|error| error.is_away()));
+    let refused = || object_store::Error::PermissionDenied { path: "x".into(), source: "403".into() };
+    let mut table = open(&warehouse, 5).await;
+    store.plan(".parquet", Fault::Answered(refused));
+    let change = stream_change(&table, &[(2, at(4), "B")], &[]);
+    assert!(table.commit(change).await.is_err_and(|error| !error.is_away()));
+}
+
+#[tokio::test]
+async fn a_listing_that_comes_late_hides_no_commit_from_whoever_writes_behind_it() {
+    let (store, warehouse, mut table) = table_of_three().await;
+    store.plan("_delta_log", Fault::Late(Duration::from_millis(50)));
+    let (late, ()) = tokio::join!(open(&warehouse, 5), async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        upsert(&mut table, &[(2, at(4), "B")]).await;
+    });
+    let mut late = late;
+    assert_eq!(late.version(), 1);
+    let change = stream_change(&late, &[(1, at(4), "A")], &[]);
+    assert!(matches!(late.commit(change).await.unwrap(), CommitOutcome::Moved));
+    assert_eq!(scan(&warehouse, None).await, three_updated());
+}
+
+#[tokio::test]
+async fn a_store_that_overwrites_is_refused_and_one_that_refuses_is_taken() {
+    let store = Arc::new(FaultyStore::default());
+    let warehouse = Warehouse::in_store(store.clone());
+    store.plan("", Fault::Overwriting);
+    store.plan("", Fault::Overwriting);
+    let refused = warehouse.probe_writable().await.unwrap_err();
+    assert!(refused.to_string().contains("does not honour If-None-Match"), "{refused}");
+    for faults in [&[][..], &[Fault::Retried]] {
+        faults.iter().for_each(|fault| store.plan("", fault.clone()));
+        warehouse.probe_writable().await.unwrap();
+    }
+    assert_eq!(objects(&*store).await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_store_that_never_answers_ends_in_an_error_and_a_restart_finds_what_holds() {
     let (store, warehouse, mut table) = table_of_three().await;
-    for _ in 0..=crate::limits::AMBIGUOUS_COMMIT_TRIES {
+    for _ in 0..=crate::limits::AMBIGUOUS_PUT_TRIES {
         store.plan(&commit_name(2), Fault::Lost);
     }
     let change = stream_change(&table, &[(2, at(4), "B")], &[]);
@@ -314,9 +254,9 @@ async fn a_store_that_never_answers_ends_in_an_error_and_a_restart_finds_what_ho
 #[tokio::test]
 async fn a_version_is_put_after_everything_it_names() {
     let (store, _, mut table) = table_of_three().await;
-    store.written.lock().unwrap().clear();
+    store.take_written();
     upsert(&mut table, &[(2, at(4), "B")]).await;
-    let written = store.written.lock().unwrap().clone();
+    let written = store.take_written();
     assert_eq!(written.len(), 3);
     assert!(written[2].ends_with(&commit_name(2)), "{written:?}");
 }
@@ -355,13 +295,15 @@ fn version_beside(table: &Table) -> Bytes {
 async fn a_commit_is_in_once_behind_a_writer_beside_however_answers_are_lost() {
     let (_, _, [_, b], _) = two_writers().await;
     let theirs = || Fault::Overtaken(version_beside(&b));
-    let sequences: [(&[Fault], i64); 6] = [
+    let sequences: [(&[Fault], i64); 8] = [
         (&[theirs()], 2),
         (&[Fault::Lost, theirs()], 2),
         (&[Fault::AnswerLost], 1),
         (&[Fault::Lost, Fault::AnswerLost, Fault::Unreadable, Fault::Unreadable], 1),
         (&[theirs(), Fault::Unreadable, Fault::Unreadable], 2),
         (&[Fault::AnswerLost, Fault::Lost], 1),
+        (&[Fault::Retried], 1),
+        (&[theirs(), Fault::Retried], 2),
     ];
     for (faults, version) in sequences {
         let (store, warehouse, [mut a, mut b], [id_a, id_b]) = two_writers().await;

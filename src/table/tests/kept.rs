@@ -33,7 +33,7 @@ async fn filled(warehouse: &Warehouse, folder: &Path, schema: &TableSchema) -> T
     let mut table = Table::create(warehouse, schema, at_home(folder), TableState::default(), buckets).await.unwrap();
     for n in 0..6 {
         let rows: Vec<(i64, Order, &str)> = (0..10).map(|id| (n * 7 + id, at(n * 20 + id + 1), "x")).collect();
-        let change = stream_change(&table, &rows, &[(n * 7, at(n * 20 + 11))]);
+        let change = stream_change(&table, &rows, &[(n * 7 - 1, at(n * 20 + 11))]);
         committed(&mut table, change).await;
     }
     table
@@ -79,7 +79,7 @@ async fn rows_that_someone_has_brought_back_are_read() {
     let mut table = filled(&warehouse, folder.path(), &schema()).await;
     table.keep().unwrap().write().unwrap();
     // As a RESTORE does: a file with a vector that marks less.
-    let address = table.live(KeyRef::Int(40)).unwrap();
+    let address = table.live(KeyRef::Int(3)).unwrap();
     let file = &table.files[&address.file];
     let (mut dead, mut vectors) = (file.dead.clone(), VectorFile::new(uuid::Uuid::from_u128(4)));
     let gone = dead.min().unwrap();

@@ -281,7 +281,7 @@ async fn a_chunk_for_other_partitions_or_with_a_key_in_two_of_them_is_refused() 
     let mut writer = ChunkWriter::create(table.files(), Arc::new(plain.clone()), at(2), Window(0), 1).unwrap();
     writer.write(&source_rows(&plain, &[(1, "1")])).unwrap();
     let other = writer.finish().await.unwrap();
-    for (staged, word) in [(twice, "two rows of one key"), (other, "other partitions")] {
+    for (staged, word) in [(twice, "two rows of one key"), (other, "another layout")] {
         let refused = table.commit(TableChange { staged, ..TableChange::to(state.clone()) }).await;
         assert!(matches!(&refused, Err(TableError::Rule { rule, .. }) if rule.contains(word)), "{refused:?}");
     }
