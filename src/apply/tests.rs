@@ -208,7 +208,7 @@ async fn a_store_that_is_away_while_upkeep_is_committed_is_waited_for_as_for_any
 #[tokio::test]
 async fn a_store_that_is_away_while_anothers_commit_is_taken_in_does_not_begin_the_next_incarnation_at_once() {
     let (store, world, mut worker) = two_files().await;
-    let writer = Writer { source: "shop".into(), epoch: 1 };
+    let writer = Writer::new("shop", 1);
     let mut beside = Table::open(&world.warehouse, &id(), writer, Buckets::whole()).await.unwrap().unwrap();
     let rewritten = beside.compaction(Effort::Full).unwrap().run().await.unwrap();
     beside.commit_rewritten(rewritten).await.unwrap().unwrap();

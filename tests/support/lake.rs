@@ -36,11 +36,19 @@ pub fn compare(mysql: &Mysql, weir: &Weir, database: &str, options: &[&str]) -> 
     found
 }
 
-/// Fails unless every table of `databases` is equal by one of [`EVERY_READER`].
-pub fn assert_equal_by(mysql: &Mysql, weir: &Weir, databases: &[String], reader: &'static str, when: &str) {
+/// Fails unless every table of `databases`, which have commas between them, is equal by one of [`EVERY_READER`], compared as
+/// `options` say.
+pub fn assert_equal_by(
+    mysql: &Mysql,
+    weir: &Weir,
+    databases: &str,
+    reader: &'static str,
+    options: &[&str],
+    when: &str,
+) {
     let warehouse = weir.warehouse().display().to_string();
     let reading = Reading { reader, warehouse, environment: Vec::new() };
-    compare_by(mysql, &databases.join(","), &reading, &[], when);
+    compare_by(mysql, databases, &reading, options, when);
 }
 
 /// Fails unless the tables of `databases`, which have commas between them, are equal by `reading`. Gives what was found.

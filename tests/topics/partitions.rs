@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
-use crate::support::lake::{assert_partitioned, compare_by};
+use crate::support::lake::{assert_equal_by, assert_partitioned};
 use crate::support::mysql::Mysql;
 use crate::support::weir::Weir;
 
@@ -24,14 +24,14 @@ const TABLES: [(&str, &[&str]); 5] = [
 /// Rows that each table begins with.
 const ROWS: u32 = 3_000;
 
-/// A database with the tables, filled.
 /// Fails unless every table of `database` is equal by every reader; columns that were dropped stay in the lake.
 fn equal_by_all(mysql: &Mysql, weir: &Weir, database: &str) {
     for reader in READERS {
-        compare_by(mysql, weir, database, reader, &["--extra-columns-allowed"], "at the end");
+        assert_equal_by(mysql, weir, database, reader, &["--extra-columns-allowed"], "at the end");
     }
 }
 
+/// A database with the tables, filled.
 fn create(mysql: &Mysql, database: &str) {
     mysql.run(&format!(
         "CREATE DATABASE {database}; USE {database}; SET cte_max_recursion_depth = 100000; SET time_zone = '+00:00';
