@@ -76,8 +76,9 @@ async fn run(phase: Phase) -> Result<Value, Box<dyn std::error::Error>> {
     match phase {
         Phase::Seed { folder, rows } => {
             let clock = Clock::start()?;
-            let table = BenchTable::seed(&folder, rows).await?;
+            let mut table = BenchTable::seed(&folder, rows).await?;
             let spent = clock.stop()?;
+            table.keep()?;
             Ok(with_figures(
                 json!({"phase": "seed", "seconds": spent.seconds, "cpu_seconds": spent.cpu_seconds}),
                 &table,
@@ -103,6 +104,7 @@ async fn run(phase: Phase) -> Result<Value, Box<dyn std::error::Error>> {
                 });
                 println!("{line}");
             }
+            table.keep()?;
             Ok(with_figures(json!({"phase": "update", "commits": commits, "commit_rows": rows}), &table))
         }
         Phase::Apply { folder, changes, batch } => {
@@ -110,8 +112,9 @@ async fn run(phase: Phase) -> Result<Value, Box<dyn std::error::Error>> {
             // Made beforehand, so that making it is not measured.
             let backlog = rows::backlog(&table, changes, batch);
             let clock = Clock::start()?;
-            let (table, commits) = table.apply(backlog).await?;
+            let (mut table, commits) = table.apply(backlog).await?;
             let spent = clock.stop()?;
+            table.keep()?;
             let summary = json!({
                 "phase": "apply", "changes": changes, "commits": commits, "seconds": spent.seconds,
                 "cpu_seconds": spent.cpu_seconds, "bytes": spent.bytes,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, watch};
 use weir::apply::chunks::ChunkDesk;
 use weir::apply::{Pace, Report, Worker};
 use weir::limits::CHUNK_ROWS;
+use weir::table::clean::{Look, Retention, clean_log, find_garbage, remove};
 use weir::table::{
-    Buckets, ChunkWriter, CommitOutcome, RemoveBelow, SeedProgress, StagedChunk, Table, TableChange, TableError,
-    TableFiles, TableState, Warehouse, Writer,
+    Buckets, ChunkWriter, CommitOutcome, Effort, IndexBudget, IndexHome, RemoveBelow, SeedProgress, StagedChunk, Table,
+    TableChange, TableError, TableFiles, TableState, Warehouse, Writer,
 };
 use weir::trace::Tally;
 use weir::transport::direct::Direct;
@@ -27,6 +28,8 @@ type Failed = Box<dyn std::error::Error>;
 
 /// The service's default for queues, batches and write buffers.
 const MEMORY_BYTES: usize = 256 << 20;
+/// The service's default for key indexes.
+const INDEX_BYTES: usize = 1 << 30;
 /// Share of it that a worker commits without waiting, as the service has it.
 const COMMIT_BYTES: usize = MEMORY_BYTES / 4;
 /// The service's default.
@@ -38,23 +41,41 @@ const CHUNK_BATCH_ROWS: u64 = 25_000;
 /// The server whose transactions the table is told to hold.
 const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
-/// What a commit by the service is followed by: compaction of small files, cleaning of what no version needs. Nothing,
-/// as long as the engine has neither.
-async fn upkeep(_table: &mut Table) -> Result<(), TableError> {
+/// Commits between two cleanings; the service cleans by time.
+const CLEAN_EVERY: i64 = 100;
+
+/// What the service does beside the stream: compaction of what pays, cleaning of what no version needs, a short log. Here
+/// it comes behind each commit, so that its time is told by itself, and nothing is retained for readers.
+async fn upkeep(table: &mut Table) -> Result<(), Failed> {
+    if let Some(rewriting) = table.compaction(Effort::Steady) {
+        let rewritten = rewriting.run().await?;
+        table.commit_rewritten(rewritten).await?;
+    }
+    if table.version() % CLEAN_EVERY == 0 {
+        let (warehouse, now_ms) = (table.warehouse().clone(), weir_model::clock::now_ms());
+        let retention = Retention { kept: Duration::ZERO, look: Look::Thorough { alone: false } };
+        let mut garbage = find_garbage(&warehouse, &rows::table_id(), retention, now_ms).await?;
+        while !garbage.names.is_empty() {
+            let (_, names) = table.commit_cleaning(&mut garbage).await?;
+            remove(&table.files(), &names).await;
+        }
+        clean_log(&warehouse, &rows::table_id(), Duration::ZERO, table.version(), now_ms).await?;
+    }
     Ok(())
 }
 
 /// The table, open for writing.
 pub struct BenchTable {
     table: Table,
+    folder: PathBuf,
 }
 
 impl BenchTable {
     /// Creates the table in `folder` and loads `rows` rows, whose keys are 1 to `rows`.
     pub async fn seed(folder: &Path, rows: u64) -> Result<Self, Failed> {
         let (schema, warehouse) = (rows::schema(), warehouse(folder)?);
-        let table = Table::create(&warehouse, &schema, writer(), TableState::default(), Buckets::whole()).await?;
-        let mut this = Self { table };
+        let table = Table::create(&warehouse, &schema, writer(folder), TableState::default(), Buckets::whole()).await?;
+        let mut this = Self { table, folder: folder.to_owned() };
         let start = Order::new(1, 1);
         let mut state = this.table.state().clone();
         state.order = OrderState(start);
@@ -85,8 +106,9 @@ impl BenchTable {
 
     /// Opens the table in `folder`.
     pub async fn open(folder: &Path) -> Result<Self, Failed> {
-        let table = Table::open(&warehouse(folder)?, &rows::table_id(), writer(), Buckets::whole()).await?;
-        Ok(Self { table: table.ok_or("there is no table; begin with the phase `seed`")? })
+        let table = Table::open(&warehouse(folder)?, &rows::table_id(), writer(folder), Buckets::whole()).await?;
+        let table = table.ok_or("there is no table; begin with the phase `seed`")?;
+        Ok(Self { table, folder: folder.to_owned() })
     }
 
     async fn commit(&mut self, change: TableChange) -> Result<(), Failed> {
@@ -121,11 +143,16 @@ impl BenchTable {
         while let Some(report) = inbox.recv().await {
             commits += u64::from(matches!(report, Report::Committed { .. }));
         }
-        Ok((Self { table }, commits))
+        Ok((Self { table, folder: self.folder }, commits))
     }
 
     pub async fn upkeep(&mut self) -> Result<(), Failed> {
-        Ok(upkeep(&mut self.table).await?)
+        upkeep(&mut self.table).await
+    }
+
+    /// Keeps the key index for the next phase, as the service does when it ends.
+    pub fn keep(&mut self) -> Result<(), Failed> {
+        Ok(self.table.keeping(true).map_or(Ok(()), weir::table::Keeping::write)?)
     }
 
     /// Files, live rows and bytes of the files.
@@ -155,8 +182,9 @@ fn warehouse(folder: &Path) -> Result<Warehouse, Failed> {
     Ok(Warehouse::open(url.as_str(), &BTreeMap::new())?)
 }
 
-fn writer() -> Writer {
-    Writer::new("bench", 1)
+fn writer(folder: &Path) -> Writer {
+    let budget = IndexBudget::new(INDEX_BYTES);
+    Writer { index_home: IndexHome::new(budget, &folder.join("state")), ..Writer::new("bench", 1) }
 }
 
 fn order_of_chunk(ordinal: u64) -> Order {

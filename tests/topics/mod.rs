@@ -20,4 +20,5 @@ mod s3;
 mod s3_faults;
 mod tables;
 mod trace;
+mod upkeep;
 mod usage;
