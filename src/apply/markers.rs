@@ -118,7 +118,7 @@ impl<S: Subscription> Worker<S> {
                     raise_orders(&mut state, *bucket, *at);
                 }
                 // A log keeps what it has.
-                let clear = (!self.keeps_all()).then(|| Clear { at: *at, buckets });
+                let clear = (!self.keeps_all()).then_some(Clear { at: *at, buckets });
                 TableChange { clear, ..TableChange::to(state) }
             }
             Marker::SeedBegin { plan, start, schema, reset } => {

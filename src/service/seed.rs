@@ -57,7 +57,7 @@ pub enum SeedError {
         "{table} has no key, so it is read in one piece behind a short lock: {source}. Allow it with GRANT LOCK TABLES, or \
          follow the table without loading it by [source] snapshot = \"never\""
     )]
-    Lock { table: TableId, source: MysqlError },
+    Lock { table: TableId, source: Box<MysqlError> },
     /// Capture has ended or no longer captures the table; whoever ended it knows why.
     #[error("the table is no longer captured")]
     NotCaptured,
@@ -70,9 +70,8 @@ impl SeedError {
     /// Whether trying again may help: the next attempt describes the table anew, and the warehouse may be back.
     fn is_passing(&self) -> bool {
         let error = match self {
-            Self::Mysql(error)
-            | Self::Loader(snapshot_loader::LoadError::Mysql(error))
-            | Self::Lock { source: error, .. } => error,
+            Self::Mysql(error) | Self::Loader(snapshot_loader::LoadError::Mysql(error)) => error,
+            Self::Lock { source: error, .. } => error.as_ref(),
             Self::Table(error) => return error.is_away(),
             Self::State(error) => return error.is_away(),
             _ => return false,
@@ -304,7 +303,7 @@ impl Loader {
         load: &Load,
         connection: &mut weir_mysql::Conn,
     ) -> Result<Option<ChunkOpening>, SeedError> {
-        let locked = |source| SeedError::Lock { table: load.table.clone(), source };
+        let locked = |source| SeedError::Lock { table: load.table.clone(), source: Box::new(source) };
         let mut locking = weir_mysql::connect(&self.source).await?;
         server::lock_table(&mut locking, &load.table, TABLE_LOCK_WAIT_MAX).await.map_err(locked)?;
         // No change of it is under way, so those that were made are in this set.

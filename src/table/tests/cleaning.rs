@@ -71,7 +71,7 @@ async fn a_file_that_may_be_under_way_stays_until_it_is_old() {
     let garbage = find_garbage(&warehouse, &id(), at_once(false), now_ms()).await.unwrap();
     assert_eq!(garbage.names, Vec::<String>::new());
     let garbage = find_garbage(&warehouse, &id(), at_once(false), now_ms() + 13 * HOUR_MS).await.unwrap();
-    assert_eq!(garbage.names, [name.clone()]);
+    assert_eq!(garbage.names, std::slice::from_ref(&name));
     let garbage = find_garbage(&warehouse, &id(), at_once(true), now_ms()).await.unwrap();
     assert_eq!(garbage.names, [name]);
     merge(&mut table, staged).await;
