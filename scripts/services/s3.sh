@@ -34,6 +34,8 @@ s3_fetch_locked() {
 }
 
 s3_from_source() {
+    # Where Go's own installer puts it, for shells that have not been told.
+    PATH=$PATH:/usr/local/go/bin
     command -v go >/dev/null ||
         die "the S3 server is built with Go, and there is no go on PATH (https://go.dev/doc/install; Debian's golang-go if it is
 recent enough). Or put versitygw on PATH and set WEIR_USE_PATH_S3=1, or point WEIR_TEST_S3_URL at a running server."

@@ -79,8 +79,9 @@ fn a_broker_that_is_killed_in_mid_stream_is_waited_for() {
     }
     assert!(writers.wait().expect("the workload ends").success());
     assert!(service.is_running(), "{}", service.log());
+    let log = service.log_file();
     let (code, _) = service.terminate();
-    assert_eq!(code, Some(0));
+    assert_eq!(code, Some(0), "{}", std::fs::read_to_string(log).unwrap_or_default());
     weir.catch_up();
     assert_equal(mysql, &weir, "kbroker");
     let report = weir.balanced();

@@ -10,8 +10,6 @@ use crate::support::lake::{Workload, assert_equal, python};
 use crate::support::mysql::Mysql;
 use crate::support::weir::{Weir, eventually};
 
-const OFTEN: &str = "[apply]\ncommit_interval_ms = 100\n";
-
 /// Another engine merges the table's files.
 fn optimize(weir: &Weir, database: &str, table: &str) {
     let path = weir.warehouse().join(database).join(table);
@@ -47,7 +45,7 @@ fn tables_are_compacted_and_cleaned_while_they_are_written() {
     let mysql = &Mysql::start(&[]);
     let workload = Workload { mysql, database: "upkeep", seed: 31 };
     workload.create(3_000);
-    let weir = Weir::new(&mysql.url, &["upkeep.*"], OFTEN);
+    let weir = Weir::new(&mysql.url, &["upkeep.*"], "");
     weir.catch_up();
     let mut writers = workload.live(24_000, &["--workers", "1", "--rate", "1200"]);
     let mut service = weir.run();
@@ -95,7 +93,8 @@ fn tables_are_compacted_and_cleaned_while_they_are_written() {
 fn a_service_keeps_its_tables_files_few_by_itself() {
     let mysql = Mysql::shared();
     mysql.run("CREATE DATABASE few; CREATE TABLE few.t (id INT PRIMARY KEY, v INT); INSERT INTO few.t VALUES (0, 0)");
-    let weir = Weir::new(&mysql.url, &["few.*"], "[apply]\ncommit_interval_ms = 1\n");
+    let weir = Weir::new(&mysql.url, &["few.*"], "");
+    weir.replace_in_config("commit_interval_ms = 200", "commit_interval_ms = 1");
     let service = weir.run();
     eventually("the table is loaded", Duration::from_secs(60), || weir.has_rows("few.t", 1));
     for n in 1..=150 {
