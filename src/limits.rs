@@ -228,3 +228,7 @@ pub const INDEX_KEPT_ROWS_MIN: u64 = 200_000;
 pub const INDEX_KEPT_AFTER_ROWS: u64 = 1_000_000;
 /// and at least this part of all: a restart reads the keys of what has changed since, and keeping it writes it all.
 pub const INDEX_KEPT_AFTER_SHARE: u64 = 10;
+/// Publishing over Kafka that failed so often, each within a minute of the last, is given up.
+pub const PUBLISH_FAILURES_MAX: u32 = 5;
+/// Failures to publish further apart have nothing to do with each other.
+pub const PUBLISH_FAILURES_APART_MIN: Duration = Duration::from_secs(60);

@@ -17,7 +17,7 @@ mod registrar;
 mod standing;
 pub mod watch;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch as tokio_watch;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use super::{Reseed, RunOptions, finished};
 use crate::capture::CaptureError;
 use crate::config::{Config, TransportKind};
 use crate::error::Error;
+use crate::limits::{KAFKA_RETRY_DELAY, PUBLISH_FAILURES_APART_MIN, PUBLISH_FAILURES_MAX};
 use crate::state::CheckpointLog;
 use crate::table::Warehouse;
 use crate::transport::PublishError;
@@ -98,7 +99,7 @@ async fn capture_until(
         stop.cancelled().await;
         return Ok(());
     }
-    let mut failed_at: Option<Instant> = None;
+    let mut failures = Failures::default();
     let mut begun = false;
     loop {
         let incarnation = tokio::select! {
@@ -123,12 +124,14 @@ async fn capture_until(
                 tracing::warn!(%why, "the broker has given up this producer; a new one begins from what is durable");
             }
             Err(Failure::Capture(CaptureError::Publisher(PublishError::Failed(why)))) => {
-                // What one start cannot mend, the next will not.
-                if failed_at.is_some_and(|failed| failed.elapsed() < FAILURES_APART_MIN) {
+                if failures.are_too_many(Instant::now()) {
                     return Err(Error::failed(why));
                 }
                 tracing::error!(%why, "publishing failed; beginning again from what is durable");
-                failed_at = Some(Instant::now());
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(KAFKA_RETRY_DELAY) => {}
+                }
             }
             Err(failure) if failure.is_away() => wait_for_warehouse(config, &failure, stop).await,
             Err(failure) => return Err(failure.into()),
@@ -137,7 +140,23 @@ async fn capture_until(
     }
 }
 
-const FAILURES_APART_MIN: Duration = Duration::from_secs(60);
+/// Failures to publish, one incarnation after another. A broker may fall several times in a minute; what as many starts
+/// cannot mend, the next will not.
+#[derive(Debug, Default)]
+struct Failures {
+    last: Option<Instant>,
+    in_a_row: u32,
+}
+
+impl Failures {
+    /// Notes one more.
+    fn are_too_many(&mut self, now: Instant) -> bool {
+        let apart = self.last.is_none_or(|last| now.duration_since(last) >= PUBLISH_FAILURES_APART_MIN);
+        self.in_a_row = if apart { 1 } else { self.in_a_row + 1 };
+        self.last = Some(now);
+        self.in_a_row > PUBLISH_FAILURES_MAX
+    }
+}
 
 /// A newer instance and the broker's timeout fence alike; only our own state knows which it was.
 async fn fenced_by_another(config: &Config, ours: u64, why: &str) -> Result<(), Error> {
@@ -151,4 +170,22 @@ async fn fenced_by_another(config: &Config, ours: u64, why: &str) -> Result<(), 
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_broker_that_falls_again_is_waited_for_and_one_that_cannot_be_served_is_not() {
+        let (begun, mut failures) = (Instant::now(), Failures::default());
+        for n in 0..PUBLISH_FAILURES_MAX {
+            assert!(!failures.are_too_many(begun + Duration::from_secs(n.into())));
+        }
+        let later = begun + Duration::from_secs(PUBLISH_FAILURES_MAX.into());
+        assert!(failures.are_too_many(later));
+        assert!(!failures.are_too_many(later + PUBLISH_FAILURES_APART_MIN));
+    }
 }
