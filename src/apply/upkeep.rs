@@ -93,6 +93,11 @@ impl<S: Subscription> Worker<S> {
     /// Begins what pays, if anything does and another table is not at it.
     pub(super) fn begin_upkeep(&mut self) {
         self.jobs.next_look = Instant::now() + UPKEEP_LOOKED_AT_EVERY;
+        // A backlog comes first: what it kills need not be written again before.
+        let behind = self.pending.bytes >= self.pace.bytes_max / 2 || *self.pace.pressure.borrow();
+        if behind || *self.pace.hurry.borrow() {
+            return;
+        }
         let version = self.table.version();
         if self.jobs.upkeep.is_some()
             && let Some(keeping) = self.table.keeping(false)
