@@ -8,11 +8,35 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::start::Incarnation;
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{RECONNECT_DELAY_MAX, STORE_LOOKED_FOR_EVERY};
 use crate::state::StateError;
 use crate::table::{TableError, Warehouse};
+
+/// Begins an incarnation by `start`; none if `stop` is asked for first. Once one `has_run`, a warehouse that is away is
+/// waited for.
+pub(super) async fn begin<F: Future<Output = Result<Incarnation, Error>>>(
+    config: &Config,
+    stop: &CancellationToken,
+    has_run: bool,
+    start: impl Fn() -> F,
+) -> Result<Option<Incarnation>, Error> {
+    loop {
+        let begun = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(None),
+            begun = start() => begun,
+        };
+        match begun {
+            Err(error) if has_run && is_of_absence(&error) => {
+                wait_for_warehouse(config, &error.in_a_line(), stop).await;
+            }
+            begun => return begun.map(Some),
+        }
+    }
+}
 
 /// Returns once the warehouse can be written again, or when `stop` is asked for.
 pub(super) async fn wait_for_warehouse(config: &Config, why: &dyn std::fmt::Display, stop: &CancellationToken) {
@@ -44,7 +68,7 @@ fn next(pause: Duration) -> Duration {
 }
 
 /// Whether a start failed because the warehouse was away.
-pub(super) fn is_of_absence(error: &Error) -> bool {
+fn is_of_absence(error: &Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
         if error.downcast_ref::<TableError>().is_some_and(TableError::is_away)

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use weir_model::{TableId, clock};
 use weir_mysql::MysqlError;
 
-use self::absence::{is_of_absence, wait_for_warehouse};
+use self::absence::{begin, wait_for_warehouse};
 pub use self::kafka::{Role, kafka_of};
 use self::shipping::Patience;
 pub use self::shipping::{PublishedLog, Shipper, Shipping, Unshipped};
@@ -112,21 +112,11 @@ pub async fn run(config: &Config, options: RunOptions, role: Role) -> Result<(),
 async fn run_until(config: &Config, mut options: RunOptions, stop: &CancellationToken) -> Result<(), Error> {
     // One for all incarnations: the budget is the process's.
     let index_home = index_home(config);
-    let mut begun = false;
+    let mut has_run = false;
     loop {
-        let incarnation = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            incarnation = start::start(config, &options, &index_home) => incarnation,
-        };
-        let incarnation = match incarnation {
-            Err(error) if begun && is_of_absence(&error) => {
-                wait_for_warehouse(config, &error.in_a_line(), stop).await;
-                continue;
-            }
-            incarnation => incarnation?,
-        };
-        begun = true;
+        let start = || start::start(config, &options, &index_home);
+        let Some(incarnation) = begin(config, stop, has_run, start).await? else { return Ok(()) };
+        has_run = true;
         match supervise(incarnation, stop).await {
             Ok(Finished::Restart) => {}
             Ok(ended) => return finished(ended),

@@ -23,7 +23,7 @@ use tokio::sync::watch as tokio_watch;
 use tokio_util::sync::CancellationToken;
 
 use self::apply::ApplyHalf;
-use super::absence::{is_of_absence, wait_for_warehouse};
+use super::absence::{begin, wait_for_warehouse};
 use super::supervisor::{Failure, Finished};
 use super::{Reseed, RunOptions, finished};
 use crate::capture::CaptureError;
@@ -100,21 +100,11 @@ async fn capture_until(
         return Ok(());
     }
     let mut failures = Failures::default();
-    let mut begun = false;
+    let mut has_run = false;
     loop {
-        let incarnation = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            incarnation = capture::start(config, &options, hurry.clone()) => incarnation,
-        };
-        let incarnation = match incarnation {
-            Err(error) if begun && is_of_absence(&error) => {
-                wait_for_warehouse(config, &error.in_a_line(), stop).await;
-                continue;
-            }
-            incarnation => incarnation?,
-        };
-        begun = true;
+        let start = || capture::start(config, &options, hurry.clone());
+        let Some(incarnation) = begin(config, stop, has_run, start).await? else { return Ok(()) };
+        has_run = true;
         let epoch = incarnation.epoch();
         match super::supervise(incarnation, stop).await {
             Ok(Finished::Restart) => {}
