@@ -216,14 +216,11 @@ impl<S: Subscription> Worker<S> {
         full && self.pending.complete.is_some() && !self.pending.inside_publish
     }
 
-    /// When the next commit is due; `None` while nothing can be committed.
+    /// When the next commit is due unless memory asks for it; `None` while nothing can be committed.
     fn due(&self) -> Option<Instant> {
         let (_, boundary) = self.pending.complete.as_ref()?;
         if self.pending.inside_publish {
             return None;
-        }
-        if self.pending.bytes >= self.pace.bytes_max || *self.pace.pressure.borrow() {
-            return Some(Instant::now());
         }
         // A transaction is shown whole unless it is larger than the memory for it.
         if boundary.partial.is_some() && self.pending.partial_rows > 0 {

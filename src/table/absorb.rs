@@ -142,17 +142,17 @@ impl Table {
         let layout = self.schema.layout.clone();
         for (path, add) in live {
             let bucket = bucket_of_entry(&add, buckets.count);
-            // Whoever wrote the entry, and however it says a NULL: ours says it as the protocol does.
-            let partition_values = PartitionValues::of_entry(&layout, &add).entry(&layout);
-            let add = Add { partition_values, ..add };
             if bucket.is_some_and(|bucket| !buckets.owns(bucket)) {
                 continue;
             }
+            // Whoever wrote the entry, and however it says a NULL: ours says it as the protocol does.
+            let partition_values = PartitionValues::of_entry(&layout, &add).entry(&layout);
+            let add = Add { partition_values, ..add };
             match known.get(&path) {
                 Some(number) => {
-                    if !self.update_file(*number, &add).await? {
+                    if let Some(revived) = self.update_file(*number, add).await? {
                         self.forget_file(*number);
-                        added.push((bucket, add));
+                        added.push((bucket, revived));
                     }
                 }
                 None => added.push((bucket, add)),
@@ -167,21 +167,20 @@ impl Table {
         self.order_cache.forget(number);
     }
 
-    /// Takes a file's present entry in; false if rows of it have come back to life, which the index does not know.
-    async fn update_file(&mut self, number: u32, add: &Add) -> Result<bool, TableError> {
-        let file = &self.files[&number];
-        let dead = if file.add.deletion_vector == add.deletion_vector {
-            file.dead.clone()
-        } else {
-            self.folder().dead_rows(add).await?
-        };
-        if !file.dead.is_subset(&dead) {
-            return Ok(false);
+    /// Takes a file's present entry in; gives it back if rows of the file have come back to life, which the index does
+    /// not know.
+    async fn update_file(&mut self, number: u32, add: Add) -> Result<Option<Add>, TableError> {
+        let is_unchanged = self.files[&number].add.deletion_vector == add.deletion_vector;
+        let dead = if is_unchanged { None } else { Some(self.folder().dead_rows(&add).await?) };
+        let Some(file) = self.files.get_mut(&number) else { return Ok(Some(add)) };
+        if let Some(dead) = dead {
+            if !file.dead.is_subset(&dead) {
+                return Ok(Some(add));
+            }
+            file.dead = dead;
         }
-        let Some(file) = self.files.get_mut(&number) else { return Ok(false) };
-        file.dead = dead;
-        file.add = add.clone();
-        Ok(true)
+        file.add = add;
+        Ok(None)
     }
 
     /// Takes files and their live keys into the index.

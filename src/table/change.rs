@@ -111,10 +111,10 @@ pub(super) fn may_be_committed(
     if !emptied && !extends(lake, next) {
         return Err("a column was changed or moved while the table holds rows");
     }
-    if change.staged.iter().any(|chunk| evolution(next, &chunk.schema) != Evolution::None) {
+    if change.staged.iter().any(|chunk| evolution(next, &chunk.file.schema) != Evolution::None) {
         return Err("a chunk has columns that the table lacks, or has with other types");
     }
-    if next.layout != lake.layout || change.staged.iter().any(|chunk| chunk.schema.layout != lake.layout) {
+    if change.staged.iter().any(|chunk| chunk.file.schema.layout != lake.layout) {
         return Err("rows come in another layout than the table's: its [[table]] sections differ");
     }
     if lake.layout.deletes_softly() {
@@ -183,7 +183,7 @@ fn names_owned(change: &TableChange, buckets: &Buckets) -> Result<(), &'static s
     let removed = change.remove_below.iter().flat_map(|remove| &remove.buckets);
     let of_rows: Vec<u32> = change.rows.iter().map(|rows| rows.bucket).collect();
     let of_chunks: Vec<(u32, &PartitionValues)> =
-        change.staged.iter().map(|chunk| (chunk.bucket, &chunk.partition)).collect();
+        change.staged.iter().map(|chunk| (chunk.file.bucket, &chunk.file.partition)).collect();
     let chunk_buckets = of_chunks.iter().map(|(bucket, _)| bucket);
     if !cleared.chain(removed).chain(&of_rows).chain(chunk_buckets).all(|bucket| buckets.owns(*bucket)) {
         return Err(NOT_OWNED);
@@ -201,18 +201,15 @@ fn once<T: Ord>(named: &[T]) -> bool {
     named.iter().collect::<BTreeSet<_>>().len() == named.len()
 }
 
-/// What must hold of the parts of chunks for a table that is laid out as `next`.
+/// What must hold of the parts of chunks, which are laid out as `next` is.
 fn chunks_may_enter(parts: &[StagedChunk], next: &TableSchema) -> Result<(), &'static str> {
-    let laid_out = |chunk: &StagedChunk| {
-        chunk.schema.layout.partitions == next.layout.partitions && chunk.partition.fits(&next.layout)
-    };
-    if !parts.iter().all(laid_out) {
+    if !parts.iter().all(|chunk| chunk.file.partition.fits(&next.layout)) {
         return Err("a chunk was written for a table with other partitions");
     }
     // Each part is looked at on its own later; a key must not come in two.
-    let buckets: BTreeSet<u32> = parts.iter().map(|chunk| chunk.bucket).collect();
+    let buckets: BTreeSet<u32> = parts.iter().map(|chunk| chunk.file.bucket).collect();
     for bucket in buckets {
-        let keys: Vec<&RecordKeys> = parts.iter().filter(|c| c.bucket == bucket).map(|c| &c.keys).collect();
+        let keys: Vec<&RecordKeys> = parts.iter().filter(|c| c.file.bucket == bucket).map(|c| &c.keys).collect();
         if keys.len() == 1 {
             continue;
         }

@@ -59,18 +59,9 @@ impl TableFiles {
 #[derive(Debug)]
 pub struct StagedChunk {
     files: TableFiles,
-    pub(super) name: String,
-    pub(super) size: usize,
-    pub(super) stats: String,
-    pub(super) schema: Arc<TableSchema>,
-    rows: u64,
+    pub(super) file: StagedFile,
     /// Record keys by row of the file; none in a table that is appended to.
     pub(super) keys: RecordKeys,
-    /// The order of every row.
-    pub(super) order0: Order,
-    pub(super) window: Window,
-    pub(super) bucket: u32,
-    pub(super) partition: PartitionValues,
     /// When its file was written, in milliseconds since the epoch.
     written_ms: i64,
 }
@@ -104,16 +95,16 @@ impl StagedChunk {
     ///
     /// # Errors
     /// When the file cannot be read, or is not what is described.
-    pub async fn open(files: TableFiles, described: StagedFile) -> Result<Option<Self>, TableError> {
-        let StagedFile { name, size, stats, schema, order0, window, bucket, partition, rows } = described;
-        let Some(written_ms) = files.warehouse.written_ms(&files.folder().child(&name)).await? else {
+    pub async fn open(files: TableFiles, file: StagedFile) -> Result<Option<Self>, TableError> {
+        let StagedFile { name, size, schema, partition, rows, .. } = &file;
+        let Some(written_ms) = files.warehouse.written_ms(&files.folder().child(name)).await? else {
             return Ok(None);
         };
         let is_keyed = !schema.layout.is_append();
         let key_names = if is_keyed { schema.key_names() } else { vec![TS_COLUMN] };
-        let told = if is_keyed { ToldKeys::of(&schema) } else { ToldKeys::default() };
-        let stored = files.folder().columns(&name, size, &key_names).await?;
-        let stored = stored.and_then(|batch| std::future::ready(told.complete(batch, &partition)));
+        let told = if is_keyed { ToldKeys::of(schema) } else { ToldKeys::default() };
+        let stored = files.folder().columns(name, *size, &key_names).await?;
+        let stored = stored.and_then(|batch| std::future::ready(told.complete(batch, partition)));
         let batches: Vec<RecordBatch> = stored.try_collect().await?;
         let keys = match batches.first() {
             Some(first) if is_keyed => RecordKeys::of(&concat_batches(&first.schema(), &batches)?, &key_names)?,
@@ -121,23 +112,10 @@ impl StagedChunk {
             None => return Err(TableError::Damaged(format!("{name} holds no row, and a chunk's file does"))),
         };
         let held: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        if held as u64 != rows {
+        if held as u64 != *rows {
             return Err(TableError::Damaged(format!("{name} holds {held} rows, not the {rows} of its chunk")));
         }
-        let chunk = Self {
-            files,
-            name,
-            size: size as usize,
-            stats,
-            schema,
-            rows,
-            keys,
-            order0,
-            window,
-            bucket,
-            written_ms,
-            partition,
-        };
+        let chunk = Self { files, file, keys, written_ms };
         Ok((!chunk.is_too_old()).then_some(chunk))
     }
 
@@ -148,69 +126,60 @@ impl StagedChunk {
 
     /// What another process needs to know so that it can merge the chunk.
     pub fn describe(&self) -> StagedFile {
-        StagedFile {
-            name: self.name.clone(),
-            size: self.bytes(),
-            stats: self.stats.clone(),
-            schema: self.schema.clone(),
-            order0: self.order0,
-            window: self.window,
-            bucket: self.bucket,
-            partition: self.partition.clone(),
-            rows: self.rows(),
-        }
+        self.file.clone()
     }
 
     /// The bucket of every row.
     pub fn bucket(&self) -> u32 {
-        self.bucket
+        self.file.bucket
     }
 
     pub fn rows(&self) -> u64 {
-        self.rows
+        self.file.rows
     }
 
     /// Bytes of its file.
     pub fn bytes(&self) -> u64 {
-        self.size as u64
+        self.file.size
     }
 
-    /// Its file, from the table's folder.
+    /// Its file in the table's folder.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.file.name
     }
 
     /// The source's columns as it was read with.
     pub fn schema(&self) -> &Arc<TableSchema> {
-        &self.schema
+        &self.file.schema
     }
 
     pub fn order0(&self) -> Order {
-        self.order0
+        self.file.order0
     }
 
     /// The chunk with its columns' names as `lake` spells them: MySQL does not tell `Name` from `name`, and readers of
     /// the lake do. It is then in a file of its own, and the one that it was in stays.
     pub(super) async fn conform(self, lake: &TableSchema) -> Result<Self, TableError> {
-        let mut schema = self.schema.as_ref().clone();
+        let StagedFile { name, size, partition, .. } = &self.file;
+        let mut schema = self.file.schema.as_ref().clone();
         for column in &mut schema.columns {
             if let Some(i) = lake.column_index(&column.name) {
                 column.name.clone_from(&lake.columns[i].name);
             }
         }
-        if schema == *self.schema {
+        if schema == *self.file.schema {
             return Ok(self);
         }
         let mut writer = FileWriter::new(&schema)?;
-        let mut rows = self.files.folder().rows(&self.name, self.size as u64).await?;
+        let mut rows = self.files.folder().rows(name, *size).await?;
         while let Some(batch) = rows.try_next().await? {
             writer.write(&RecordBatch::try_new(schema.file_arrow(), batch.columns().to_vec())?)?;
         }
         let EncodedFile { name, bytes, stats } = writer.finish()?;
-        let name = self.partition.path_of(&schema.layout, &name);
-        let size = bytes.len();
+        let name = partition.path_of(&schema.layout, &name);
+        let size = bytes.len() as u64;
         self.files.put(&name, bytes).await?;
-        Ok(Self { name, size, stats, schema: Arc::new(schema), ..self })
+        Ok(Self { file: StagedFile { name, size, stats, schema: Arc::new(schema), ..self.file }, ..self })
     }
 }
 
@@ -344,23 +313,10 @@ impl ChunkWriter {
             let (files, schema) = (files.clone(), schema.clone());
             async move {
                 let Part { bucket, partition, file: EncodedFile { name, bytes, stats }, rows, keys } = part?;
-                let (name, size) = (partition.path_of(&schema.layout, &name), bytes.len());
+                let (name, size) = (partition.path_of(&schema.layout, &name), bytes.len() as u64);
                 files.put(&name, bytes).await?;
-                let written_ms = clock::now_ms();
-                Ok(StagedChunk {
-                    files,
-                    name,
-                    size,
-                    stats,
-                    schema,
-                    rows,
-                    keys,
-                    order0,
-                    window,
-                    bucket,
-                    partition,
-                    written_ms,
-                })
+                let file = StagedFile { name, size, stats, schema, order0, window, bucket, partition, rows };
+                Ok(StagedChunk { files, file, keys, written_ms: clock::now_ms() })
             }
         };
         futures::stream::iter(parts).map(put).buffered(FILES_WRITTEN_TOGETHER).try_collect().await

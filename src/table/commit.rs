@@ -14,7 +14,7 @@ use weir_model::{Order, RecordKey, RecordKeys, TableSchema, Window, clock};
 
 use super::change::{BucketRows, Clear, CommitOutcome, TableChange, extends, may_be_behind, may_be_committed};
 use super::checkpoint;
-use super::chunk::StagedChunk;
+use super::chunk::{StagedChunk, StagedFile};
 use super::deletes::VectorFile;
 use super::delta::{Action, Add, CommitInfo, Protocol, Remove, Txn, vector_file_name};
 use super::family::Theirs;
@@ -105,9 +105,7 @@ impl Staged {
         let written = self.objects.iter().map(|(name, _)| name);
         written.chain(self.new_files.iter().map(|new| &new.file.add.path)).cloned().collect()
     }
-}
 
-impl Staged {
     /// A data file of rows of one bucket and partition, which have the lake table's columns.
     fn add_file(
         &mut self,
@@ -320,23 +318,23 @@ impl Table {
         staged: &mut Staged,
         accounts: &mut Tally,
     ) -> Result<(), TableError> {
-        let name = chunk.name.clone();
+        let name = chunk.file.name.clone();
         let chunk = chunk.conform(&staged.schema).await?;
-        if chunk.name != name {
-            staged.rewritten.push(chunk.name.clone());
+        if chunk.file.name != name {
+            staged.rewritten.push(chunk.file.name.clone());
             staged.leftover.push(name);
         }
         let dead = self.stage_chunk(&chunk, &mut staged.deaths, accounts).await?;
         if dead.len() == chunk.rows() {
-            staged.leftover.push(chunk.name);
+            staged.leftover.push(chunk.file.name);
             return Ok(());
         }
         let rows = chunk.rows() as u32;
-        let orders = FileOrders { least: chunk.order0, greatest: chunk.order0 };
-        let StagedChunk { name: path, size, stats, bucket, ref partition, .. } = chunk;
-        let placed = Placed { path, size, stats, bucket, partition };
+        let orders = FileOrders { least: chunk.file.order0, greatest: chunk.file.order0 };
+        let StagedFile { name: path, size, stats, bucket, partition, .. } = chunk.file;
+        let placed = Placed { path, size: size as usize, stats, bucket, partition: &partition };
         let add = add_action(&staged.schema.layout, placed, orders, staged.at_ms);
-        let file = DataFile { add, bucket: Some(chunk.bucket), rows, dead, orders };
+        let file = DataFile { add, bucket: Some(bucket), rows, dead, orders };
         staged.new_files.push(NewFile { file, keys: chunk.keys });
         Ok(())
     }

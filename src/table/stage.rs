@@ -42,21 +42,21 @@ impl Table {
         tally: &mut Tally,
     ) -> Result<RoaringBitmap, TableError> {
         if self.schema.layout.is_append() {
-            tally.chunk_rows(Hop::ChunkRead, chunk.window, chunk.rows());
-            tally.chunk_rows(Hop::ChunkUpserted, chunk.window, chunk.rows());
+            tally.chunk_rows(Hop::ChunkRead, chunk.file.window, chunk.rows());
+            tally.chunk_rows(Hop::ChunkUpserted, chunk.file.window, chunk.rows());
             return Ok(RoaringBitmap::new());
         }
-        if !all_in(&chunk.keys, chunk.bucket, self.buckets()) {
+        if !all_in(&chunk.keys, chunk.file.bucket, self.buckets()) {
             return Err(self.rule("a chunk has a row of another bucket than its own"));
         }
-        if !self.may_merge(chunk.bucket, chunk.order0) {
+        if !self.may_merge(chunk.file.bucket, chunk.file.order0) {
             return Err(self.rule("a chunk is not above the floor, so deletes that it loses to may be forgotten"));
         }
         let by_key = chunk.keys.sorted_rows();
         if by_key.windows(2).any(|pair| chunk.keys.get(pair[0] as usize) == chunk.keys.get(pair[1] as usize)) {
             return Err(self.rule("a chunk has two rows of one key"));
         }
-        let could_win = |address: &RowAddress| self.file_greatest(*address) >= chunk.order0;
+        let could_win = |address: &RowAddress| self.file_greatest(*address) >= chunk.file.order0;
         let live = (0..chunk.keys.len()).filter_map(|row| self.live(chunk.keys.get(row)));
         let doubtful: Vec<RowAddress> = live.filter(could_win).collect();
         let orders = self.orders_of(&doubtful).await?;
@@ -67,10 +67,10 @@ impl Table {
                 Located::Absent => continue,
                 // Gone before the chunk was opened, and there when it was read: rows come without events when another
                 // table takes this one's name.
-                Located::Deleted(order) if order < chunk.order0 => continue,
+                Located::Deleted(order) if order < chunk.file.order0 => continue,
                 Located::Deleted(order) => order,
                 Located::Live(address) => match orders.get(&address) {
-                    Some(order) if *order >= chunk.order0 => *order,
+                    Some(order) if *order >= chunk.file.order0 => *order,
                     _ => {
                         deaths.row(address);
                         continue;
@@ -78,13 +78,13 @@ impl Table {
                 },
             };
             dead.insert(row as u32);
-            duplicate += u64::from(against == chunk.order0);
+            duplicate += u64::from(against == chunk.file.order0);
         }
         let rows = chunk.rows();
-        tally.chunk_rows(Hop::ChunkRead, chunk.window, rows);
-        tally.chunk_rows(Hop::ChunkUpserted, chunk.window, rows - dead.len());
-        tally.chunk_rows(Hop::ChunkStale, chunk.window, dead.len() - duplicate);
-        tally.chunk_rows(Hop::ChunkDuplicate, chunk.window, duplicate);
+        tally.chunk_rows(Hop::ChunkRead, chunk.file.window, rows);
+        tally.chunk_rows(Hop::ChunkUpserted, chunk.file.window, rows - dead.len());
+        tally.chunk_rows(Hop::ChunkStale, chunk.file.window, dead.len() - duplicate);
+        tally.chunk_rows(Hop::ChunkDuplicate, chunk.file.window, duplicate);
         Ok(dead)
     }
 

@@ -188,7 +188,7 @@ async fn a_chunk_of_a_sharded_table_is_a_file_a_partition_of_a_bucket() {
     }
     let staged = writer.finish().await.unwrap();
     let places: BTreeSet<(u32, PartitionValues)> =
-        staged.iter().map(|part| (part.bucket(), part.partition.clone())).collect();
+        staged.iter().map(|part| (part.bucket(), part.file.partition.clone())).collect();
     let expected: BTreeSet<(u32, Option<i16>)> =
         (0..60).map(|id| (super::buckets::bucket_of(id), part(&texts[id as usize].1))).collect();
     assert_eq!((places.len(), staged.len()), (expected.len(), expected.len()));
