@@ -45,7 +45,7 @@ Install it, or point WEIR_TEST_CLICKHOUSE_URL at a running server."
 
 clickhouse_start() {
     [ $# -eq 1 ] || die "clickhouse-start needs a folder"
-    local folder port attempt
+    local folder
     mkdir -p "$1/data/tmp"
     folder=$(cd "$1" && pwd)
     clickhouse_fetch
@@ -53,23 +53,8 @@ clickhouse_start() {
         die "a server already runs in $folder (pid $(cat "$folder/clickhouse.pid")); stop it with clickhouse-stop"
     fi
     clickhouse_users >"$folder/users.xml"
-    # A server that was stopped comes back under its old port, so that the url clients hold stays right.
-    port=$(cat "$folder/port" 2>/dev/null || free_port)
-    for attempt in 1 2 3 4 5; do
-        clickhouse_config "$folder" "$port" "$(free_port)" >"$folder/config.xml"
-        if clickhouse_start_on_port "$folder" "$port"; then
-            printf '%s\n' "$port" >"$folder/port"
-            stop_with_owner "$launched_pid"
-            printf 'http://127.0.0.1:%s/weir\n' "$port"
-            return 0
-        fi
-        rm -f "$folder/clickhouse.pid"
-        grep -q 'Address already in use' "$folder/clickhouse.log" || break
-        say "port $port is taken, trying another (attempt $attempt)"
-        port=$(free_port)
-    done
-    tail -n 20 "$folder/clickhouse.log" >&2 || true
-    die "ClickHouse did not start; its log is $folder/clickhouse.log"
+    start_on_a_port "$folder" clickhouse clickhouse_start_on_port
+    printf 'http://127.0.0.1:%s/weir\n' "$started_port"
 }
 
 clickhouse_config() {
@@ -113,10 +98,14 @@ USERS
 # Sets launched_pid.
 clickhouse_start_on_port() {
     local folder=$1 port=$2
+    clickhouse_config "$folder" "$port" "$(free_port)" >"$folder/config.xml"
     : >"$folder/clickhouse.log"
     launch "$folder/clickhouse.log" "$clickhouse_dir/bin/clickhouse-server" --config-file="$folder/config.xml"
     printf '%s\n' "$launched_pid" >"$folder/clickhouse.pid"
-    is_up_within 120 "$launched_pid" answers_http "$folder" "$port"
+    is_up_within 120 "$launched_pid" answers_http "$folder" "$port" || {
+        rm -f "$folder/clickhouse.pid"
+        return 1
+    }
 }
 
 # A process of another's may hold the port, so the server itself must say that it is ready, too.
@@ -127,13 +116,5 @@ answers_http() {
 # --- clickhouse-stop ---
 
 clickhouse_stop() {
-    [ $# -eq 1 ] || [ "$#/${2:-}" = 2/--kill ] || die "clickhouse-stop needs a folder, and takes --kill after it"
-    if is_running "$1/clickhouse.pid" clickhouse; then
-        if [ "${2:-}" = --kill ]; then
-            kill_pid "$(cat "$1/clickhouse.pid")"
-        else
-            stop_pid "$(cat "$1/clickhouse.pid")"
-        fi
-    fi
-    rm -f "$1/clickhouse.pid"
+    stop_server clickhouse-stop clickhouse clickhouse "$@"
 }

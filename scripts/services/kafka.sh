@@ -125,13 +125,5 @@ kafka_start_on_ports() {
 # --- kafka-stop ---
 
 kafka_stop() {
-    [ $# -eq 1 ] || [ "$#/${2:-}" = 2/--kill ] || die "kafka-stop needs a folder, and takes --kill after it"
-    if is_running "$1/kafka.pid" kafka.Kafka; then
-        if [ "${2:-}" = --kill ]; then
-            kill_pid "$(cat "$1/kafka.pid")"
-        else
-            stop_pid "$(cat "$1/kafka.pid")"
-        fi
-    fi
-    rm -f "$1/kafka.pid"
+    stop_server kafka-stop kafka.Kafka kafka "$@"
 }

@@ -27,7 +27,7 @@ mysqld_flags() {
 
 mysql_start() {
     [ $# -ge 1 ] || die "mysql-start needs a folder"
-    local folder port attempt
+    local folder
     mkdir -p "$1"
     folder=$(cd "$1" && pwd)
     shift
@@ -36,21 +36,8 @@ mysql_start() {
         die "a server already runs in $folder (pid $(cat "$folder/mysqld.pid")); stop it with mysql-stop"
     fi
     [ -d "$folder/data" ] || copy_template "$folder"
-    # A server that was stopped comes back under its old port, so that the url clients hold stays right.
-    port=$(cat "$folder/port" 2>/dev/null || free_port)
-    for attempt in 1 2 3 4 5; do
-        if start_on_port "$folder" "$port" "$@"; then
-            printf '%s\n' "$port" >"$folder/port"
-            stop_with_owner "$launched_pid"
-            printf 'mysql://root@127.0.0.1:%s\n' "$port"
-            return 0
-        fi
-        grep -q 'Address already in use' "$folder/mysqld.log" || break
-        say "port $port is taken, trying another (attempt $attempt)"
-        port=$(free_port)
-    done
-    tail -n 20 "$folder/mysqld.log" >&2 || true
-    die "mysqld did not start; its log is $folder/mysqld.log"
+    start_on_a_port "$folder" mysqld start_on_port "$@"
+    printf 'mysql://root@127.0.0.1:%s\n' "$started_port"
 }
 
 # Sets launched_pid.

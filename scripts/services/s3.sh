@@ -57,29 +57,15 @@ s3_from_path() {
 
 s3_start() {
     [ $# -eq 1 ] || die "s3-start needs a folder"
-    local folder port attempt
+    local folder
     mkdir -p "$1/data/$s3_bucket" "$1/meta"
     folder=$(cd "$1" && pwd)
     s3_fetch
     if is_running "$folder/versitygw.pid" versitygw; then
         die "a server already runs in $folder (pid $(cat "$folder/versitygw.pid")); stop it with s3-stop"
     fi
-    # A server that was stopped comes back under its old port, so that the url clients hold stays right.
-    port=$(cat "$folder/port" 2>/dev/null || free_port)
-    for attempt in 1 2 3 4 5; do
-        if s3_start_on_port "$folder" "$port"; then
-            printf '%s\n' "$port" >"$folder/port"
-            stop_with_owner "$launched_pid"
-            printf 'http://%s:%s@127.0.0.1:%s/%s\n' "$s3_access_key" "$s3_secret_key" "$port" "$s3_bucket"
-            return 0
-        fi
-        rm -f "$folder/versitygw.pid"
-        grep -q 'address already in use' "$folder/versitygw.log" || break
-        say "port $port is taken, trying another (attempt $attempt)"
-        port=$(free_port)
-    done
-    tail -n 20 "$folder/versitygw.log" >&2 || true
-    die "versitygw did not start; its log is $folder/versitygw.log"
+    start_on_a_port "$folder" versitygw s3_start_on_port
+    printf 'http://%s:%s@127.0.0.1:%s/%s\n' "$s3_access_key" "$s3_secret_key" "$started_port" "$s3_bucket"
 }
 
 # Sets launched_pid. What it knows of objects besides their bytes lies beside the data and not in extended attributes,
@@ -91,7 +77,10 @@ s3_start_on_port() {
     ROOT_ACCESS_KEY=$s3_access_key ROOT_SECRET_KEY=$s3_secret_key launch "$folder/versitygw.log" \
         "$s3_dir/bin/versitygw" --port "127.0.0.1:$port" --quiet --keep-alive posix --sidecar "$folder/meta" "$folder/data"
     printf '%s\n' "$launched_pid" >"$folder/versitygw.pid"
-    is_up_within 60 "$launched_pid" s3_answers "$port"
+    is_up_within 60 "$launched_pid" s3_answers "$port" || {
+        rm -f "$folder/versitygw.pid"
+        return 1
+    }
 }
 
 # A process of another's may hold the port, so the answer must be one of S3's.
@@ -107,13 +96,5 @@ s3_answers() {
 # --- s3-stop ---
 
 s3_stop() {
-    [ $# -eq 1 ] || [ "$#/${2:-}" = 2/--kill ] || die "s3-stop needs a folder, and takes --kill after it"
-    if is_running "$1/versitygw.pid" versitygw; then
-        if [ "${2:-}" = --kill ]; then
-            kill_pid "$(cat "$1/versitygw.pid")"
-        else
-            stop_pid "$(cat "$1/versitygw.pid")"
-        fi
-    fi
-    rm -f "$1/versitygw.pid"
+    stop_server s3-stop versitygw versitygw "$@"
 }

@@ -34,6 +34,44 @@ is_up_within() {
     return 1
 }
 
+# start_on_a_port FOLDER PROGRAM START [ARGUMENT…]: calls START FOLDER PORT ARGUMENT… with the port that the server of FOLDER had
+# before, so that the url clients hold stays right, or with a free one; and with others while the port is taken. Sets
+# started_port. PROGRAM names the log and the pid file in FOLDER.
+start_on_a_port() {
+    local folder=$1 program=$2 start=$3 attempt
+    shift 3
+    started_port=$(cat "$folder/port" 2>/dev/null || free_port)
+    for attempt in 1 2 3 4 5; do
+        if "$start" "$folder" "$started_port" "$@"; then
+            printf '%s\n' "$started_port" >"$folder/port"
+            stop_with_owner "$launched_pid"
+            return 0
+        fi
+        grep -qi 'address already in use' "$folder/$program.log" || break
+        say "port $started_port is taken, trying another (attempt $attempt)"
+        started_port=$(free_port)
+    done
+    tail -n 20 "$folder/$program.log" >&2 || true
+    die "$program did not start; its log is $folder/$program.log"
+}
+
+# stop_server COMMAND WORD PROGRAM FOLDER [--kill]: stops the server of FOLDER, in whose command line WORD stands. COMMAND is what
+# the user called.
+stop_server() {
+    local command=$1 word=$2 program=$3
+    shift 3
+    [ $# -eq 1 ] || [ "$#/${2:-}" = 2/--kill ] || die "$command needs a folder, and takes --kill after it"
+    local pid_file=$1/$program.pid
+    if is_running "$pid_file" "$word"; then
+        if [ "${2:-}" = --kill ]; then
+            kill_pid "$(cat "$pid_file")"
+        else
+            stop_pid "$(cat "$pid_file")"
+        fi
+    fi
+    rm -f "$pid_file"
+}
+
 # is_running PID_FILE WORD: the file may be left over from a killed server and its number reused, so the command line, in
 # which WORD must stand, is looked at too.
 is_running() {
