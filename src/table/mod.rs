@@ -1,4 +1,5 @@
-//! The upsert engine: one Delta table, merge-on-read, with a key index. A commit costs what changed.
+//! The table engine: one Delta table with a key index, merge-on-read unless its layout says otherwise. A commit costs what
+//! changed.
 //!
 //! ```text
 //! TableChange ─► stage (index: which rows die) ─► data file, vector file ─► version N+1 ─► index
@@ -6,9 +7,10 @@
 //! ```
 //!
 //! Reading order: [`record`] (what a commit says of itself), [`delta`] (the actions), [`change`] (what is asked),
-//! [`index`], [`files`], [`stage`](self) and `commit`, the protocol; [`chunk`] for loads, [`scan`] and [`history`] for
-//! readers. Each of a table's [`Buckets`] has one writer, of which [`family`](self) sees several get along; readers
-//! need only the [`Warehouse`].
+//! [`index`], [`files`], [`partition`], [`stage`](self) and `commit`, the protocol; [`chunk`] for loads, [`scan`] and [`history`]
+//! for readers. Upkeep is [`rewrite`], [`compact`] and [`copy`], [`clean`], [`verify`]; `kept` is the index between two runs. Each
+//! of a table's [`Buckets`] has one writer, of which [`family`](self) sees several get along, and [`absorb`] takes in what
+//! anybody else has committed; readers need only the [`Warehouse`].
 
 mod absorb;
 mod buckets;
