@@ -128,6 +128,17 @@ async fn a_log_that_is_loaded_anew_goes_on_from_what_it_has() {
     assert_eq!(table.state().gtid_set, set("1-4"));
 }
 
+#[tokio::test]
+async fn rows_without_a_key_are_loaded_into_a_table_of_several_buckets() {
+    let warehouse = in_memory();
+    let schema = Arc::new(log_schema());
+    let mut writer =
+        ChunkWriter::create(TableFiles::of(&warehouse, &id()), schema.clone(), at(3), Window(0), 4).unwrap();
+    writer.write(&source_rows(&schema, &[(7, "a"), (7, "a"), (8, "b")])).unwrap();
+    let staged = writer.finish().await.unwrap();
+    assert_eq!(staged.iter().map(|part| part.rows()).collect::<Vec<_>>(), [3]);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// Changes of the stream in one commit.
