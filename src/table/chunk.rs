@@ -262,20 +262,21 @@ impl ChunkWriter {
         let of_one_bucket = self.bucket_count == 1;
         let bucket_of = |keys: &RecordKeys, row: usize| keys.get(row).bucket(self.bucket_count);
         match &mut self.rows {
-            ChunkRows::Encoded(parts) if of_one_bucket => {
-                write_part(parts, 0, &self.schema, &lake, rows.project(&self.schema.key)?)
-            }
             ChunkRows::Encoded(parts) => {
+                let key_columns =
+                    if self.schema.layout.is_append() { None } else { Some(rows.project(&self.schema.key)?) };
+                if of_one_bucket {
+                    return write_part(parts, 0, &self.schema, &lake, key_columns);
+                }
                 let keys = RecordKeys::of(rows, &self.schema.key_names())?;
-                let key_columns = rows.project(&self.schema.key)?;
                 let mut by_bucket: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
                 for row in 0..keys.len() {
                     by_bucket.entry(bucket_of(&keys, row)).or_default().push(row as u32);
                 }
                 for (bucket, picked) in by_bucket {
                     let picked = UInt32Array::from(picked);
-                    let (lake, keys) = (take_record_batch(&lake, &picked)?, take_record_batch(&key_columns, &picked)?);
-                    write_part(parts, bucket, &self.schema, &lake, keys)?;
+                    let keys = key_columns.as_ref().map(|columns| take_record_batch(columns, &picked)).transpose()?;
+                    write_part(parts, bucket, &self.schema, &take_record_batch(&lake, &picked)?, keys)?;
                 }
                 Ok(())
             }
@@ -349,13 +350,14 @@ fn layout_columns(layout: &Layout, count: usize) -> Vec<ArrayRef> {
     columns
 }
 
-/// Adds rows of one bucket, given in the lake table's columns, and the columns of their keys.
+/// Adds rows of one bucket, given in the lake table's columns, and the columns of their keys, of which a table that is
+/// appended to has none.
 fn write_part(
     parts: &mut BTreeMap<u32, PartWriter>,
     bucket: u32,
     schema: &TableSchema,
     rows: &RecordBatch,
-    key_columns: RecordBatch,
+    key_columns: Option<RecordBatch>,
 ) -> Result<(), TableError> {
     if rows.num_rows() == 0 {
         return Ok(());
@@ -368,9 +370,7 @@ fn write_part(
     };
     part.writer.write(rows)?;
     part.rows += rows.num_rows() as u64;
-    if !schema.layout.is_append() {
-        part.key_columns.push(key_columns);
-    }
+    part.key_columns.extend(key_columns);
     Ok(())
 }
 
