@@ -17,6 +17,7 @@ mod orders;
 mod partitions;
 mod shared;
 mod soft;
+mod splitting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
