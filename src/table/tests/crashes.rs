@@ -476,7 +476,7 @@ fn on_disk(url: &str) -> Warehouse {
 /// A write on local disk has steps of its own. The test runs itself as a child, which ends between two of them.
 #[tokio::test]
 async fn a_commit_on_local_disk_between_any_two_steps_of_a_write() {
-    if let [Ok(url), Ok(steps)] = CHILD.map(|name| std::env::var(name)) {
+    if let [Ok(url), Ok(steps)] = CHILD.map(std::env::var) {
         let mut table = open(&on_disk(&url), 2).await;
         ending::end_after(steps.parse().unwrap());
         return stream_once(&mut table).await;
