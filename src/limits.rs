@@ -193,8 +193,8 @@ pub const COMPACT_BYTES_MAX: u64 = 48 << 20;
 pub const COMPACT_DEAD_SHARE: u64 = 25;
 /// A file that no version names is taken for one that a writer is about to name until it is this old.
 pub const ORPHAN_AGE_MIN: Duration = Duration::from_secs(12 * 3600);
-/// A chunk whose files are older is read again rather than merged: they are about to be taken for orphans. Far below
-/// the age above, since clocks differ.
+/// A chunk whose files are older is read again rather than merged, and what was compacted into such files is given up: they
+/// are about to be taken for orphans. Far below the age above, since clocks differ.
 pub const CHUNK_FILE_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 /// Files that one commit says will be removed.
 pub const CLEANED_AT_ONCE_MAX: usize = 5_000;
@@ -206,7 +206,8 @@ pub const UPKEEP_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
 pub const UPKEEP_RETRY_DELAY: Duration = Duration::from_secs(60);
 /// A table that changes is cleaned this often, which takes a list of all its files.
 pub const CLEAN_EVERY: Duration = Duration::from_secs(600);
-/// Attempts at an upkeep by command that lose against the table's writer before it is given up.
+/// Attempts at an upkeep by command that lose against the table's writer before it is given up, and of a writer of a shared
+/// table at a compaction that lose against the others.
 pub const UPKEEP_TRIES_MAX: u32 = 20;
 /// Logs are looked at this often for versions that are past their retention.
 pub const LOG_CLEANED_EVERY: Duration = Duration::from_secs(600);

@@ -262,13 +262,13 @@ impl ChunkWriter {
         let of_one_bucket = self.bucket_count == 1;
         let bucket_of = |keys: &RecordKeys, row: usize| keys.get(row).bucket(self.bucket_count);
         match &mut self.rows {
-            ChunkRows::Encoded(parts) if of_one_bucket => {
-                let keys = key_columns(&self.schema, rows)?;
-                write_part(parts, 0, &self.schema, &lake, keys)
-            }
             ChunkRows::Encoded(parts) => {
+                let key_columns =
+                    if self.schema.layout.is_append() { None } else { Some(rows.project(&self.schema.key)?) };
+                if of_one_bucket {
+                    return write_part(parts, 0, &self.schema, &lake, key_columns);
+                }
                 let keys = RecordKeys::of(rows, &self.schema.key_names())?;
-                let key_columns = key_columns(&self.schema, rows)?;
                 let mut by_bucket: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
                 for row in 0..keys.len() {
                     by_bucket.entry(bucket_of(&keys, row)).or_default().push(row as u32);
@@ -350,12 +350,8 @@ fn layout_columns(layout: &Layout, count: usize) -> Vec<ArrayRef> {
     columns
 }
 
-/// The columns of the rows' keys; none in a table that is appended to, which may have no key at all.
-fn key_columns(schema: &TableSchema, rows: &RecordBatch) -> Result<Option<RecordBatch>, TableError> {
-    Ok((!schema.layout.is_append()).then(|| rows.project(&schema.key)).transpose()?)
-}
-
-/// Adds rows of one bucket, given in the lake table's columns, and the columns of their keys.
+/// Adds rows of one bucket, given in the lake table's columns, and the columns of their keys, of which a table that is
+/// appended to has none.
 fn write_part(
     parts: &mut BTreeMap<u32, PartWriter>,
     bucket: u32,

@@ -224,7 +224,8 @@ pub async fn clean_log(
 fn first_kept(commits: &[(i64, i64)], checkpoints: &[i64], cutoff_ms: i64, shipped: i64) -> Option<i64> {
     let then = commits.iter().rev().find(|(_, modified_ms)| *modified_ms <= cutoff_ms)?.0;
     let first = checkpoints.iter().rev().find(|version| **version <= then.min(shipped)).copied()?;
-    (commits.first()?.0 < first).then_some(first)
+    // A cleaning that was cut short may have left old checkpoints alone.
+    (commits.first()?.0 < first || *checkpoints.first()? < first).then_some(first)
 }
 
 #[cfg(test)]
@@ -275,5 +276,6 @@ mod tests {
         assert_eq!(first_kept(&commits, &checkpoints, 150, 99), None);
         assert_eq!(first_kept(&commits, &checkpoints, -1, 99), None);
         assert_eq!(first_kept(&commits[60..], &checkpoints[2..], 650, 99), None, "it begins there already");
+        assert_eq!(first_kept(&commits[60..], &checkpoints[1..], 650, 99), Some(60), "a checkpoint was left");
     }
 }

@@ -131,10 +131,11 @@ pub(super) enum Settled {
 }
 
 /// How a commit ended.
-enum Ended {
-    In,
+pub(super) enum Ended {
+    In(CommitOutcome),
     /// No version has it.
     Lost(CommitOutcome),
+    /// A version may have it, where nobody can look any more.
     Unread,
 }
 
@@ -151,14 +152,22 @@ impl Table {
     }
 
     /// Makes what is staged durable, and then visible.
-    pub(super) async fn put_staged(&mut self, mut staged: Staged) -> Result<CommitOutcome, TableError> {
+    pub(super) async fn put_staged(&mut self, staged: Staged) -> Result<CommitOutcome, TableError> {
+        Ok(match self.end_staged(staged).await? {
+            Ended::In(outcome) | Ended::Lost(outcome) => outcome,
+            Ended::Unread => CommitOutcome::Moved,
+        })
+    }
+
+    /// Makes what is staged durable, and then visible; of what no version has, nothing that was written for it stays.
+    pub(super) async fn end_staged(&mut self, mut staged: Staged) -> Result<Ended, TableError> {
         let files = self.files();
         let puts: Vec<_> = staged.objects.iter().map(|(name, bytes)| files.put(name, bytes.clone())).collect();
         futures::stream::iter(puts).buffer_unordered(FILES_WRITTEN_TOGETHER).try_collect::<()>().await?;
 
-        match self.put_behind_others(&mut staged).await? {
-            Ended::In => {
-                let (version, accounts) = (staged.version, staged.accounts.clone());
+        let ended = self.put_behind_others(&mut staged).await?;
+        match &ended {
+            Ended::In(_) => {
                 let leftover = std::mem::take(&mut staged.leftover);
                 let published = self.publish(staged);
                 self.checkpoint_if_due();
@@ -166,17 +175,16 @@ impl Table {
                     files.discard(name).await;
                 }
                 published?;
-                Ok(CommitOutcome::Committed { version, accounts })
             }
-            Ended::Unread => Ok(CommitOutcome::Moved),
-            Ended::Lost(outcome) => {
+            Ended::Unread => {}
+            Ended::Lost(_) => {
                 // It is certain that no version names them.
                 for name in staged.objects.iter().map(|(name, _)| name).chain(&staged.rewritten) {
                     files.discard(name).await;
                 }
-                Ok(outcome)
             }
         }
+        Ok(ended)
     }
 
     /// Puts what is staged as the first version that is free. Each turn but the last is a commit of another writer, so
@@ -193,7 +201,10 @@ impl Table {
             }
             let actions = self.actions(staged, commit_id.clone());
             match self.settle(staged.version, actions, &commit_id).await? {
-                Settled::Ours => return Ok(Ended::In),
+                Settled::Ours => {
+                    let (version, accounts) = (staged.version, staged.accounts.clone());
+                    return Ok(Ended::In(CommitOutcome::Committed { version, accounts }));
+                }
                 Settled::Unread => return Ok(Ended::Unread),
                 Settled::Theirs(actions) => match self.judge(&actions, &named) {
                     Theirs::Beside(state) => self.stand_behind(staged.version, *state),
@@ -483,7 +494,10 @@ impl Table {
             file.add = add;
             file.dead = dead;
         }
-        for NewFile { file, keys } in new_files {
+        let owned = self.buckets().owned.clone();
+        let ours = |new: &NewFile| new.file.bucket.is_none_or(|bucket| owned.contains(&bucket));
+        // A file of several buckets that is split leaves others' rows in files of others.
+        for NewFile { file, keys } in new_files.into_iter().filter(ours) {
             let number = self.next_file;
             self.next_file += 1;
             self.index.add_file(number, file.rows)?;

@@ -1,23 +1,21 @@
-//! Compaction: small files become larger ones, and files of which much is dead are written again without it.
+//! Compaction: small files become larger ones, files of which much is dead are written again without it, and those that
+//! may hold several buckets, which foreign writers leave, become one a bucket.
 //!
 //! What to compact is decided by [`pick`], which is pure. The files are read and written beside the writer
 //! ([`Rewriting::run`]); the writer then commits what came of it, with the rows that died meanwhile marked in the new
-//! file.
+//! files.
 
 use std::collections::BTreeMap;
 
-use roaring::RoaringBitmap;
-use weir_model::clock;
-
 use super::change::CommitOutcome;
-use super::commit::{NewFile, Staged};
+use super::commit::{Ended, Staged};
 use super::files::DataFile;
 use super::partition::PartitionValues;
-use super::rewrite::{Input, Output, Rewriting, Rewritten};
-use super::writer::{Placed, add_action};
+use super::rewrite::{Input, Rewriting, Rewritten, RowsOf};
 use super::{Table, TableError};
 use crate::limits::{
     COMPACT_BYTES_MAX, COMPACT_DEAD_SHARE, COMPACT_FILES_MAX, COMPACT_FILES_MIN, COMPACT_SMALL_BYTES, COMPACT_TIER,
+    UPKEEP_TRIES_MAX,
 };
 
 /// How much is worth compacting.
@@ -39,6 +37,10 @@ struct Candidate {
 }
 
 impl Candidate {
+    fn of(number: u32, file: &DataFile) -> Self {
+        Self { number, bytes: file.add.size as u64, rows: u64::from(file.rows), dead: file.dead.len() }
+    }
+
     fn is_small(&self) -> bool {
         self.bytes < COMPACT_SMALL_BYTES
     }
@@ -87,7 +89,7 @@ fn pick(candidates: &[Candidate], effort: Effort) -> Vec<u32> {
     bounded(half_dead.into_iter())
 }
 
-/// As many as may become one file.
+/// As many as may be written again at once.
 fn bounded<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Vec<u32> {
     let mut bytes = 0;
     let fits = candidates.take(COMPACT_FILES_MAX).take_while(|candidate| {
@@ -101,21 +103,35 @@ fn bounded<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Vec<u32> {
 impl Table {
     /// What is to be compacted next, if anything pays.
     pub fn compaction(&self, effort: Effort) -> Option<Rewriting> {
+        if let Some(splitting) = self.splitting() {
+            return Some(splitting);
+        }
         let mut groups: BTreeMap<_, Vec<Candidate>> = BTreeMap::new();
         for (&number, file) in &self.files {
-            // One that may hold rows of several buckets is not this writer's alone.
             let Some(bucket) = file.bucket else { continue };
-            let (bytes, rows, dead) = (file.add.size as u64, u64::from(file.rows), file.dead.len());
-            let group = groups.entry((bucket, &file.add.partition_values)).or_default();
-            group.push(Candidate { number, bytes, rows, dead });
+            groups.entry((bucket, &file.add.partition_values)).or_default().push(Candidate::of(number, file));
         }
         let picked = groups.into_iter().map(|((bucket, _), group)| (bucket, pick(&group, effort)));
         let (bucket, numbers) = picked.max_by_key(|(_, numbers)| numbers.len()).filter(|(_, n)| !n.is_empty())?;
-        Some(self.rewriting(bucket, &numbers))
+        Some(self.rewriting(RowsOf::One(bucket), &numbers))
     }
 
-    /// Files of `bucket` to be written again as one.
-    pub(super) fn rewriting(&self, bucket: u32, numbers: &[u32]) -> Rewriting {
+    /// Files that may hold several buckets, to become one a bucket: every commit of any owner that touches one moves all
+    /// the others. One of the owners sees to it, that of the first bucket.
+    fn splitting(&self) -> Option<Rewriting> {
+        if !self.buckets().owns(0) {
+            return None;
+        }
+        let mut groups: BTreeMap<_, Vec<Candidate>> = BTreeMap::new();
+        for (&number, file) in self.files.iter().filter(|(_, file)| file.bucket.is_none()) {
+            groups.entry(&file.add.partition_values).or_default().push(Candidate::of(number, file));
+        }
+        let numbers = groups.into_values().map(|group| bounded(group.iter())).max_by_key(Vec::len)?;
+        Some(self.rewriting(RowsOf::Several { count: self.buckets().count }, &numbers))
+    }
+
+    /// Files of one partition, with `rows_of` these buckets, to be written again.
+    fn rewriting(&self, rows_of: RowsOf, numbers: &[u32]) -> Rewriting {
         let inputs = numbers.iter().map(|number| {
             let DataFile { add, rows, dead, .. } = self.files[number].clone();
             Input { number: *number, add, rows, dead }
@@ -123,42 +139,56 @@ impl Table {
         let inputs: Vec<Input> = inputs.collect();
         let partition = inputs.first().map(|input| PartitionValues::of_entry(&self.schema.layout, &input.add));
         let (schema, partition) = (self.schema.clone(), partition.unwrap_or_default());
-        Rewriting { files: self.files(), schema, bucket, partition, inputs }
+        Rewriting { files: self.files(), schema, rows_of, partition, inputs }
     }
 
-    /// Puts the new file in the place of those that it was made of. `None` if one of them is gone, or the columns have
+    /// Puts the new files in the place of those that they were made of. `None` if one of them is gone, or the columns have
     /// changed: then it was in vain.
     ///
+    /// Beside other writers what they have done to the files is taken in, as [`Table::absorb`] does, and the commit worked
+    /// out again behind it, a bounded number of times.
+    ///
     /// # Errors
-    /// As [`Table::commit`].
+    /// As [`Table::commit`] and [`Table::absorb`].
     pub async fn commit_rewritten(&mut self, rewritten: Rewritten) -> Result<Option<CommitOutcome>, TableError> {
-        let Rewritten { bucket, partition, schema, inputs, output } = rewritten;
-        let name = output.as_ref().map(|output| output.path.clone());
-        let stands = |number: &u32, path: &str| self.files.get(number).is_some_and(|file| file.add.path == path);
-        let all_stand = inputs.iter().all(|input| stands(&input.number, &input.path));
-        if !all_stand || schema != self.schema {
-            if let Some(name) = &name {
-                self.files().discard(name).await;
+        // Of a table that is not shared the writer must learn that its source's changes have come in elsewhere.
+        let tries = if self.state.is_shared() { UPKEEP_TRIES_MAX } else { 1 };
+        let mut lost = None;
+        for _ in 0..tries {
+            if lost.is_some() {
+                self.absorb().await?;
             }
-            return Ok(None);
+            if !rewritten.may_replace(self) {
+                lost = None;
+                break;
+            }
+            let staged = self.stage_rewritten(&rewritten).await?;
+            match self.end_staged(staged).await? {
+                Ended::In(outcome) => return Ok(Some(outcome)),
+                // Whether the new files are named is not known: they stay.
+                Ended::Unread => return Ok(Some(CommitOutcome::Moved)),
+                Ended::Lost(outcome) => lost = Some(outcome),
+            }
         }
+        rewritten.discard().await;
+        Ok(lost)
+    }
+
+    async fn stage_rewritten(&self, rewritten: &Rewritten) -> Result<Staged, TableError> {
+        let Rewritten { partition, schema, inputs, outputs, .. } = rewritten;
         let mut staged = Staged::of_upkeep("OPTIMIZE", self.next_state(self.state.clone(), &self.schema)?, self);
-        if let Some(Output { path, size, stats, orders, rows, keys }) = output {
-            let moved = inputs.iter().map(|input| input.moved(&self.files[&input.number].dead));
-            let dead: RoaringBitmap = moved.fold(RoaringBitmap::new(), |all, moved| all | moved);
-            staged.rewritten.push(path.clone());
-            if dead.len() == u64::from(rows) {
-                staged.leftover.push(path);
+        let died = rewritten.died(self);
+        for output in outputs {
+            let dead = output.of(&died);
+            if dead.len() == u64::from(output.rows) {
+                staged.leftover.push(output.path.clone());
             } else {
-                let placed = Placed { path, size, stats, bucket, partition: &partition };
-                let add = add_action(&schema.layout, placed, orders, clock::now_ms());
-                let file = DataFile { add, bucket: Some(bucket), rows, dead, orders };
-                staged.new_files.push(NewFile { file, keys });
+                staged.new_files.push(output.in_table(schema, partition, dead, staged.at_ms));
             }
         }
         staged.deaths.files.extend(inputs.iter().map(|input| input.number));
         self.stage_vectors(&mut staged).await?;
-        self.put_staged(staged).await.map(Some)
+        Ok(staged)
     }
 }
 

@@ -1,17 +1,16 @@
 //! Copy-on-write: a file of which rows die is written again without them, so that no reader need know of deletion
-//! vectors.
+//! vectors; one that may hold several buckets as one a bucket, whoever's rows they are.
 
 use roaring::RoaringBitmap;
 
-use super::commit::{NewFile, Staged};
+use super::commit::Staged;
 use super::files::DataFile;
 use super::partition::PartitionValues;
-use super::rewrite::{Input, Output, Rewriting};
-use super::writer::{Placed, add_action};
+use super::rewrite::{Input, Rewriting, RowsOf};
 use super::{Table, TableError};
 
 impl Table {
-    /// Every file of which rows die goes, and its other rows are in a new one.
+    /// Every file of which rows die goes, and its other rows are in new ones.
     pub(super) async fn stage_copies(&self, staged: &mut Staged) -> Result<(), TableError> {
         for (number, dying) in std::mem::take(&mut staged.deaths.rows) {
             if staged.deaths.files.contains(&number) {
@@ -21,8 +20,7 @@ impl Table {
             let dead = &file.dead | &dying;
             staged.deaths.files.insert(number);
             if dead.len() < u64::from(file.rows) {
-                let copy = self.copied(number, file, dead, staged).await?;
-                staged.new_files.push(copy);
+                self.stage_copy(number, file, dead, staged).await?;
             }
         }
         for new in std::mem::take(&mut staged.new_files) {
@@ -31,34 +29,34 @@ impl Table {
                 continue;
             }
             // A chunk of which rows lose, or what was compacted while rows of it died.
-            let name = new.file.add.path.clone();
             let dead = new.file.dead.clone();
-            let copy = self.copied(u32::MAX, &new.file, dead, staged).await?;
-            staged.leftover.push(name);
-            staged.new_files.push(copy);
+            self.stage_copy(u32::MAX, &new.file, dead, staged).await?;
+            staged.leftover.push(new.file.add.path);
         }
         Ok(())
     }
 
-    /// The rows of `file` that are not `dead`, in a file of their own.
-    async fn copied(
+    /// The rows of `file` that are not `dead` are in files of their own.
+    async fn stage_copy(
         &self,
         number: u32,
         file: &DataFile,
         dead: RoaringBitmap,
         staged: &mut Staged,
-    ) -> Result<NewFile, TableError> {
-        let bucket = file.bucket.ok_or_else(|| self.rule("a file of several buckets cannot be copied on write"))?;
+    ) -> Result<(), TableError> {
+        let rows_of = RowsOf::file(file.bucket, self.buckets().count);
         let input = Input { number, add: file.add.clone(), rows: file.rows, dead };
         let partition = PartitionValues::of_entry(&staged.schema.layout, &file.add);
         let (files, schema) = (self.files(), staged.schema.clone());
-        let rewriting = Rewriting { files, schema, bucket, partition: partition.clone(), inputs: vec![input] };
-        let Some(Output { path, size, stats, orders, rows, keys }) = rewriting.run().await?.output else {
+        let copied = Rewriting { files, schema, rows_of, partition, inputs: vec![input] }.run().await?;
+        if copied.outputs.is_empty() {
             return Err(self.rule("a file that is copied has no live row"));
-        };
-        staged.rewritten.push(path.clone());
-        let placed = Placed { path, size, stats, bucket, partition: &partition };
-        let add = add_action(&staged.schema.layout, placed, orders, staged.at_ms);
-        Ok(NewFile { file: DataFile { add, bucket: Some(bucket), rows, dead: RoaringBitmap::new(), orders }, keys })
+        }
+        for output in &copied.outputs {
+            staged.rewritten.push(output.path.clone());
+            let copy = output.in_table(&staged.schema, &copied.partition, RoaringBitmap::new(), staged.at_ms);
+            staged.new_files.push(copy);
+        }
+        Ok(())
     }
 }

@@ -130,19 +130,33 @@ enum Place {
 fn write_durably(file: &FilePath, payload: &PutPayload, place: Place, known: &KnownFolders) -> std::io::Result<()> {
     let folder = file.parent().ok_or_else(|| std::io::Error::other("an object needs a folder"))?;
     known.create(folder)?;
+    pass();
     let mut temporary = tempfile::Builder::new().prefix("._weir_").tempfile_in(folder)?;
     for part in payload {
+        pass();
         temporary.write_all(part)?;
     }
+    pass();
     // Temporary files are private; the lake's readers run as other users.
     temporary.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
     temporary.as_file().sync_all()?;
+    pass();
     match place {
         Place::Replace => temporary.persist(file).map_err(|error| error.error)?,
         Place::IfAbsent => temporary.persist_noclobber(file).map_err(|error| error.error)?,
     };
-    sync_folder(folder)
+    pass();
+    sync_folder(folder)?;
+    pass();
+    Ok(())
 }
+
+/// Comes between any two steps of a write, where a test ends the process.
+#[cfg(not(test))]
+fn pass() {}
+
+#[cfg(test)]
+use super::tests::ending::pass;
 
 /// The root and what is missing above it, whose parents may be anybody's: only those of what is made are synced.
 fn create_root(folder: &FilePath) -> std::io::Result<()> {

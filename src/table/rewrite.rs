@@ -1,28 +1,35 @@
 //! Data files written again: several become one, without the rows that are dead, and with the columns that the table has
-//! by now.
+//! by now. Those that may hold rows of several buckets become one a bucket.
 //!
-//! The writer goes on meanwhile. What dies while the files are read is known by their vectors when the new one is to be
-//! committed, and [`Reread::moved`] says where those rows went.
+//! The writer goes on meanwhile. What dies while the files are read is known by their vectors when the new ones are to be
+//! committed, and [`Rewritten::died`] and [`Output::of`] say where those rows went.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow_select::interleave::interleave;
+use arrow_select::take::take_record_batch;
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use roaring::RoaringBitmap;
-use weir_model::{Order, RecordKeys, TableSchema};
+use weir_model::{Order, RecordKeys, TableSchema, clock};
 
-use super::TableError;
 use super::chunk::TableFiles;
+use super::commit::NewFile;
 use super::delta::Add;
+use super::files::DataFile;
 use super::partition::{PartitionValues, ToldKeys};
 use super::read::orders_of_batch;
 use super::scan::conform;
-use super::writer::{EncodedFile, FileOrders, FileWriter};
+use super::writer::{EncodedFile, FileOrders, FileWriter, Placed, add_action};
+use super::{Table, TableError};
+use crate::limits::CHUNK_FILE_AGE_MAX;
 
-/// Rows of the new file written at a time.
+/// Rows written at a time.
 const ROWS_AT_A_TIME: usize = 16_384;
 /// Where a row that was dead already has gone.
 const NOWHERE: u32 = u32::MAX;
@@ -36,54 +43,126 @@ pub(super) struct Input {
     pub dead: RoaringBitmap,
 }
 
-/// Files of one bucket and partition to become one.
+/// The buckets of the rows that are written again.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum RowsOf {
+    /// All are of this one.
+    One(u32),
+    /// Each row's key tells; the table has so many.
+    Several { count: u32 },
+}
+
+impl RowsOf {
+    /// Those of a file of `bucket`, if it says one, in a table of `count`.
+    pub(super) fn file(bucket: Option<u32>, count: u32) -> Self {
+        bucket.map_or(Self::Several { count }, Self::One)
+    }
+}
+
+/// Files of one partition to become one, or one for each bucket that has a row in them.
 #[derive(Debug)]
 pub struct Rewriting {
     pub(super) files: TableFiles,
     pub(super) schema: Arc<TableSchema>,
-    pub(super) bucket: u32,
+    pub(super) rows_of: RowsOf,
     pub(super) partition: PartitionValues,
     pub(super) inputs: Vec<Input>,
 }
 
-/// A file that has been read, and where its rows are in the new one.
+/// A file that has been read, and where its rows have gone.
 #[derive(Debug)]
 pub(super) struct Reread {
     pub number: u32,
     pub path: String,
     /// Dead when it was read.
     pub dead: RoaringBitmap,
+    /// Each row's number among all that were written.
     places: Vec<u32>,
 }
 
-/// The new file; durable, and in no commit.
+/// A new file; durable, and in no commit.
 #[derive(Debug)]
 pub(super) struct Output {
     /// From the table's folder.
     pub path: String,
+    pub bucket: u32,
     pub size: usize,
     pub stats: String,
     pub orders: FileOrders,
     pub rows: u32,
     /// The rows' keys; none in a table that is appended to.
     pub keys: RecordKeys,
+    /// Of all rows that were written the numbers of those that are in this file, ascending as they are there; none if all
+    /// are.
+    taken: Option<RoaringBitmap>,
 }
 
 /// What became of a [`Rewriting`].
 #[derive(Debug)]
 pub struct Rewritten {
-    pub(super) bucket: u32,
+    files: TableFiles,
     pub(super) partition: PartitionValues,
     pub(super) schema: Arc<TableSchema>,
     pub(super) inputs: Vec<Reread>,
-    /// None if no row was live.
-    pub(super) output: Option<Output>,
+    /// One a bucket; none if no row was live.
+    pub(super) outputs: Vec<Output>,
+    /// When they were written, in milliseconds since the epoch.
+    pub(super) written_ms: i64,
 }
 
 impl Reread {
-    /// The rows of the new file that have died in this one since it was read; it has `dead` rows by now.
-    pub(super) fn moved(&self, dead: &RoaringBitmap) -> RoaringBitmap {
+    /// Numbers of the rows that have died in this file since it was read; it has `dead` rows by now.
+    fn died(&self, dead: &RoaringBitmap) -> RoaringBitmap {
         (dead - &self.dead).iter().map(|row| self.places[row as usize]).filter(|row| *row != NOWHERE).collect()
+    }
+}
+
+impl Output {
+    /// The rows of this file among those of all files that have these numbers.
+    pub(super) fn of(&self, written: &RoaringBitmap) -> RoaringBitmap {
+        let Some(taken) = &self.taken else { return written.clone() };
+        (written & taken).iter().map(|row| taken.rank(row) as u32 - 1).collect()
+    }
+
+    /// The file as one of a table of `schema`, with `dead` rows.
+    pub(super) fn in_table(
+        &self,
+        schema: &TableSchema,
+        partition: &PartitionValues,
+        dead: RoaringBitmap,
+        at_ms: i64,
+    ) -> NewFile {
+        let Self { path, bucket, size, stats, orders, rows, keys, .. } = self;
+        let placed = Placed { path: path.clone(), size: *size, stats: stats.clone(), bucket: *bucket, partition };
+        let add = add_action(&schema.layout, placed, *orders, at_ms);
+        let file = DataFile { add, bucket: Some(*bucket), rows: *rows, dead, orders: *orders };
+        NewFile { file, keys: keys.clone() }
+    }
+}
+
+impl Rewritten {
+    /// Whether it may take the place of the files that were read, as `table` has them by now: they are there, every row that
+    /// was dead still is, the columns are the same, and cleaning does not take the new files for orphans yet.
+    pub(super) fn may_replace(&self, table: &Table) -> bool {
+        let stands = |input: &Reread| {
+            let file = table.files.get(&input.number);
+            file.is_some_and(|file| file.add.path == input.path && input.dead.is_subset(&file.dead))
+        };
+        let too_old = clock::now_ms() - self.written_ms > CHUNK_FILE_AGE_MAX.as_millis() as i64;
+        self.inputs.iter().all(stands) && self.schema == table.schema && !too_old
+    }
+
+    /// Numbers of the rows that have died since they were read.
+    pub(super) fn died(&self, table: &Table) -> RoaringBitmap {
+        let died = self.inputs.iter().map(|input| input.died(&table.files[&input.number].dead));
+        died.fold(RoaringBitmap::new(), |all, died| all | died)
+    }
+
+    /// Removes the new files, which no version names.
+    pub(super) async fn discard(self) {
+        for output in &self.outputs {
+            self.files.discard(&output.path).await;
+        }
     }
 }
 
@@ -98,15 +177,14 @@ impl Rewriting {
         self.inputs.len()
     }
 
-    /// Reads the files and makes the new one durable. In memory is a batch of each, and the new file's bytes.
+    /// Reads the files and makes the new ones durable. In memory is a batch of each, and the new files' bytes.
     ///
     /// # Errors
     /// When a file cannot be read, or is not what its entry says; nothing is changed then.
     pub async fn run(self) -> Result<Rewritten, TableError> {
-        let Self { files, schema, bucket, partition, inputs } = self;
+        let Self { files, schema, rows_of, partition, inputs } = self;
         let keys = Keys { names: sorted_by(&schema), told: ToldKeys::of(&schema), partition: &partition };
-        let mut writer = FileWriter::new(&schema)?;
-        let mut merged = Merged::default();
+        let mut merged = Merged { rows_of, rows: 0, parts: BTreeMap::new() };
         let mut cursors = Vec::with_capacity(inputs.len());
         for input in inputs {
             cursors.push(Cursor::open(&files, input, &schema, &keys).await?);
@@ -120,24 +198,20 @@ impl Rewriting {
             cursor.pass_dead();
             let ended = cursor.is_at_end();
             if ended || picks.len() == ROWS_AT_A_TIME {
-                merged.flush(&mut writer, &cursors, &mut picks, &schema, &keys)?;
+                merged.flush(&cursors, &mut picks, &schema, &keys)?;
             }
             if ended {
                 cursors[least].next_batch(&keys).await?;
             }
         }
         let inputs = cursors.into_iter().map(Cursor::finish).collect::<Result<_, _>>()?;
-        let Merged { rows, keys: merged_keys, orders } = merged;
-        let output = if rows == 0 {
-            None
-        } else {
-            let EncodedFile { name, bytes, stats } = writer.finish()?;
-            let size = bytes.len();
-            let path = partition.path_of(&schema.layout, &name);
-            files.put(&path, bytes).await?;
-            Some(Output { path, size, stats, orders, rows, keys: merged_keys.unwrap_or_else(RecordKeys::none) })
-        };
-        Ok(Rewritten { bucket, partition, schema, inputs, output })
+        let mut outputs = Vec::with_capacity(merged.parts.len());
+        for (bucket, part) in merged.parts {
+            let (output, bytes) = part.finish(bucket, &partition, &schema)?;
+            files.put(&output.path, bytes).await?;
+            outputs.push(output);
+        }
+        Ok(Rewritten { files, partition, schema, inputs, outputs, written_ms: clock::now_ms() })
     }
 }
 
@@ -168,23 +242,16 @@ fn least_of(cursors: &[Cursor]) -> Option<usize> {
 
 /// What has been written so far.
 struct Merged {
+    rows_of: RowsOf,
     rows: u32,
-    keys: Option<RecordKeys>,
-    orders: FileOrders,
-}
-
-impl Default for Merged {
-    fn default() -> Self {
-        let least = Order { ts_ms: i64::MAX, seq: i64::MAX };
-        Self { rows: 0, keys: None, orders: FileOrders { least, greatest: Order::MIN } }
-    }
+    /// By bucket.
+    parts: BTreeMap<u32, Part>,
 }
 
 impl Merged {
     /// Writes the rows that were picked of the cursors' present batches.
     fn flush(
         &mut self,
-        writer: &mut FileWriter,
         cursors: &[Cursor],
         picks: &mut Vec<(usize, usize)>,
         schema: &TableSchema,
@@ -195,21 +262,89 @@ impl Merged {
             Ok(interleave(&sources, picks)?)
         });
         let batch = RecordBatch::try_new(schema.file_arrow(), columns.collect::<Result<_, _>>()?)?;
-        for order in orders_of_batch(&batch) {
+        match self.rows_of {
+            RowsOf::One(bucket) => self.part(bucket, schema)?.write(&batch, schema, keys)?,
+            RowsOf::Several { count } => {
+                for (bucket, picked) in rows_by_bucket(&batch, schema, keys, count)? {
+                    let first = self.rows;
+                    let part = self.part(bucket, schema)?;
+                    part.taken.get_or_insert_default().extend(picked.iter().map(|row| first + row));
+                    part.write(&take_record_batch(&batch, &UInt32Array::from(picked))?, schema, keys)?;
+                }
+            }
+        }
+        self.rows += picks.len() as u32;
+        picks.clear();
+        Ok(())
+    }
+
+    fn part(&mut self, bucket: u32, schema: &TableSchema) -> Result<&mut Part, TableError> {
+        Ok(match self.parts.entry(bucket) {
+            Entry::Occupied(part) => part.into_mut(),
+            Entry::Vacant(place) => place.insert(Part::new(schema)?),
+        })
+    }
+}
+
+/// Numbers of the rows of a batch by their bucket. Of a log without a key every row has the same, empty one.
+fn rows_by_bucket(
+    batch: &RecordBatch,
+    schema: &TableSchema,
+    keys: &Keys<'_>,
+    count: u32,
+) -> Result<BTreeMap<u32, Vec<u32>>, TableError> {
+    let keys = RecordKeys::of(&keys.told.complete(batch.clone(), keys.partition)?, &schema.key_names())?;
+    let mut by_bucket: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for row in 0..keys.len() {
+        by_bucket.entry(keys.get(row).bucket(count)).or_default().push(row as u32);
+    }
+    Ok(by_bucket)
+}
+
+/// A new file while it is written.
+struct Part {
+    writer: FileWriter,
+    rows: u32,
+    keys: Option<RecordKeys>,
+    orders: FileOrders,
+    taken: Option<RoaringBitmap>,
+}
+
+impl Part {
+    fn new(schema: &TableSchema) -> Result<Self, TableError> {
+        let least = Order { ts_ms: i64::MAX, seq: i64::MAX };
+        let orders = FileOrders { least, greatest: Order::MIN };
+        Ok(Self { writer: FileWriter::new(schema)?, rows: 0, keys: None, orders, taken: None })
+    }
+
+    fn write(&mut self, batch: &RecordBatch, schema: &TableSchema, keys: &Keys<'_>) -> Result<(), TableError> {
+        for order in orders_of_batch(batch) {
             self.orders.least = self.orders.least.min(order);
             self.orders.greatest = self.orders.greatest.max(order);
         }
         if !schema.layout.is_append() {
-            let keys = keys.of(&batch)?;
+            let keys = keys.of(batch)?;
             match &mut self.keys {
                 Some(before) => before.append(&keys),
                 None => self.keys = Some(keys),
             }
         }
-        writer.write(&batch)?;
-        self.rows += picks.len() as u32;
-        picks.clear();
+        self.writer.write(batch)?;
+        self.rows += batch.num_rows() as u32;
         Ok(())
+    }
+
+    fn finish(
+        self,
+        bucket: u32,
+        partition: &PartitionValues,
+        schema: &TableSchema,
+    ) -> Result<(Output, Bytes), TableError> {
+        let Self { writer, rows, keys, orders, taken } = self;
+        let EncodedFile { name, bytes, stats } = writer.finish()?;
+        let path = partition.path_of(&schema.layout, &name);
+        let keys = keys.unwrap_or_else(RecordKeys::none);
+        Ok((Output { path, bucket, size: bytes.len(), stats, orders, rows, keys, taken }, bytes))
     }
 }
 

@@ -129,14 +129,20 @@ async fn a_log_that_is_loaded_anew_goes_on_from_what_it_has() {
 }
 
 #[tokio::test]
-async fn rows_without_a_key_are_loaded_into_a_table_of_several_buckets() {
+async fn a_chunk_without_a_key_is_of_one_bucket_however_many_there_are() {
     let warehouse = in_memory();
-    let schema = Arc::new(log_schema());
-    let mut writer =
-        ChunkWriter::create(TableFiles::of(&warehouse, &id()), schema.clone(), at(3), Window(0), 4).unwrap();
-    writer.write(&source_rows(&schema, &[(7, "a"), (7, "a"), (8, "b")])).unwrap();
+    let (state, buckets) = (TableState::default(), Buckets::all(5));
+    let mut table = Table::create(&warehouse, &log_schema(), writer(1), state, buckets).await.unwrap();
+    let mut writer = ChunkWriter::create(table.files(), Arc::new(log_schema()), at(3), Window(0), 5).unwrap();
+    writer.write(&source_rows(&log_schema(), &[(1, "a"), (2, "b")])).unwrap();
+    writer.write(&source_rows(&log_schema(), &[(1, "a")])).unwrap();
     let staged = writer.finish().await.unwrap();
-    assert_eq!(staged.iter().map(|part| part.rows()).collect::<Vec<_>>(), [3]);
+    assert_eq!((staged.len(), staged[0].rows()), (1, 3));
+    let state = TableState { order: OrderState(at(3)), ..table.state().clone() };
+    committed(&mut table, TableChange { staged, ..TableChange::to(state) }).await;
+    let read = [(1, "a"), (1, "a"), (2, "b")].map(|(id, text)| entry(at(3), "r", id, text));
+    assert_eq!(entries(&warehouse).await, read);
+    assert_eq!(verify::verify(&warehouse, &id()).await.unwrap().problems, Vec::<String>::new());
 }
 
 #[derive(Debug, Clone)]

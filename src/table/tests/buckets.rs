@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use arrow_array::UInt32Array;
+use arrow_select::take::take_record_batch;
 use weir_model::key::KeyRef;
 
 use super::*;
 use crate::table::delta::{Action, Add, Remove};
 use crate::table::log::serialise;
+use crate::table::partition::{file_rows, rows_by_partition};
 use crate::table::writer::FileWriter;
 
 pub(super) const COUNT: u32 = 5;
@@ -26,7 +29,11 @@ pub(super) fn id_in(bucket: u32, n: usize) -> i64 {
 
 /// A new table that is shared by buckets, for a writer of all.
 pub(super) async fn create_shared(warehouse: &Warehouse) -> Table {
-    Table::create(warehouse, &schema(), writer(1), TableState::default(), Buckets::all(COUNT)).await.unwrap()
+    create_shared_of(warehouse, &schema()).await
+}
+
+pub(super) async fn create_shared_of(warehouse: &Warehouse, schema: &TableSchema) -> Table {
+    Table::create(warehouse, schema, writer(1), TableState::default(), Buckets::all(COUNT)).await.unwrap()
 }
 
 pub(super) async fn open_of(warehouse: &Warehouse, owned: &[u32]) -> Table {
@@ -86,15 +93,25 @@ fn load_begun(table: &Table, bucket: u32, start: Order) -> TableChange {
     TableChange::to(state)
 }
 
-/// What an OPTIMIZE of someone else leaves: one file without tags instead of all.
+/// What an OPTIMIZE of someone else leaves: one file a partition, without tags, instead of all.
 pub(super) async fn optimise(warehouse: &Warehouse, table: &Table) {
     let replay = table.log.replay(None).await.unwrap().unwrap();
     // Not the writer's columns: it may not have heard of the newest.
     let schema = replay.own.as_ref().and_then(|(_, record)| record.state.schema.clone()).unwrap();
-    let mut writer = FileWriter::new(&schema).unwrap();
+    let mut writers: BTreeMap<PartitionValues, FileWriter> = BTreeMap::new();
+    if schema.layout.partitions.is_empty() {
+        writers.insert(PartitionValues::default(), FileWriter::new(&schema).unwrap());
+    }
     let scan = Scan::open(warehouse, &id(), None, None).await.unwrap();
-    scan.for_each(|batch| writer.write(&batch)).await.unwrap();
-    let file = writer.finish().unwrap();
+    scan.for_each(|batch| {
+        for (partition, rows) in rows_by_partition(&schema, &batch)? {
+            let rows = file_rows(&schema, &take_record_batch(&batch, &UInt32Array::from(rows))?)?;
+            writers.entry(partition).or_insert_with(|| FileWriter::new(&schema).unwrap()).write(&rows)?;
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
     let mut actions: Vec<Action> = Vec::new();
     for add in replay.files.into_values() {
         let remove = Remove {
@@ -108,18 +125,21 @@ pub(super) async fn optimise(warehouse: &Warehouse, table: &Table) {
         };
         actions.push(Action { remove: Some(remove), ..Action::default() });
     }
-    let add = Add {
-        path: file.name.clone(),
-        partition_values: BTreeMap::new(),
-        size: file.bytes.len() as i64,
-        modification_time: 0,
-        data_change: false,
-        stats: Some(file.stats),
-        tags: None,
-        deletion_vector: None,
-    };
-    table.files().put(&file.name, file.bytes).await.unwrap();
-    actions.push(Action { add: Some(add), ..Action::default() });
+    for (partition, writer) in writers {
+        let file = writer.finish().unwrap();
+        let add = Add {
+            path: partition.path_of(&schema.layout, &file.name),
+            partition_values: partition.entry(&schema.layout),
+            size: file.bytes.len() as i64,
+            modification_time: 0,
+            data_change: false,
+            stats: Some(file.stats),
+            tags: None,
+            deletion_vector: None,
+        };
+        table.files().put(&add.path, file.bytes).await.unwrap();
+        actions.push(Action { add: Some(add), ..Action::default() });
+    }
     table.log.put(replay.version + 1, serialise(&actions)).await.unwrap();
 }
 

@@ -1,8 +1,11 @@
-//! Random sequences of everything that can happen to a table, against a map that forgets nothing.
+//! Random sequences of everything that can happen to a table, against a map that forgets nothing. In any of them the process
+//! may be killed at any request, and the next one goes on from what is durable.
 
 use proptest::prelude::*;
 
+use super::mortal::{Last, MortalStore};
 use super::*;
+use crate::table::writer::FileOrders;
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ enum Step {
     Rewritten,
     /// Someone else compacts the whole table.
     ForeignCompaction,
+    /// Someone else writes all files of a partition as one, without a record of ours.
+    ForeignOptimise,
     /// Someone else deletes rows, by a vector and without a record of ours.
     ForeignDelete(Vec<i64>),
     /// What nothing names goes at once; nothing that is under way survives it.
@@ -57,9 +62,20 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Rewrite),
         3 => Just(Step::Rewritten),
         1 => Just(Step::ForeignCompaction),
+        1 => Just(Step::ForeignOptimise),
         1 => prop::collection::vec(IDS, 1..4).prop_map(Step::ForeignDelete),
         1 => Just(Step::Clean),
     ]
+}
+
+/// Where the process is killed in a step: at the request behind so many, and what becomes of that.
+type Death = Option<(usize, bool)>;
+
+fn steps(longest: usize) -> impl Strategy<Value = Vec<(Step, Death)>> {
+    // Most steps make few requests.
+    let left = prop_oneof![3 => 0_usize..6, 1 => 6_usize..40];
+    let death = prop::option::weighted(0.25, (left, any::<bool>()));
+    prop::collection::vec((step(), death), 1..longest)
 }
 
 fn partition_by() -> impl Strategy<Value = Vec<&'static str>> {
@@ -76,6 +92,9 @@ struct Waiting {
 
 /// A table, what its source holds, and what it must hold.
 struct World {
+    lake: Arc<InMemory>,
+    /// As the process that lives sees the lake.
+    store: MortalStore,
     warehouse: Warehouse,
     table: Table,
     source: BTreeMap<i64, String>,
@@ -90,10 +109,14 @@ struct World {
 
 impl World {
     async fn new(schema: &TableSchema) -> Self {
-        let warehouse = in_memory();
+        let lake = Arc::new(InMemory::new());
+        let store = MortalStore::over(lake.clone());
+        let warehouse = Warehouse::in_store(Arc::new(store.clone()));
         let table =
             Table::create(&warehouse, schema, writer(1), TableState::default(), Buckets::whole()).await.unwrap();
         Self {
+            lake,
+            store,
             warehouse,
             table,
             source: BTreeMap::new(),
@@ -112,6 +135,33 @@ impl World {
 
     fn next_order(&mut self) -> Order {
         self.orders.assign(1_000)
+    }
+
+    /// A step in which the process may be killed. What it was about to commit is in or not; if not, the next process begins the
+    /// step again, as the service does with what it reads from the stream once more.
+    async fn take(&mut self, step: Step, death: Death) {
+        let Some((left, done)) = death else { return self.step(step).await };
+        let (source, expected, last) = (self.source.clone(), self.expected.clone(), self.last.clone());
+        let (store, version) = (self.store.clone(), self.table.version());
+        store.expose(left, if done { Last::Done } else { Last::NotDone });
+        if store.outlives(self.step(step.clone())).await.is_some() {
+            return store.spare();
+        }
+        self.store = MortalStore::over(self.lake.clone());
+        self.warehouse = Warehouse::in_store(Arc::new(self.store.clone()));
+        self.restart().await;
+        if self.table.version() == version {
+            (self.source, self.expected, self.last) = (source, expected, last);
+            self.step(step).await;
+        }
+    }
+
+    async fn restart(&mut self) {
+        self.waiting.clear();
+        self.rewritten = None;
+        self.epoch += 1;
+        self.table = open(&self.warehouse, self.epoch).await;
+        self.orders = self.table.state().order;
     }
 
     async fn step(&mut self, step: Step) {
@@ -157,14 +207,8 @@ impl World {
                 let state = self.state();
                 committed(&mut self.table, TableChange { evolve: Some(schema), ..TableChange::to(state) }).await;
             }
-            Step::Restart => {
-                self.waiting.clear();
-                self.rewritten = None;
-                self.epoch += 1;
-                self.table = open(&self.warehouse, self.epoch).await;
-                self.orders = self.table.state().order;
-            }
-            Step::Checkpoint => checkpoint::write(&self.warehouse, &self.table.path).await.unwrap(),
+            Step::Restart => self.restart().await,
+            Step::Checkpoint => self.store.heard(checkpoint::write(&self.warehouse, &self.table.path)).await,
             Step::Rewrite => {
                 if let Some(rewriting) = self.table.compaction(Effort::Full) {
                     self.rewritten = Some(rewriting.run().await.unwrap());
@@ -182,6 +226,10 @@ impl World {
                     let rewritten = rewriting.run().await.unwrap();
                     other.commit_rewritten(rewritten).await.unwrap();
                 }
+                assert_eq!(self.table.absorb().await.unwrap(), Absorbed::Beside);
+            }
+            Step::ForeignOptimise => {
+                buckets::optimise(&self.warehouse, &self.table).await;
                 assert_eq!(self.table.absorb().await.unwrap(), Absorbed::Beside);
             }
             Step::ForeignDelete(ids) => self.foreign_delete(&ids).await,
@@ -304,9 +352,16 @@ impl World {
         assert_eq!((rebuilt.state(), rebuilt.schema()), (self.table.state(), self.table.schema()));
         let files = |table: &Table| -> BTreeMap<String, _> {
             let files = table.files.values();
-            files.map(|file| (file.add.path.clone(), (file.rows, file.dead.clone(), file.orders))).collect()
+            files.map(|file| (file.add.path.clone(), (file.rows, file.dead.clone()))).collect()
         };
         assert_eq!(files(&rebuilt), files(&self.table));
+        for (ours, theirs) in self.table.files.values().flat_map(|file| {
+            let same = rebuilt.files.values().filter(|other| other.add.path == file.add.path);
+            same.map(|other| (file.orders, other.orders))
+        }) {
+            // Those of a foreign file are known once they have been read.
+            assert!(theirs == ours || theirs == FileOrders::UNKNOWN);
+        }
         // It may go on naming rows that someone else has taken out.
         assert!(self.table.index_figures().0 >= self.expected.len());
         assert_eq!(self.table.figures().1, self.expected.len() as u64);
@@ -348,12 +403,12 @@ async fn load_all(world: &mut World) {
     assert_eq!(texts, world.source);
 }
 
-fn run(schema: &TableSchema, steps: Vec<Step>) {
+fn run(schema: &TableSchema, steps: Vec<(Step, Death)>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut world = World::new(schema).await;
-        for step in steps {
-            world.step(step).await;
+        for (step, death) in steps {
+            world.take(step, death).await;
             world.check().await;
         }
         load_all(&mut world).await;
@@ -365,30 +420,30 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_table_holds_the_greatest_order_of_each_key(steps in prop::collection::vec(step(), 1..24)) {
+    fn a_table_holds_the_greatest_order_of_each_key(steps in steps(24)) {
         run(&schema(), steps);
     }
 
     /// Texts change at random, and with them the partitions of rows, NULL among them.
     #[test]
-    fn so_does_one_with_partitions(steps in prop::collection::vec(step(), 1..20), by in partition_by()) {
+    fn so_does_one_with_partitions(steps in steps(20), by in partition_by()) {
         run(&partitions::partitioned(schema(), &by), steps);
     }
 
     #[test]
-    fn so_does_one_whose_key_is_told_by_partitions(steps in prop::collection::vec(step(), 1..16), by in partition_by()) {
+    fn so_does_one_whose_key_is_told_by_partitions(steps in steps(16), by in partition_by()) {
         let by: Vec<&str> = by.into_iter().chain(["code"]).collect();
         run(&partitions::partitioned(composite_schema(), &by), steps);
     }
 
     #[test]
-    fn so_does_one_that_is_copied_on_write(steps in prop::collection::vec(step(), 1..16)) {
+    fn so_does_one_that_is_copied_on_write(steps in steps(16)) {
         let layout = weir_model::Layout { storage: weir_model::layout::Storage::CopyOnWrite, ..Default::default() };
         run(&TableSchema { layout, ..schema() }, steps);
     }
 
     #[test]
-    fn so_does_one_with_a_key_of_several_columns(steps in prop::collection::vec(step(), 1..16)) {
+    fn so_does_one_with_a_key_of_several_columns(steps in steps(16)) {
         run(&composite_schema(), steps);
     }
 }

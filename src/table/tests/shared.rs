@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 use weir_model::key::KeyRef;
+use weir_model::layout::{Layout, Storage};
 
 use super::buckets::{optimise, sharded_change};
 use super::*;
@@ -34,16 +35,30 @@ enum Step {
     Rebalance([usize; COUNT as usize]),
     /// Someone else writes all files as one.
     Optimise,
+    /// Someone else writes all files as one, and while the first bucket's owner splits it a writer takes in changes.
+    Split {
+        writer: usize,
+        upserts: BTreeSet<i64>,
+        deletes: BTreeSet<i64>,
+    },
+    /// A writer reads files to be written again, or as one a bucket; the new ones wait.
+    Rewrite(usize),
+    /// What waits is committed, whatever has happened meanwhile.
+    Rewritten(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let ids = || prop::collection::btree_set(0..IDS, 0..10);
+    let changes = || {
+        let apart = |(writer, upserts, deletes): (usize, BTreeSet<i64>, BTreeSet<i64>)| {
+            let deletes = &deletes - &upserts;
+            (writer, upserts, deletes)
+        };
+        (0..WRITERS, ids(), ids()).prop_map(apart)
+    };
     let bucket = 0..COUNT;
     prop_oneof![
-        12 => (0..WRITERS, ids(), ids()).prop_map(|(writer, upserts, deletes)| {
-            let deletes = &deletes - &upserts;
-            Step::Stream { writer, upserts, deletes }
-        }),
+        12 => changes().prop_map(|(writer, upserts, deletes)| Step::Stream { writer, upserts, deletes }),
         3 => bucket.clone().prop_map(Step::BeginLoad),
         3 => prop::collection::btree_set(0..IDS, 1..16).prop_map(Step::ReadChunk),
         6 => bucket.clone().prop_map(Step::MergeChunk),
@@ -52,7 +67,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..WRITERS).prop_map(Step::AddColumn),
         1 => (0..WRITERS).prop_map(Step::Restart),
         1 => prop::array::uniform4(0..WRITERS).prop_map(Step::Rebalance),
-        1 => Just(Step::Optimise),
+        2 => Just(Step::Optimise),
+        2 => changes().prop_map(|(writer, upserts, deletes)| Step::Split { writer, upserts, deletes }),
+        3 => (0..WRITERS).prop_map(Step::Rewrite),
+        3 => (0..WRITERS).prop_map(Step::Rewritten),
     ]
 }
 
@@ -73,6 +91,8 @@ struct Waiting {
 
 struct World {
     warehouse: Warehouse,
+    /// As it began.
+    schema: TableSchema,
     owners: [usize; COUNT as usize],
     tables: Vec<Table>,
     seq: i64,
@@ -80,18 +100,21 @@ struct World {
     /// Newest change of every id ever seen, and whether it left a row.
     newest: BTreeMap<i64, (Order, bool)>,
     waiting: BTreeMap<u32, VecDeque<Waiting>>,
+    /// By the writer that has read the files.
+    rewritten: BTreeMap<usize, Rewritten>,
 }
 
 impl World {
-    async fn new() -> Self {
+    async fn new(schema: TableSchema) -> Self {
         let warehouse = in_memory();
         let owners = [0, 1, 2, 0];
         let mut tables = Vec::new();
         for at in 0..WRITERS {
             let (state, buckets) = (TableState::default(), buckets_of(&owners, at));
-            tables.push(Table::open_or_create(&warehouse, &schema(), writer(1), state, buckets).await.unwrap());
+            tables.push(Table::open_or_create(&warehouse, &schema, writer(1), state, buckets).await.unwrap());
         }
-        Self { warehouse, owners, tables, seq: 0, columns: 0, newest: BTreeMap::new(), waiting: BTreeMap::new() }
+        let (newest, waiting, rewritten) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { warehouse, schema, owners, tables, seq: 0, columns: 0, newest, waiting, rewritten }
     }
 
     fn next(&mut self) -> Order {
@@ -177,7 +200,7 @@ impl World {
             }
             Step::AddColumn(writer) => {
                 self.columns += 1;
-                let mut wider = schema();
+                let mut wider = self.schema.clone();
                 wider.columns.extend((0..self.columns).map(|n| column(&format!("c{n}"), ColumnType::Int64)));
                 let change = |table: &Table| TableChange {
                     evolve: Some(wider.clone()),
@@ -193,7 +216,29 @@ impl World {
                 }
             }
             Step::Optimise => optimise(&self.warehouse, &self.tables[0]).await,
+            Step::Split { writer, upserts, deletes } => {
+                optimise(&self.warehouse, &self.tables[0]).await;
+                let owner = self.owner(0);
+                self.rewrite(owner).await;
+                self.stream(writer, upserts, deletes).await;
+                self.commit_rewritten(owner).await;
+            }
+            Step::Rewrite(writer) => self.rewrite(writer).await,
+            Step::Rewritten(writer) => self.commit_rewritten(writer).await,
         }
+    }
+
+    async fn rewrite(&mut self, writer: usize) {
+        assert_eq!(self.tables[writer].absorb().await.unwrap(), Absorbed::Beside);
+        if let Some(rewriting) = self.tables[writer].compaction(Effort::Full) {
+            self.rewritten.insert(writer, rewriting.run().await.unwrap());
+        }
+    }
+
+    async fn commit_rewritten(&mut self, writer: usize) {
+        let Some(rewritten) = self.rewritten.remove(&writer) else { return };
+        let outcome = self.tables[writer].commit_rewritten(rewritten).await.unwrap();
+        assert!(matches!(outcome, None | Some(CommitOutcome::Committed { .. })), "{outcome:?}");
     }
 
     async fn stream(&mut self, writer: usize, upserts: BTreeSet<i64>, deletes: BTreeSet<i64>) {
@@ -212,8 +257,8 @@ impl World {
         let order0 = self.next();
         let rows: Vec<(i64, &str)> = ids.iter().map(|id| (*id, "")).collect();
         let files = self.tables[0].files();
-        let mut writer = ChunkWriter::create(files, Arc::new(schema()), order0, Window(0), COUNT).unwrap();
-        writer.write(&source_rows(&schema(), &rows)).unwrap();
+        let mut writer = ChunkWriter::create(files, Arc::new(self.schema.clone()), order0, Window(0), COUNT).unwrap();
+        writer.write(&source_rows(&self.schema, &rows)).unwrap();
         for part in writer.finish().await.unwrap() {
             let ids = ids.iter().copied().filter(|id| bucket_of(*id) == part.bucket()).collect();
             self.waiting.entry(part.bucket()).or_default().push_back(Waiting { told: part.describe(), ids });
@@ -231,6 +276,7 @@ impl World {
             let part = StagedChunk::open(table.files(), told.clone()).await.unwrap().unwrap();
             let mut state = table.state().clone();
             state.shares[bucket as usize].offset += 1;
+            state.order = state.order.max(OrderState(order0));
             match table.commit(TableChange { staged: vec![part], ..TableChange::to(state) }).await.unwrap() {
                 CommitOutcome::Committed { .. } => {
                     let newest = &mut self.newest;
@@ -249,6 +295,7 @@ impl World {
         let live = self.newest.iter().filter(|(_, (_, live))| *live);
         let expected: Rows = live.map(|(id, (order, _))| (*id, row(*order, ""))).collect();
         assert_eq!(scan(&self.warehouse, None).await, expected);
+        assert_eq!(verify::verify(&self.warehouse, &id()).await.unwrap().problems, Vec::<String>::new());
         let all = Table::open(&self.warehouse, &id(), writer(1), Buckets::all(COUNT)).await.unwrap().unwrap();
         assert_eq!((all.index_figures().0, all.figures().1), (expected.len(), expected.len() as u64));
         for id in 0..IDS {
@@ -265,18 +312,28 @@ impl World {
     }
 }
 
+fn run(schema: TableSchema, steps: Vec<Step>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(schema).await;
+        for step in steps {
+            world.take(step).await;
+            world.check().await;
+        }
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn the_newest_change_of_each_key_stays_whoever_writes_its_bucket(steps in prop::collection::vec(step(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut world = World::new().await;
-            for step in steps {
-                world.take(step).await;
-                world.check().await;
-            }
-        });
+        run(schema(), steps);
+    }
+
+    #[test]
+    fn it_does_where_files_are_copied_on_write(steps in prop::collection::vec(step(), 1..30)) {
+        let layout = Layout { storage: Storage::CopyOnWrite, ..Layout::default() };
+        run(TableSchema { layout, ..schema() }, steps);
     }
 }
