@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use weir_model::key::KeyRef;
 use weir_model::schema::{Evolution, evolution};
 use weir_model::{ChangeBatch, Order, RecordKeys, TableId, TableSchema};
 
@@ -112,6 +113,8 @@ pub struct Worker<S> {
     /// A marker of which some buckets' copies have come.
     marker: Option<MarkerAt>,
     last_commit: Option<Instant>,
+    /// Whether memory has asked for a commit since upkeep was last thought of: changes come faster than they are taken in.
+    is_behind: bool,
     /// The newest publish that something was received of.
     seen: PublishNumber,
     /// Why it cannot go on from where the table stands.
@@ -131,8 +134,22 @@ impl<S: Subscription> Worker<S> {
     ) -> Self {
         let (pending, marker, last_commit, shared) = (Pending::default(), None, None, None);
         let seen = PublishNumber::default();
-        let (failed, jobs) = (None, Jobs::new(None));
-        Self { table, subscription, desk, reports, pace, pending, marker, last_commit, seen, failed, shared, jobs }
+        let (is_behind, failed, jobs) = (false, None, Jobs::new(None));
+        Self {
+            table,
+            subscription,
+            desk,
+            reports,
+            pace,
+            pending,
+            marker,
+            last_commit,
+            is_behind,
+            seen,
+            failed,
+            shared,
+            jobs,
+        }
     }
 
     /// Compacts and cleans the table, too.
@@ -190,6 +207,7 @@ impl<S: Subscription> Worker<S> {
         loop {
             if self.is_overdue() {
                 self.commit_changes().await?;
+                self.is_behind = true;
                 continue;
             }
             let due = self.due();
@@ -395,30 +413,23 @@ async fn plan_changes(
     lateness: Lateness,
 ) -> Result<StreamPlan, WorkerError> {
     let reduced = reduce(batches, keys, lateness);
-    let mut doubtful = Vec::new();
-    for at in &reduced.winners {
-        let located = table.locate(keys[at.batch as usize].get(at.row as usize));
-        if let Located::Live(address) = located
-            && reduce::order(batches, *at) <= table.file_greatest(address)
-        {
-            doubtful.push(address);
-        }
-    }
+    let winners: Vec<KeyRef<'_>> =
+        reduced.winners.iter().map(|at| keys[at.batch as usize].get(at.row as usize)).collect();
+    let located = table.locate_all(&winners);
+    let could_lose = |(at, located): (&ChangeAt, &Located)| match located {
+        Located::Live(address) if reduce::order(batches, *at) <= table.file_greatest(*address) => Some(*address),
+        _ => None,
+    };
+    let doubtful: Vec<RowAddress> = reduced.winners.iter().zip(&located).filter_map(could_lose).collect();
     let orders = table.orders_of(&doubtful).await?;
     let orders: HashMap<RowAddress, Order> = doubtful.into_iter().zip(orders).collect();
-    let table = &*table;
-    Ok(plan::plan(
-        batches,
-        keys,
-        reduced,
-        table.schema().layout.deletes,
-        |key| table.floor_of(key),
-        |key| match table.locate(key) {
-            Located::Live(address) => orders.get(&address).map_or(Known::LiveBelow, |order| Known::Live(*order)),
-            Located::Deleted(order) => Known::Deleted(order),
-            Located::Absent => Known::Absent,
-        },
-    ))
+    let known = located.into_iter().map(|located| match located {
+        Located::Live(address) => orders.get(&address).map_or(Known::LiveBelow, |order| Known::Live(*order)),
+        Located::Deleted(order) => Known::Deleted(order),
+        Located::Absent => Known::Absent,
+    });
+    let deletes = table.schema().layout.deletes;
+    Ok(plan::plan(batches, keys, reduced, deletes, |key| table.floor_of(key), known))
 }
 
 /// The lake schema that holds rows of all of `sources`, or `None` if it already does.

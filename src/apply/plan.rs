@@ -56,21 +56,22 @@ pub struct StreamPlan {
     pub tally: Tally,
 }
 
-/// Sorts the winners of `reduced` into upserts, deletes and losers; `known` says what the table has of a key, `floor` the
-/// order at and below which it has forgotten deletes of it. A soft delete is a row like others: the last image, marked.
+/// Sorts the winners of `reduced` into upserts, deletes and losers; `known` says what the table has of each winner's key, one
+/// after another, `floor` the order at and below which it has forgotten deletes of a key. A soft delete is a row like others: the
+/// last image, marked.
 pub fn plan(
     batches: &[ChangeBatch],
     keys: &[RecordKeys],
     reduced: Reduced,
     deletes: Deletes,
     floor: impl Fn(KeyRef<'_>) -> Order,
-    mut known: impl FnMut(KeyRef<'_>) -> Known,
+    known: impl Iterator<Item = Known>,
 ) -> StreamPlan {
     let mut result = StreamPlan { tally: reduced.tally, ..StreamPlan::default() };
-    for at in reduced.winners {
+    for (at, known) in reduced.winners.into_iter().zip(known) {
         let key = keys[at.batch as usize].get(at.row as usize);
         let change = order(batches, at);
-        let hop = match fate(change, known(key), floor(key)) {
+        let hop = match fate(change, known, floor(key)) {
             Fate::Duplicate => Hop::Duplicate,
             Fate::Stale => Hop::Stale,
             Fate::Accepted if op(batches, at) == Op::Delete => {
@@ -87,7 +88,6 @@ pub fn plan(
         };
         count(&mut result.tally, hop, batches, at);
     }
-    result.upserts.sort_unstable_by_key(|at| keys[at.batch as usize].get(at.row as usize));
     result
 }
 

@@ -1,6 +1,6 @@
 //! Many changes of a batch to one a key: the greatest order wins. Pure.
 
-use std::collections::hash_map::Entry;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
@@ -9,14 +9,14 @@ use weir_model::{ChangeBatch, Op, Order, RecordKeys};
 
 use crate::trace::{Hop, Tally};
 
-/// A change by where it lies in the batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A change by where it lies in the batches; they come in that order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChangeAt {
     pub batch: u32,
     pub row: u32,
 }
 
-/// The one change of each key that is left, in no particular order, and what became of the others.
+/// The one change of each key that is left, ascending by key, and what became of the others.
 #[derive(Debug)]
 pub struct Reduced {
     pub winners: Vec<ChangeAt>,
@@ -70,34 +70,59 @@ fn orders_before(batches: &[ChangeBatch], at: ChangeAt) -> HashSet<Order, Random
 /// A change with the order of one already seen is a copy of it (`duplicate`); one with a lower order is `superseded`, or
 /// `stale` if it came late. All are counted and none is applied.
 pub fn reduce(batches: &[ChangeBatch], keys: &[RecordKeys], mut lateness: Lateness) -> Reduced {
-    let total: usize = batches.iter().map(ChangeBatch::len).sum();
-    let mut newest: HashMap<KeyRef<'_>, (ChangeAt, Option<Hop>), RandomState> =
-        HashMap::with_capacity_and_hasher(total, RandomState::default());
     let mut tally = Tally::default();
-    for (b, (batch, keys)) in batches.iter().zip(keys).enumerate() {
-        for row in 0..batch.len() {
-            let at = ChangeAt { batch: b as u32, row: row as u32 };
-            count(&mut tally, Hop::Consumed, batches, at);
-            let late = lateness.of(batches, at);
-            match newest.entry(keys.get(row)) {
-                Entry::Vacant(entry) => {
-                    entry.insert((at, late));
-                }
-                Entry::Occupied(mut entry) => {
-                    let (lost, hop) = match order(batches, at).cmp(&order(batches, entry.get().0)) {
-                        std::cmp::Ordering::Equal => (at, Hop::Duplicate),
-                        std::cmp::Ordering::Less => (at, late.unwrap_or(Hop::Superseded)),
-                        std::cmp::Ordering::Greater => {
-                            let (lost, late) = entry.insert((at, late));
-                            (lost, late.unwrap_or(Hop::Superseded))
-                        }
-                    };
-                    count(&mut tally, hop, batches, lost);
-                }
-            }
+    let mut late: HashMap<ChangeAt, Hop, RandomState> = HashMap::default();
+    for at in (0..batches.len() as u32).flat_map(|batch| changes_of(batches, batch)) {
+        count(&mut tally, Hop::Consumed, batches, at);
+        if let Some(hop) = lateness.of(batches, at) {
+            late.insert(at, hop);
         }
     }
-    Reduced { winners: newest.into_values().map(|(at, _)| at).collect(), tally }
+    let lost = |at: ChangeAt| late.get(&at).copied().unwrap_or(Hop::Superseded);
+    let mut winners: Vec<ChangeAt> = Vec::new();
+    let mut fold = |is_of_last: bool, at: ChangeAt| {
+        let Some(best) = winners.last_mut().filter(|_| is_of_last) else { return winners.push(at) };
+        let (loser, hop) = match order(batches, at).cmp(&order(batches, *best)) {
+            Ordering::Equal => (at, Hop::Duplicate),
+            Ordering::Less => (at, lost(at)),
+            Ordering::Greater => {
+                let before = std::mem::replace(best, at);
+                (before, lost(before))
+            }
+        };
+        count(&mut tally, hop, batches, loser);
+    };
+    // By numbers where keys are numbers: what is sorted is half as large then.
+    if keys.iter().all(|keys| matches!(keys, RecordKeys::Int(_))) {
+        fold_by_key(batches, keys, |key| if let KeyRef::Int(value) = key { value } else { 0 }, &mut fold);
+    } else {
+        fold_by_key(batches, keys, |key| key, &mut fold);
+    }
+    Reduced { winners, tally }
+}
+
+/// Gives every change to `fold`, ascending by key and in the order in which they came, and whether the one before has the
+/// same key.
+fn fold_by_key<'a, K: Ord + Copy>(
+    batches: &[ChangeBatch],
+    keys: &'a [RecordKeys],
+    sort_key: impl Fn(KeyRef<'a>) -> K,
+    fold: &mut impl FnMut(bool, ChangeAt),
+) {
+    let mut all: Vec<(K, ChangeAt)> = Vec::with_capacity(batches.iter().map(ChangeBatch::len).sum());
+    for (batch, keys) in keys.iter().enumerate() {
+        all.extend(changes_of(batches, batch as u32).map(|at| (sort_key(keys.get(at.row as usize)), at)));
+    }
+    all.sort_unstable();
+    let mut last = None;
+    for (key, at) in all {
+        fold(last == Some(key), at);
+        last = Some(key);
+    }
+}
+
+fn changes_of(batches: &[ChangeBatch], batch: u32) -> impl Iterator<Item = ChangeAt> {
+    (0..batches[batch as usize].len() as u32).map(move |row| ChangeAt { batch, row })
 }
 
 /// The order of the change at `at`.

@@ -60,7 +60,7 @@ impl Jobs {
         Self {
             upkeep,
             under_way: None,
-            next_look: now,
+            next_look: now + UPKEEP_LOOKED_AT_EVERY,
             next_clean: now + CLEAN_EVERY,
             compact_at: None,
             clean_at: None,
@@ -94,8 +94,8 @@ impl<S: Subscription> Worker<S> {
     pub(super) fn begin_upkeep(&mut self) {
         self.jobs.next_look = Instant::now() + UPKEEP_LOOKED_AT_EVERY;
         // A backlog comes first: what it kills need not be written again before.
-        let behind = self.pending.bytes >= self.pace.bytes_max / 2 || *self.pace.pressure.borrow();
-        if behind || *self.pace.hurry.borrow() {
+        let is_behind = std::mem::take(&mut self.is_behind);
+        if is_behind || *self.pace.pressure.borrow() || *self.pace.hurry.borrow() {
             return;
         }
         let version = self.table.version();

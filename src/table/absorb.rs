@@ -13,7 +13,7 @@ use weir_model::key::KeyRef;
 use super::buckets::Buckets;
 use super::delta::{Add, MetaData};
 use super::files::DataFile;
-use super::index::{Located, RowAddress};
+use super::index::{Located, RowAddress, lookahead};
 use super::log::Replay;
 use super::open::LiveKeys;
 use super::partition::{PartitionValues, ToldKeys};
@@ -96,6 +96,16 @@ impl Table {
             Located::Live(address) if !self.is_live(address) => Located::Absent,
             located => located,
         }
+    }
+
+    /// What the table knows of each of `keys`.
+    pub fn locate_all(&self, keys: &[KeyRef<'_>]) -> Vec<Located> {
+        let mut located = Vec::with_capacity(keys.len());
+        for block in lookahead(keys.len()) {
+            self.index.fetch(keys[block.clone()].iter().copied());
+            located.extend(keys[block].iter().map(|key| self.locate(*key)));
+        }
+        located
     }
 
     pub(super) fn is_live(&self, address: RowAddress) -> bool {

@@ -19,7 +19,7 @@ use super::deletes::VectorFile;
 use super::delta::{Action, Add, CommitInfo, Protocol, Remove, Txn, vector_file_name};
 use super::family::Theirs;
 use super::files::DataFile;
-use super::index::RowAddress;
+use super::index::{RowAddress, lookahead};
 use super::location::Put;
 use super::log::serialise;
 use super::marking::{MarkedFile, Marks};
@@ -276,8 +276,10 @@ impl Table {
             }
             self.stage_rows(rows, &mut staged)?;
         }
-        for (key, _) in &staged.deletes {
-            self.stage_death_of(key.as_ref(), &mut staged.deaths);
+        for block in lookahead(staged.deletes.len()) {
+            let deleted = &staged.deletes[block];
+            self.index.fetch(deleted.iter().map(|(key, _)| key.as_ref()));
+            deleted.iter().for_each(|(key, _)| self.stage_death_of(key.as_ref(), &mut staged.deaths));
         }
         for chunk in chunks {
             self.stage_chunk_file(chunk, &mut staged, &mut accounts).await?;
@@ -303,8 +305,9 @@ impl Table {
     /// Data files of rows, one a partition, and the death of what is live of their keys, in whatever partition it lies.
     fn stage_rows(&self, entering: BucketRows, staged: &mut Staged) -> Result<(), TableError> {
         let BucketRows { bucket, rows, keys } = entering;
-        for row in 0..keys.len() {
-            self.stage_death_of(keys.get(row), &mut staged.deaths);
+        for block in lookahead(keys.len()) {
+            self.index.fetch(block.clone().map(|row| keys.get(row)));
+            block.for_each(|row| self.stage_death_of(keys.get(row), &mut staged.deaths));
         }
         let mut parts = rows_by_partition(&staged.schema, &rows)?;
         if parts.len() == 1
@@ -502,15 +505,22 @@ impl Table {
             self.next_file += 1;
             self.index.add_file(number, file.rows)?;
             self.unkept_rows += u64::from(file.rows);
-            for row in (0..keys.len() as u32).filter(|row| !file.dead.contains(*row)) {
-                self.index.put(keys.get(row as usize), RowAddress { file: number, row });
+            for block in lookahead(keys.len()) {
+                self.index.fetch(block.clone().map(|row| keys.get(row)));
+                for row in block.filter(|row| !file.dead.contains(*row as u32)) {
+                    self.index.put(keys.get(row), RowAddress { file: number, row: row as u32 });
+                }
             }
             self.files.insert(number, file);
         }
         // Only a chunk under way can be older than a delete, and it can be only while its bucket is loaded.
         self.unkept_rows += deletes.len() as u64;
-        for (key, order) in deletes {
-            self.index.delete(&key, order, |bucket| state.is_loading(bucket));
+        for block in lookahead(deletes.len()) {
+            let deleted = &deletes[block];
+            self.index.fetch(deleted.iter().map(|(key, _)| key.as_ref()));
+            for (key, order) in deleted {
+                self.index.delete(key, *order, |bucket| state.is_loading(bucket));
+            }
         }
         // Only here has no key a row in them any more.
         deaths.files.iter().for_each(|number| self.index.remove_file(*number));

@@ -8,7 +8,7 @@ use super::pages::{Pages, Region};
 
 /// How a slot's bytes are shared out: a little-endian number, with the rank above the payload.
 ///
-/// A payload of all ones is an empty slot.
+/// A payload of all ones is an empty slot, whose rank is all ones, too. Where slots have fewer than eight bytes, ranks have at most 32 bits.
 pub trait Layout {
     const SLOT_BYTES: usize;
     const RANK_BITS: u32;
@@ -51,6 +51,19 @@ impl Slot {
     #[inline]
     pub fn is_empty<L: Layout>(self) -> bool {
         self.payload == L::EMPTY
+    }
+}
+
+/// The rank in the bytes of a slot, which are at least as many as it is read from.
+#[inline]
+fn rank_in<L: Layout>(slot: &[u8]) -> u64 {
+    let end = L::SLOT_BYTES;
+    if end >= 8 {
+        let top: [u8; 8] = slot[end - 8..end].try_into().expect("eight bytes");
+        u64::from_le_bytes(top) >> (64 - L::RANK_BITS)
+    } else {
+        let top: [u8; 4] = slot[end - 4..end].try_into().expect("four bytes");
+        u64::from(u32::from_le_bytes(top) >> (32 - L::RANK_BITS))
     }
 }
 
@@ -126,6 +139,15 @@ impl Blob {
         }
     }
 
+    /// 0 where there is none, and on disk.
+    #[inline]
+    pub fn byte_in_memory(&self, at: usize) -> u8 {
+        match self {
+            Self::Memory(bytes) => bytes.get(at).copied().unwrap_or(0),
+            Self::Disk(..) => 0,
+        }
+    }
+
     /// The first bytes of what lies at `at`, as many as there are up to 32.
     pub fn head(&self, at: usize) -> Vec<u8> {
         let mut head = vec![0; self.len().saturating_sub(at).min(32)];
@@ -178,6 +200,26 @@ impl Blob {
         if let Self::Memory(bytes) = self {
             *self = Self::Disk(pages.store(bytes, bytes.len(), unit), bytes.len());
         }
+    }
+
+    /// Where a search for slots of `rank` may begin that was to begin at `from`, where ranks rise up to the first gap:
+    /// slots before it have lesser ranks. On disk that is `from` itself.
+    ///
+    /// Slots are compared by the block, without a branch for each.
+    #[inline]
+    pub fn seek<L: Layout>(&self, from: usize, rank: u64) -> usize {
+        const BLOCK: usize = 8;
+        let Self::Memory(bytes) = self else { return from };
+        let mut at = from;
+        while let Some(block) = bytes.get(at * L::SLOT_BYTES..(at + BLOCK) * L::SLOT_BYTES) {
+            let below: usize =
+                block.chunks_exact(L::SLOT_BYTES).map(|slot| usize::from(rank_in::<L>(slot) < rank)).sum();
+            at += below;
+            if below < BLOCK {
+                break;
+            }
+        }
+        at
     }
 
     /// Gives each slot from `from` on to `each`, until it says something.

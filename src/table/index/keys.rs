@@ -43,6 +43,13 @@ impl<F: Form> Keys<F> {
         self.shards.get(shard)?.get(rank, key)
     }
 
+    /// A byte of where a search for the key begins.
+    #[inline]
+    pub fn first_byte(&self, key: &F::Key) -> u8 {
+        let (shard, rank) = self.locate(key);
+        self.shards.get(shard).map_or(0, |shard| shard.first_byte(rank))
+    }
+
     /// Gives the place that the key had.
     pub fn put(&mut self, key: &F::Key, place: u64, pages: Option<&Arc<Pages>>) -> Result<Option<u64>, ArenaFull> {
         if self.shards.is_empty() {

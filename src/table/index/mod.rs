@@ -27,6 +27,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use weir_model::key::KeyRef;
@@ -50,6 +51,14 @@ use super::buckets::Buckets;
 pub struct RowAddress {
     pub file: u32,
     pub row: u32,
+}
+
+/// Searches that go together: many enough to hide how long memory takes, and few enough for what they need to stay near.
+const LOOKAHEAD: usize = 32;
+
+/// The numbers of `len` keys in blocks, to [`Index::fetch`] each before its keys are searched for.
+pub fn lookahead(len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(LOOKAHEAD).map(move |start| start..(start + LOOKAHEAD).min(len))
 }
 
 /// What the index knows of a key.
@@ -135,6 +144,16 @@ impl Index {
     /// The file is gone. Keys that are said to have a row in it have none: whoever takes a file away need not know them.
     pub fn remove_file(&mut self, file: u32) {
         self.space.remove(file);
+    }
+
+    /// Brings near what a search for each of `keys` begins with, of so many as [`lookahead`] says. An index is larger than
+    /// the processor's caches: searches one by one each wait for memory, and this waits once for all of them.
+    pub fn fetch<'a>(&self, keys: impl Iterator<Item = KeyRef<'a>>) {
+        let first = |key: KeyRef<'a>| match key {
+            KeyRef::Int(value) => self.ints.first_byte(&value),
+            KeyRef::Bytes(bytes) => self.bytes.first_byte(bytes),
+        };
+        std::hint::black_box(keys.map(first).fold(0, |all, byte| all | byte));
     }
 
     #[inline]

@@ -18,6 +18,8 @@ const GROWTH_PART: usize = 12;
 const HOMES_MIN: usize = 8;
 /// Slots added behind the last home when what stands there has no gap.
 const TAIL: usize = 8;
+/// What processors bring in from memory at once.
+const CACHE_LINE_BYTES: usize = 64;
 /// Bytes of an arena that no key has are kept up to this part of it.
 const GARBAGE_PART: usize = 8;
 const GARBAGE_BYTES_MIN: usize = 256;
@@ -139,6 +141,13 @@ impl<F: Form> Shard<F> {
         }
     }
 
+    /// A byte of each line of memory that most searches for the rank see, made one; in memory alone.
+    #[inline]
+    pub fn first_byte(&self, rank: u64) -> u8 {
+        let at = home::<F>(rank, self.homes) * F::SLOT_BYTES;
+        self.slots.byte_in_memory(at) | self.slots.byte_in_memory(at + CACHE_LINE_BYTES)
+    }
+
     /// Gives the place that the key had.
     pub fn put(&mut self, rank: u64, key: &F::Key, place: u64) -> Result<Option<u64>, ArenaFull> {
         let at = match self.find(rank, key) {
@@ -216,7 +225,9 @@ impl<F: Form> Shard<F> {
 
     #[inline]
     fn find(&self, rank: u64, key: &F::Key) -> Probe {
-        let found = self.slots.scan::<F, _>(home::<F>(rank, self.homes), |at, slot| {
+        // No slot behind a gap has a rank below this one: it would stand in the gap.
+        let start = self.slots.seek::<F>(home::<F>(rank, self.homes), rank);
+        let found = self.slots.scan::<F, _>(start, |at, slot| {
             if slot.is_empty::<F>() || slot.rank > rank {
                 return Some(Probe::Missing { at });
             }
@@ -228,9 +239,8 @@ impl<F: Form> Shard<F> {
 
     /// Where a slot of the rank comes in, behind others of the same.
     fn place_for(&self, rank: u64) -> usize {
-        let place = self.slots.scan::<F, _>(home::<F>(rank, self.homes), |at, slot| {
-            (slot.is_empty::<F>() || slot.rank > rank).then_some(at)
-        });
+        let start = self.slots.seek::<F>(home::<F>(rank, self.homes), rank);
+        let place = self.slots.scan::<F, _>(start, |at, slot| (slot.is_empty::<F>() || slot.rank > rank).then_some(at));
         place.unwrap_or_else(|| self.slot_count())
     }
 
