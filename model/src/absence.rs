@@ -34,7 +34,8 @@ impl Absence {
     /// What two writers know, put together.
     fn joined(&self, other: &Self) -> Self {
         let emptied = self.emptied.max(other.emptied);
-        let used = [self.used, other.used].into_iter().flatten().filter(|used| *used > emptied).min();
+        let stays = |used: &Order| *used > emptied || emptied == Order::MIN;
+        let used = [self.used, other.used].into_iter().flatten().filter(stays).min();
         Self { until: self.until.max(other.until), emptied, used }
     }
 }
@@ -186,6 +187,7 @@ mod tests {
         ours.note_used("c", at(10));
         theirs.note_absent("c", at(9));
         theirs.note_absent("d", at(3));
+        ours.note_absent("d", at(2));
         let both = ours.clone().joined(&theirs);
         assert_eq!(both, theirs.clone().joined(&ours));
         assert_eq!(both.get("c"), Some(&Absence { until: at(9), emptied: at(8), used: Some(at(10)) }));

@@ -44,7 +44,7 @@ fn layouts() -> Vec<TableSchema> {
         laid_out(Layout { deletes: Deletes::Soft, ..Layout::default() }),
         laid_out(Layout { mode: TableMode::Append, ..Layout::default() }),
         partitioned(schema(), &["part"]),
-        partitioned(composite_schema(), &["code", "day = day(at)", "b = bucket(2, id)"]),
+        partitioned(composite_schema(), &["code", "day = day(at)", "b = bucket(2, text)"]),
     ]
 }
 
