@@ -85,6 +85,13 @@ fn is_as_the_source_says(mysql: &Mysql, weir: &Weir, database: &str) {
     weir.balanced();
 }
 
+/// Commits that gave a table's files other columns.
+fn rewrites(weir: &Weir, database: &str, table: &str) -> usize {
+    let log = weir.warehouse().join(database).join(table).join("_delta_log");
+    let commits = std::fs::read_dir(log).expect("a table has a log").map(|entry| entry.expect("an entry").path());
+    commits.filter(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"CHANGE COLUMN\""))).count()
+}
+
 #[test]
 fn columns_are_followed_under_writers_and_kills() {
     let mysql = &Mysql::start(&[]);
@@ -103,6 +110,11 @@ fn columns_are_followed_under_writers_and_kills() {
     assert_eq!(code, Some(0));
     weir.catch_up();
     is_as_the_source_says(mysql, &weir, "columns");
+    for (table, _) in TABLES {
+        // Four become wider, and one name is used again four times.
+        let rewrites = rewrites(&weir, "columns", table);
+        assert!((5..=8).contains(&rewrites), "{table}: {rewrites}");
+    }
     // A type that no value of the other is one of still stops the table, and says so.
     mysql.run("ALTER TABLE columns.mor MODIFY n DECIMAL(20,2)");
     let stopped = weir.expect(1, &["run", "--until-caught-up"]).stderr;
