@@ -8,7 +8,6 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch};
 use arrow_cast::cast;
 use arrow_schema::DataType;
-use object_store::memory::InMemory;
 use proptest::prelude::*;
 use weir_model::key::KeyRef;
 use weir_model::layout::{Deletes, Storage, TableMode};
@@ -16,6 +15,7 @@ use weir_model::{Column, ColumnType, EventId, Layout, Op, TableSchema, Window};
 
 use super::*;
 use crate::state::Appeals;
+use crate::table::faulty::FaultyStore;
 use crate::table::verify::verify;
 use crate::table::{BucketShare, Buckets, Effort, Scan, TableState, Warehouse, Writer};
 use crate::trace::Tally;
@@ -27,7 +27,7 @@ const WRITERS: usize = 2;
 #[derive(Debug, Clone)]
 enum Step {
     Write {
-        id: i64,
+        ids: Vec<i64>,
         deletes: bool,
     },
     WidenId,
@@ -47,6 +47,10 @@ enum Step {
         writer: usize,
         events: usize,
     },
+    /// All writers do so at once.
+    TakeInTogether {
+        events: usize,
+    },
     Restart(usize),
     Compact(usize),
     /// Everybody comes to the end.
@@ -57,13 +61,15 @@ fn step() -> impl Strategy<Value = Step> {
     let types =
         || prop::sample::select(vec![ColumnType::Int16, ColumnType::Int32, ColumnType::Text, ColumnType::Double]);
     prop_oneof![
-        12 => (0_i64..10, prop::bool::weighted(0.2)).prop_map(|(id, deletes)| Step::Write { id, deletes }),
+        12 => (prop::collection::vec(0_i64..10, 1..5), prop::bool::weighted(0.2))
+            .prop_map(|(ids, deletes)| Step::Write { ids, deletes }),
         1 => Just(Step::WidenId),
         2 => Just(Step::WidenNumber),
         3 => types().prop_map(|ty| Step::DropOrAdd { ty }),
         1 => types().prop_map(|ty| Step::DropAndAdd { ty }),
-        6 => (1_usize..6).prop_map(Step::Capture),
+        6 => (1_usize..12).prop_map(Step::Capture),
         8 => (0..WRITERS, 1_usize..6).prop_map(|(writer, events)| Step::TakeIn { writer, events }),
+        8 => (1_usize..16).prop_map(|events| Step::TakeInTogether { events }),
         1 => (0..WRITERS).prop_map(Step::Restart),
         1 => (0..WRITERS).prop_map(Step::Compact),
         1 => Just(Step::Settle),
@@ -83,7 +89,8 @@ fn layouts() -> impl Strategy<Value = Layout> {
 /// Something in the source's log.
 #[derive(Debug, Clone)]
 enum Event {
-    Change(Change),
+    /// Changes of one statement.
+    Changes(Vec<Change>),
     Dropped(Order),
     /// A statement, behind which capture asks for the columns; they may be newer.
     Statement,
@@ -114,6 +121,7 @@ struct World {
     warehouse: Warehouse,
     layout: Layout,
     shared: bool,
+    hurries: bool,
     tables: Vec<Option<Table>>,
     log: Vec<Event>,
     captured: usize,
@@ -127,12 +135,15 @@ struct World {
 }
 
 impl World {
-    async fn new(layout: Layout, shared: bool) -> Self {
-        let warehouse = Warehouse::in_store(Arc::new(InMemory::new()));
+    async fn new(layout: Layout, shared: bool, pace: u64) -> Self {
+        let store = Arc::new(FaultyStore::default());
+        store.dawdle(pace);
+        let warehouse = Warehouse::in_store(store);
         let mut world = Self {
             warehouse,
             layout,
             shared,
+            hurries: pace % 2 == 0,
             tables: Vec::new(),
             log: Vec::new(),
             captured: 0,
@@ -189,9 +200,11 @@ impl World {
 
     async fn take(&mut self, step: Step) {
         match step {
-            Step::Write { id, deletes } => {
-                let (order, schema) = (self.next(), self.schema());
-                self.log.push(Event::Change(Change { id, deletes, order, schema }));
+            Step::Write { ids, deletes } => {
+                let schema = self.schema();
+                let change = |id| Change { id, deletes, order: self.next(), schema: schema.clone() };
+                let changes = ids.into_iter().map(change).collect();
+                self.log.push(Event::Changes(changes));
             }
             Step::WidenId => {
                 self.id_types = (self.id_types + 1).min(2);
@@ -216,7 +229,11 @@ impl World {
                 self.log.push(Event::Statement);
             }
             Step::Capture(events) => self.capture(events),
-            Step::TakeIn { writer, events } => self.take_in(writer % self.writers(), events).await,
+            Step::TakeIn { writer, events } => self.take_in(&[writer % self.writers()], events).await,
+            Step::TakeInTogether { events } => {
+                let all: Vec<usize> = (0..self.writers()).collect();
+                self.take_in(&all, events).await;
+            }
             Step::Restart(writer) => {
                 let writer = writer % self.writers();
                 let id = self.schema().table.clone();
@@ -252,22 +269,29 @@ impl World {
         KeyRef::Int(id).bucket(self.writers() as u32) as usize
     }
 
-    async fn take_in(&mut self, writer: usize, events: usize) {
+    /// These writers take in so many events, at once.
+    async fn take_in(&mut self, writers: &[usize], events: usize) {
+        let workers: Vec<_> = writers.iter().map(|writer| self.worker(*writer, events)).collect();
+        let tables = futures::future::join_all(workers.into_iter().map(Worker::run_to_end)).await;
+        for (writer, table) in writers.iter().zip(tables) {
+            self.tables[*writer] = Some(table.unwrap());
+        }
+    }
+
+    fn worker(&mut self, writer: usize, events: usize) -> Worker<Sent> {
         let from = self.taken_in[writer];
         let to = (from + events).min(self.captured);
         self.taken_in[writer] = to;
-        let events = &self.log[from..to];
-        let ours: Vec<(usize, &Event)> = events
-            .iter()
-            .enumerate()
-            .filter(|(_, event)| !matches!(event, Event::Change(change) if self.bucket_of(change.id) != writer))
-            .collect();
         let mut deliveries = VecDeque::new();
-        for (nth, event) in ours {
+        for (nth, event) in self.log[from..to].iter().enumerate() {
             let number = PublishNumber((from + nth) as u64 + 1);
             let item = match event {
-                Event::Change(change) => {
-                    Item::Changes(Changes { batch: batch(change), sent: Tally::default(), partial_rows: 0 })
+                Event::Changes(changes) => {
+                    let ours: Vec<&Change> = changes.iter().filter(|c| self.bucket_of(c.id) == writer).collect();
+                    if ours.is_empty() {
+                        continue;
+                    }
+                    Item::Changes(Changes { batch: batch(&ours), sent: Tally::default(), partial_rows: 0 })
                 }
                 Event::Dropped(at) => Item::Marker(Marker::ColumnsDropped { at: *at, names: vec!["C".into()] }),
                 Event::Columns(schema) => Item::Marker(Marker::Schema(schema.clone())),
@@ -282,29 +306,35 @@ impl World {
             let boundary = Arc::new(Boundary::default());
             deliveries.push_back(Delivery { number, boundary, item, last: true, share, hold: None });
         }
-        let (reports, _inbox) = mpsc::unbounded_channel();
-        let (_hurry, hurry) = watch::channel(false);
-        let (_pressure, pressure) = watch::channel(false);
-        // The first at once, and the rest together, but for what a marker comes behind.
-        let pace = Pace { interval: Duration::from_secs(3_600), bytes_max: 8 << 20, hurry, pressure };
+        let (reports, _) = mpsc::unbounded_channel();
+        // A channel whose sender is gone never changes any more.
+        let (hurry, pressure) = (watch::channel(false).1, watch::channel(false).1);
+        // Either each by itself; or the first at once, and the rest together, but for what a marker comes behind.
+        let interval = if self.hurries { Duration::ZERO } else { Duration::from_secs(3_600) };
+        let pace = Pace { interval, bytes_max: 8 << 20, hurry, pressure };
         let table = self.tables[writer].take().unwrap();
-        let mut worker = Worker::new(table, Sent(deliveries), ChunkDesk::default(), reports, pace);
-        if self.shared {
-            let appeals = Appeals::new(self.warehouse.store().clone(), self.warehouse.state_path("shop"));
-            let (warehouse, writer) = (self.warehouse.clone(), Self::writer());
-            worker = worker.shared(SharedTable { warehouse, writer, appeals });
+        let worker = Worker::new(table, Sent(deliveries), ChunkDesk::default(), reports, pace);
+        if !self.shared {
+            return worker;
         }
-        self.tables[writer] = Some(worker.run_to_end().await.unwrap());
+        let appeals = Appeals::new(self.warehouse.store().clone(), self.warehouse.state_path("shop"));
+        worker.shared(SharedTable { warehouse: self.warehouse.clone(), writer: Self::writer(), appeals })
     }
 
     async fn settle(&mut self) {
         self.capture(self.log.len());
         for writer in 0..self.writers() {
-            self.take_in(writer, self.log.len()).await;
+            self.take_in(&[writer], self.log.len()).await;
         }
         let mut expected = BTreeSet::new();
         let mut newest = BTreeMap::new();
-        for change in self.log.iter().filter_map(|event| if let Event::Change(c) = event { Some(c) } else { None }) {
+        let changes = |event: &'_ Event| -> Vec<Change> {
+            match event {
+                Event::Changes(changes) => changes.clone(),
+                _ => Vec::new(),
+            }
+        };
+        for change in &self.log.iter().flat_map(changes).collect::<Vec<_>>() {
             let row = self.row(change);
             if self.layout.is_append() {
                 expected.insert(row);
@@ -362,25 +392,27 @@ impl Subscription for Sent {
     }
 }
 
-fn batch(change: &Change) -> ChangeBatch {
-    let columns = change.schema.columns.iter().map(|column| -> ArrayRef {
-        let value = if column.name == "id" { change.id } else { change.order.seq };
-        cast(&Int64Array::from(vec![value]), &column.ty.arrow()).unwrap()
+/// Changes of one schema.
+fn batch(changes: &[&Change]) -> ChangeBatch {
+    let schema = changes[0].schema.clone();
+    let columns = schema.columns.iter().map(|column| -> ArrayRef {
+        let value = |change: &&Change| if column.name == "id" { change.id } else { change.order.seq };
+        cast(&changes.iter().map(value).collect::<Int64Array>(), &column.ty.arrow()).unwrap()
     });
     ChangeBatch {
-        schema: change.schema.clone(),
-        rows: RecordBatch::try_new(change.schema.arrow(), columns.collect()).unwrap(),
-        ops: vec![if change.deletes { Op::Delete } else { Op::Create }],
-        orders: vec![change.order],
-        ids: vec![EventId(change.order.seq as u128)],
-        windows: vec![Window(0)],
+        rows: RecordBatch::try_new(schema.arrow(), columns.collect()).unwrap(),
+        ops: changes.iter().map(|change| if change.deletes { Op::Delete } else { Op::Create }).collect(),
+        orders: changes.iter().map(|change| change.order).collect(),
+        ids: changes.iter().map(|change| EventId(change.order.seq as u128)).collect(),
+        windows: vec![Window(0); changes.len()],
+        schema,
     }
 }
 
-fn run(layout: Layout, shared: bool, steps: Vec<Step>) {
+fn run(layout: Layout, shared: bool, pace: u64, steps: Vec<Step>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut world = World::new(layout, shared).await;
+        let mut world = World::new(layout, shared, pace).await;
         for step in steps.into_iter().chain([Step::Settle]) {
             world.take(step).await;
             world.check().await;
@@ -389,20 +421,21 @@ fn run(layout: Layout, shared: bool, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn columns_become_wider_go_and_come_back_and_the_table_is_what_the_source_says(
         layout in layouts(),
         shared: bool,
+        pace: u64,
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        run(layout, shared, steps);
+        run(layout, shared, pace, steps);
     }
 }
 
 fn write(id: i64) -> Step {
-    Step::Write { id, deletes: false }
+    Step::Write { ids: vec![id], deletes: false }
 }
 
 #[test]
@@ -425,6 +458,23 @@ fn a_bucket_that_lags_behind_takes_no_value_from_one_that_is_ahead() {
         Step::Settle,
     ];
     for layout in [Layout::default(), Layout { mode: TableMode::Append, ..Layout::default() }] {
-        run(layout, true, steps.clone());
+        run(layout, true, 1, steps.clone());
+    }
+}
+
+#[test]
+fn what_one_bucket_takes_in_while_another_ones_writer_gives_the_table_other_columns_is_kept() {
+    let both = || Step::Write { ids: (0..10).collect(), deletes: false };
+    let steps = |change: Step, deletes: bool| {
+        let few = |n: i64| Step::Write { ids: vec![n, n + 5], deletes: deletes && n % 2 == 0 };
+        let before = [both(), both(), Step::Settle, both(), few(0), few(1), few(2), few(3), few(4), Step::Capture(6)];
+        let one = Step::TakeIn { writer: 0, events: 6 };
+        // The other one has all of it before it when they go on together.
+        let together = [change, Step::Capture(9), Step::TakeInTogether { events: 9 }];
+        before.into_iter().chain([one]).chain(together).collect::<Vec<_>>()
+    };
+    for pace in 0..24 {
+        run(Layout::default(), true, pace, steps(Step::WidenNumber, pace % 4 < 2));
+        run(Layout::default(), true, pace, steps(Step::DropAndAdd { ty: ColumnType::Text }, pace % 4 < 2));
     }
 }

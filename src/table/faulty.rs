@@ -66,6 +66,8 @@ pub struct FaultyStore {
     written: Mutex<Vec<String>>,
     /// Requests until the process that makes them dies; none while it lives on.
     left: Mutex<Option<Death>>,
+    /// What the time that requests take follows from; none if they take none.
+    pace: Mutex<Option<u64>>,
 }
 
 /// When a process ends in the midst of its requests.
@@ -86,7 +88,13 @@ impl Default for FaultyStore {
 
 impl FaultyStore {
     pub fn over(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, faults: Mutex::default(), written: Mutex::default(), left: Mutex::default() }
+        Self {
+            inner,
+            faults: Mutex::default(),
+            written: Mutex::default(),
+            left: Mutex::default(),
+            pace: Mutex::default(),
+        }
     }
 
     /// The next request of the fault's kind for a path that ends with `suffix` meets `fault`.
@@ -98,6 +106,21 @@ impl FaultyStore {
     /// perhaps only the answer is lost.
     pub fn die_after(&self, requests: usize, in_answer: bool) {
         *locked(&self.left) = Some(Death { after: requests, in_answer });
+    }
+
+    /// From here on others go on while a request is under way, now longer and now shorter, as follows from `seed`.
+    pub fn dawdle(&self, seed: u64) {
+        *locked(&self.pace) = Some(seed);
+    }
+
+    async fn take_time(&self) {
+        let turns = locked(&self.pace).as_mut().map_or(0, |seed| {
+            *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (*seed >> 33) % 5
+        });
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The store beneath, for the process that comes next.
@@ -146,6 +169,7 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
+        self.take_time().await;
         let (lives, is_answered) = self.lives();
         if !lives {
             return Err(broken());
@@ -186,6 +210,7 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.take_time().await;
         if self.lives() != (true, true) {
             return Err(broken());
         }

@@ -149,12 +149,19 @@ type Columns = BTreeMap<String, (DataType, Order)>;
 /// A file that was written again, and is in no commit.
 #[derive(Debug)]
 struct Draft {
-    /// Its entry, with everything that the file in whose place it is to come has.
+    /// Its entry, but for which of its rows are dead: that is what it says of the file in whose place it is to come.
     add: Add,
     columns: Arc<Columns>,
 }
 
 impl Draft {
+    /// Its entry in the place of the file of `replaced`, of which rows may have died since it was written.
+    fn entry(&self, replaced: &Add, data_change: bool) -> Add {
+        let rows = rows_of(self.add.stats.as_deref()).filter(|_| replaced.deletion_vector.is_some());
+        let stats = rows.map(|rows| with_dead_rows(self.add.stats.as_deref(), rows)).or(self.add.stats.clone());
+        Add { stats, deletion_vector: replaced.deletion_vector.clone(), data_change, ..self.add.clone() }
+    }
+
     /// Whether it is what a file of rows of these orders becomes. A column that has been added since is in neither.
     fn is_of(&self, columns: &Columns, orders: FileOrders) -> bool {
         self.columns.iter().all(|(name, (ty, emptied))| {
@@ -282,13 +289,13 @@ impl Table {
         let path = partition.path_of(layout, &name);
         let size = bytes.len() as i64;
         self.files().put(&path, bytes).await?;
-        let stats = if add.deletion_vector.is_some() { with_dead_rows(Some(&stats), rows) } else { stats };
         Ok(Add {
             path,
             size,
             stats: Some(stats),
             partition_values: partition.entry(layout),
             modification_time: clock::now_ms(),
+            deletion_vector: None,
             ..add.clone()
         })
     }
@@ -314,7 +321,7 @@ impl Table {
             let mut remove = removal(add, at_ms);
             remove.data_change = data_change;
             actions.push(Action { remove: Some(remove), ..Action::default() });
-            actions.push(Action { add: Some(Add { data_change, ..draft.add.clone() }), ..Action::default() });
+            actions.push(Action { add: Some(draft.entry(add, data_change)), ..Action::default() });
         }
         serialise(&actions)
     }
@@ -324,7 +331,7 @@ impl Table {
         let mut drafts = std::mem::take(&mut self.drafts).files;
         for file in self.files.values_mut() {
             let draft = drafts.remove(&file.add.path).expect("every file of the table was written again");
-            file.add = draft.add;
+            file.add = draft.entry(&file.add, true);
             // A restart would have to read the keys of each, since it is another file.
             self.unkept_rows += u64::from(file.rows);
         }

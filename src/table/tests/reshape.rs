@@ -406,6 +406,8 @@ async fn what_was_written_for_a_lost_commit_is_of_use_for_the_next() {
     let warehouse = Warehouse::in_store(store.clone());
     let mut rows = shared(&warehouse).await;
     let (mut a, mut b) = (open_of(&warehouse, &[0, 1]).await, open_of(&warehouse, &[2, 3, 4]).await);
+    put(&mut b, &[(id_in(4, 2), at(40), "dies"), (id_in(4, 3), at(41), "stays")], &[]).await;
+    a.absorb().await.unwrap();
     let (reached, go) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
     let next = commit_name(a.version() + 1);
     store.plan(&next, Fault::Stalled { reached: reached.clone(), go: go.clone() });
@@ -413,13 +415,14 @@ async fn what_was_written_for_a_lost_commit_is_of_use_for_the_next() {
     let beside = async {
         reached.notified().await;
         store.take_written();
-        put(&mut b, &[(id_in(2, 1), at(60), "between")], &[]).await;
+        // A file comes, and a row of one that has been written again dies.
+        put(&mut b, &[(id_in(2, 1), at(60), "between")], &[(id_in(4, 2), at(61))]).await;
         go.notify_one();
     };
     let absences = a.state().absences.clone();
     let (outcome, ()) = tokio::join!(a.reshape(wide(schema()), absences.clone()), beside);
     assert!(matches!(outcome.unwrap(), CommitOutcome::Moved));
-    rows.insert(id_in(2, 1), row(at(60), "between"));
+    rows.extend([(id_in(2, 1), row(at(60), "between")), (id_in(4, 3), row(at(41), "stays"))]);
     assert_eq!((scan(&warehouse, None).await, a.drafts_figure()), (rows.clone(), files));
     store.take_written();
     a.absorb().await.unwrap();
