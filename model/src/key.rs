@@ -182,6 +182,21 @@ impl RecordKey {
     }
 }
 
+/// Whether record keys with a column of type `from` keep their form when it becomes one of type `to`, which holds the same
+/// values.
+pub fn keeps_form(from: &DataType, to: &DataType) -> bool {
+    let is_whole = |ty: &DataType| matches!(ty, DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64);
+    // decimal(20,0) has the form of integers; any other decimal is told by its digits, so its scale must stay.
+    let is_scaled = |ty: &DataType| matches!(ty, DataType::Decimal128(..)) && *ty != DataType::Decimal128(20, 0);
+    match (from, to) {
+        (DataType::Decimal128(_, scale), DataType::Decimal128(_, wider)) => {
+            is_scaled(from) && is_scaled(to) && scale == wider
+        }
+        (DataType::Float32, DataType::Float64) => true,
+        _ => is_whole(from) && is_whole(to),
+    }
+}
+
 /// The values of an integer column that always fits i64; `None` for every other type.
 fn as_i64(column: &ArrayRef) -> Option<Vec<i64>> {
     Some(match column.data_type() {

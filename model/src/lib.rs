@@ -1,13 +1,16 @@
 //! The nouns of weir. No I/O, no async, no clients.
 //!
 //! Reading order: [`value`] (what a MySQL column becomes in Arrow and Delta), [`column`] (building such columns),
-//! [`schema`] (tables), [`layout`] (how the lake keeps one) and [`partition`] (by what), [`order`] and [`position`] (when a change happened, and where in the binlog it stands),
+//! [`schema`] (tables), [`layout`] (how the lake keeps one) and [`partition`] (by what), [`evolution`] and [`absence`] (what the lake makes of changed columns), [`order`] and
+//! [`position`] (when a change happened, and where in the binlog it stands),
 //! [`key`] (which row it is about), [`change`] (a batch of changes), [`digest`] and [`clock`].
 
+pub mod absence;
 pub mod change;
 pub mod clock;
 pub mod column;
 pub mod digest;
+pub mod evolution;
 pub mod key;
 pub mod layout;
 pub mod order;
@@ -16,6 +19,7 @@ pub mod position;
 pub mod schema;
 pub mod value;
 
+pub use absence::Absences;
 pub use change::{ChangeBatch, ChangeBuilder, Half, Op, Window};
 pub use column::{ColumnBuilder, ValueError, ZeroDates};
 pub use digest::Digest;

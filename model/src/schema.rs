@@ -1,4 +1,4 @@
-//! Tables of the source and what they may become.
+//! Tables of the source.
 
 use std::fmt;
 use std::sync::Arc;
@@ -165,7 +165,7 @@ impl TableSchema {
     }
 
     /// Whether `name` is that of a partition column made of another.
-    fn makes(&self, name: &str) -> bool {
+    pub(crate) fn makes(&self, name: &str) -> bool {
         let mut made = self.layout.partitions.iter().filter(|p| p.transform != Transform::Identity);
         made.any(|partition| partition.name.eq_ignore_ascii_case(name))
     }
@@ -176,102 +176,9 @@ impl TableSchema {
     }
 }
 
-/// How a lake table must change so that it can hold rows of a newer source schema.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Evolution {
-    /// The lake table already holds every column.
-    None,
-    /// These columns are added at the end, nullable; nothing is rewritten.
-    Add(Vec<Column>),
-    /// It cannot follow without rewriting; says why.
-    Refused(String),
-}
-
-/// What must happen to `lake` (the columns a table has) before rows of `source` can enter it.
-///
-/// Columns are matched by name. A column that the source no longer has stays and is NULL from then on. A table that is
-/// appended to needs no key, so a changed one does not matter to it.
-pub fn evolution(lake: &TableSchema, source: &TableSchema) -> Evolution {
-    let lake_key: Vec<String> = lake.key_names().iter().map(|n| n.to_ascii_lowercase()).collect();
-    let source_key: Vec<String> = source.key_names().iter().map(|n| n.to_ascii_lowercase()).collect();
-    if lake_key != source_key && !lake.layout.is_append() {
-        return Evolution::Refused(format!(
-            "the record key changed from ({}) to ({})",
-            lake.key_names().join(", "),
-            source.key_names().join(", ")
-        ));
-    }
-    let mut added = Vec::new();
-    for column in &source.columns {
-        match lake.column_index(&column.name) {
-            None if lake.makes(&column.name) => {
-                return Evolution::Refused(format!("column {} has the name of a partition column", column.name));
-            }
-            None => added.push(column.clone()),
-            Some(i) if lake.columns[i].ty.arrow() == column.ty.arrow() => {}
-            Some(i) => {
-                return Evolution::Refused(format!(
-                    "column {} changed its type from {} to {}",
-                    column.name,
-                    lake.columns[i].ty.delta(),
-                    column.ty.delta()
-                ));
-            }
-        }
-    }
-    if added.is_empty() { Evolution::None } else { Evolution::Add(added) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn schema(columns: &[(&str, ColumnType)], key: &[usize]) -> TableSchema {
-        TableSchema {
-            table: TableId::new("shop", "orders"),
-            columns: columns
-                .iter()
-                .map(|(name, ty)| Column { name: (*name).into(), ty: ty.clone(), nullable: true })
-                .collect(),
-            key: key.to_vec(),
-            layout: Layout::default(),
-        }
-    }
-
-    #[test]
-    fn added_columns_are_listed_and_dropped_ones_stay() {
-        let lake = schema(&[("id", ColumnType::Int32), ("a", ColumnType::Text)], &[0]);
-        let source = schema(&[("id", ColumnType::Int32), ("b", ColumnType::Date)], &[0]);
-        let Evolution::Add(added) = evolution(&lake, &source) else { panic!("expected an addition") };
-        assert_eq!(added[0].name, "b");
-    }
-
-    #[test]
-    fn a_changed_type_or_key_is_refused_with_its_name() {
-        let lake = schema(&[("id", ColumnType::Int32)], &[0]);
-        let wider = schema(&[("id", ColumnType::Int64)], &[0]);
-        assert!(matches!(evolution(&lake, &wider), Evolution::Refused(why) if why.contains("id")));
-        let keyless = schema(&[("id", ColumnType::Int32)], &[]);
-        assert!(matches!(evolution(&lake, &keyless), Evolution::Refused(_)));
-    }
-
-    #[test]
-    fn a_table_that_is_appended_to_does_not_mind_its_key() {
-        let mut lake = schema(&[("id", ColumnType::Int32)], &[0]);
-        lake.layout.mode = crate::layout::TableMode::Append;
-        let keyless = schema(&[("id", ColumnType::Int32)], &[]);
-        assert_eq!(evolution(&lake, &keyless), Evolution::None);
-        let wider = schema(&[("id", ColumnType::Int64)], &[0]);
-        assert!(matches!(evolution(&lake, &wider), Evolution::Refused(_)));
-    }
-
-    #[test]
-    fn a_column_with_the_name_of_a_partition_column_is_refused() {
-        let mut lake = schema(&[("id", ColumnType::Int32)], &[0]);
-        lake.layout.partitions = vec!["day = day(at)".parse().unwrap(), "id".parse().unwrap()];
-        let source = schema(&[("id", ColumnType::Int32), ("Day", ColumnType::Date)], &[0]);
-        assert!(matches!(evolution(&lake, &source), Evolution::Refused(why) if why.contains("Day")));
-    }
 
     #[test]
     fn identifiers_are_quoted_with_doubled_backticks() {

@@ -116,6 +116,60 @@ impl ColumnType {
     }
 }
 
+impl ColumnType {
+    /// Whether every value of this type is exactly one of `wider`, which a column in the lake can therefore become.
+    ///
+    /// Told by the Arrow forms, since a lake column may have been declared otherwise than the values that it holds by now:
+    /// MEDIUMINT and INT are one there.
+    pub fn widens_to(&self, wider: &Self) -> bool {
+        // A number that becomes a YEAR or a TIME is read as one, and is not the same any more.
+        let is_number = |ty: &Self| ty.is_integer() || matches!(ty, Self::Decimal { .. } | Self::Float | Self::Double);
+        if !is_number(self) || !is_number(wider) || *wider == Self::Year {
+            return false;
+        }
+        match (self.arrow(), wider.arrow()) {
+            (DataType::Float32, DataType::Float64) => true,
+            (from @ DataType::Decimal128(_, scale), to @ DataType::Decimal128(_, wider)) => {
+                from != to && wider >= scale && whole_digits(&to) >= whole_digits(&from)
+            }
+            (from, to @ DataType::Decimal128(..)) => {
+                integer_bits(&from).is_some() && whole_digits(&to) >= whole_digits(&from)
+            }
+            (from, to) => match (integer_bits(&from), integer_bits(&to)) {
+                (Some(from), Some(to)) => from < to,
+                _ => false,
+            },
+        }
+    }
+
+    /// Whether a lake column of type `held` holds every value of this type as it is.
+    pub fn fits(&self, held: &Self) -> bool {
+        self.arrow() == held.arrow() || self.widens_to(held)
+    }
+}
+
+fn integer_bits(arrow: &DataType) -> Option<u8> {
+    Some(match arrow {
+        DataType::Int8 => 8,
+        DataType::Int16 => 16,
+        DataType::Int32 => 32,
+        DataType::Int64 => 64,
+        _ => return None,
+    })
+}
+
+/// Digits before the point that the values of a number have at most; none of what is no number, or not exact.
+fn whole_digits(arrow: &DataType) -> Option<i16> {
+    Some(match arrow {
+        DataType::Int8 => 3,
+        DataType::Int16 => 5,
+        DataType::Int32 => 10,
+        DataType::Int64 => 19,
+        DataType::Decimal128(precision, scale) => i16::from(*precision) - i16::from(*scale),
+        _ => return None,
+    })
+}
+
 /// Delta's name for an Arrow type that [`ColumnType::arrow`] can give.
 ///
 /// # Panics

@@ -6,13 +6,20 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, new_null_array};
 use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::interleave::interleave;
-use weir_model::{ChangeBatch, Layout, Op, TableSchema};
+use weir_model::{Absences, ChangeBatch, Layout, Op, TableSchema};
 
 use super::reduce::{ChangeAt, op, order};
+use crate::table::widened;
 
-/// The changes at `picks`, in that order, as rows of the lake table: its columns by name, NULL where a batch has none,
-/// those that it is partitioned by and that are made of others, then the order and what its layout adds.
-pub fn lake_rows(batches: &[ChangeBatch], picks: &[ChangeAt], lake: &TableSchema) -> Result<RecordBatch, ArrowError> {
+/// The changes at `picks`, in that order, as rows of the lake table: its columns by name and of its types, NULL where a batch
+/// has none or `absences` says that the column has lost what the batch has; those that it is partitioned by and that are
+/// made of others; then the order and what its layout adds.
+pub fn lake_rows(
+    batches: &[ChangeBatch],
+    picks: &[ChangeAt],
+    lake: &TableSchema,
+    absences: &Absences,
+) -> Result<RecordBatch, ArrowError> {
     let schema: SchemaRef = lake.lake_arrow();
     let indices: Vec<(usize, usize)> = picks.iter().map(|at| (at.batch as usize, at.row as usize)).collect();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
@@ -21,11 +28,11 @@ pub fn lake_rows(batches: &[ChangeBatch], picks: &[ChangeAt], lake: &TableSchema
         let sources: Vec<ArrayRef> = batches
             .iter()
             .zip(&places)
-            .map(|(batch, places)| match places[i] {
-                Some(at) => batch.rows.column(at).clone(),
-                None => new_null_array(field.data_type(), batch.len()),
+            .map(|(batch, places)| match places[i].filter(|_| keeps(absences, field.name(), batch)) {
+                Some(at) => widened(batch.rows.column(at), &batch.schema.columns[at].ty, &lake.columns[i].ty),
+                None => Ok(new_null_array(field.data_type(), batch.len())),
             })
-            .collect();
+            .collect::<Result<_, _>>()?;
         let sources: Vec<_> = sources.iter().map(AsRef::as_ref).collect();
         columns.push(match sources[..] {
             [] => new_null_array(field.data_type(), 0),
@@ -38,6 +45,11 @@ pub fn lake_rows(batches: &[ChangeBatch], picks: &[ChangeAt], lake: &TableSchema
     columns.push(Arc::new(orders.map(|o| o.seq).collect::<Int64Array>()));
     columns.extend(layout_columns(batches, picks, &lake.layout));
     RecordBatch::try_new(schema, columns)
+}
+
+/// Whether the lake keeps what a batch has in a column. Its rows are all of one schema, so any of their orders tells.
+fn keeps(absences: &Absences, name: &str, batch: &ChangeBatch) -> bool {
+    batch.orders.iter().max().is_none_or(|order| absences.keeps(name, *order))
 }
 
 /// The columns behind the order's that a layout adds.

@@ -9,7 +9,7 @@ use object_store::memory::InMemory;
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 use weir_model::layout::TableMode;
-use weir_model::{Column, ColumnType, EventId, Layout, Op, Order, Window};
+use weir_model::{Column, ColumnType, EventId, Layout, Op, Order, TableSchema, Window};
 
 use super::chunks::{ChunkFiles, ChunkOutcome, WaitingChunk};
 use super::*;

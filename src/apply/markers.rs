@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weir_model::evolution::Moment;
 use weir_model::{Order, OrderState, TableSchema};
 
 use super::chunks::{ChunkFiles, ChunkOutcome, WaitingChunk};
+use super::columns::schemas_of_chunk;
 use super::pending::{Complete, note};
 use super::state::{advance, is_in, raise_orders, state_at};
-use super::{Report, Worker, WorkerError, evolve_to_hold};
+use super::{Report, Worker, WorkerError};
 use crate::state::{Appeal, AppealKind};
 use crate::table::{Clear, RemoveBelow, SeedProgress, StagedChunk, TableChange, TableState};
 use crate::transport::{ChunkContent, ChunkId, Delivery, Item, Marker, Share, Subscription};
@@ -70,8 +72,9 @@ impl<S: Subscription> Worker<S> {
             };
         }
         loop {
-            let change = self.change_of(&at).await?;
-            if self.put_marker(change, &at).await? {
+            if let Some(change) = self.change_of(&at).await?
+                && self.put_marker(change, &at).await?
+            {
                 break;
             }
             let state = self.table.state();
@@ -105,13 +108,23 @@ impl<S: Subscription> Worker<S> {
         state
     }
 
-    async fn change_of(&mut self, at: &MarkerAt) -> Result<TableChange, WorkerError> {
+    /// What the marker asks for; `None` if that must be worked out again, since the table has been given other columns.
+    async fn change_of(&mut self, at: &MarkerAt) -> Result<Option<TableChange>, WorkerError> {
         let mut state = self.state_behind(at);
         let buckets = at.buckets();
-        Ok(match &at.marker {
+        let change = match &at.marker {
             Marker::Schema(schema) => {
-                let evolve = evolve_to_hold(self.table.schema(), std::iter::once(schema))?;
-                TableChange { evolve, ..TableChange::to(state) }
+                let Some(fit) = self.fit(vec![(schema.clone(), Moment::Ahead)]).await? else { return Ok(None) };
+                state.absences = fit.absences;
+                TableChange { evolve: fit.evolves.then_some(fit.schema), ..TableChange::to(state) }
+            }
+            Marker::ColumnsDropped { at, names } => {
+                state.order = state.order.max(OrderState(*at));
+                let lake = self.table.schema();
+                for held in names.iter().filter_map(|name| lake.column_index(name)) {
+                    state.absences.note_absent(&lake.columns[held].name, *at);
+                }
+                TableChange::to(state)
             }
             Marker::Clear { at } => {
                 for bucket in &buckets {
@@ -127,9 +140,14 @@ impl<S: Subscription> Worker<S> {
                     raise_orders(&mut state, *bucket, *start);
                     self.set_seed(&mut state, *bucket, Some(seed.clone()));
                 }
-                match evolve_to_hold(self.table.schema(), std::iter::once(schema)) {
-                    Ok(evolve) => TableChange { evolve, ..TableChange::to(state) },
-                    Err(_) if *reset && buckets.len() as u32 == self.table.buckets().count => {
+                let moment = if *reset { Moment::Load } else { Moment::Ahead };
+                match self.fit(vec![(schema.clone(), moment)]).await {
+                    Ok(None) => return Ok(None),
+                    Ok(Some(fit)) => {
+                        state.absences = fit.absences;
+                        TableChange { evolve: fit.evolves.then_some(fit.schema), ..TableChange::to(state) }
+                    }
+                    Err(WorkerError::Schema(_)) if *reset && buckets.len() as u32 == self.table.buckets().count => {
                         let clear = Clear { at: *start, buckets };
                         // What a table is laid out as stays, whatever the message says.
                         let layout = self.table.schema().layout.clone();
@@ -156,13 +174,15 @@ impl<S: Subscription> Worker<S> {
                 let files: ChunkFiles = match content {
                     ChunkContent::Files(files) => serde_json::from_value(files.as_ref().clone())
                         .map_err(|error| WorkerError::Rows(format!("a chunk's marker cannot be read: {error}")))?,
-                    ChunkContent::Desk => return Ok(TableChange::to(state)),
+                    ChunkContent::Desk => return Ok(Some(TableChange::to(state))),
                 };
                 let staged = self.accepted(*chunk, files, &buckets, &mut state).await?;
-                let evolve = evolve_to_hold(self.table.schema(), staged.iter().map(StagedChunk::schema))?;
-                TableChange { staged, evolve, ..TableChange::to(state) }
+                let Some(fit) = self.fit(schemas_of_chunk(&staged)).await? else { return Ok(None) };
+                state.absences = fit.absences;
+                TableChange { staged, evolve: fit.evolves.then_some(fit.schema), ..TableChange::to(state) }
             }
-        })
+        };
+        Ok(Some(change))
     }
 
     /// Whether the table keeps every change as a row.
@@ -243,7 +263,9 @@ impl<S: Subscription> Worker<S> {
                     self.table.files().discard(again.name()).await;
                 }
             }
-            let evolve = evolve_to_hold(self.table.schema(), staged.iter().map(StagedChunk::schema))?;
+            let Some(fit) = self.fit(schemas_of_chunk(&staged)).await? else { continue };
+            state.absences = fit.absences;
+            let evolve = fit.evolves.then_some(fit.schema);
             let described: Vec<_> = staged.iter().map(StagedChunk::describe).collect();
             if self.put_marker(TableChange { staged, evolve, ..TableChange::to(state) }, at).await? {
                 let _ = outcome.send(ChunkOutcome::Merged);
@@ -275,7 +297,7 @@ impl<S: Subscription> Worker<S> {
         discarded: crate::trace::Tally,
         greatest: &BTreeMap<u32, Order>,
     ) -> Result<bool, WorkerError> {
-        let mut change = self.change_of(at).await?;
+        let Some(mut change) = self.change_of(at).await? else { return Ok(false) };
         for (bucket, order) in greatest {
             raise_orders(&mut change.state, *bucket, *order);
         }

@@ -7,6 +7,9 @@
 //! Kafka it has some of a table's buckets, and others may have the rest: `shared` is what that takes.
 
 pub mod chunks;
+#[cfg(test)]
+mod column_tests;
+mod columns;
 pub mod conform;
 pub mod log;
 #[cfg(test)]
@@ -28,10 +31,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use weir_model::key::KeyRef;
-use weir_model::schema::{Evolution, evolution};
-use weir_model::{ChangeBatch, Order, RecordKeys, TableId, TableSchema};
+use weir_model::{ChangeBatch, Order, RecordKeys, TableId};
 
 use self::chunks::ChunkDesk;
+use self::columns::schemas_of;
 use self::conform::lake_rows;
 use self::log::log;
 use self::markers::MarkerAt;
@@ -307,7 +310,7 @@ impl<S: Subscription> Worker<S> {
                 self.pending = Pending::default();
                 return Ok(());
             }
-            let change = self.change_of_pending(&boundary).await?;
+            let Some(change) = self.change_of_pending(&boundary).await? else { continue };
             if self.put(change, Some(number)).await? {
                 self.pending = Pending::default();
                 return Ok(());
@@ -315,11 +318,11 @@ impl<S: Subscription> Worker<S> {
         }
     }
 
-    /// What is pending as a commit.
-    async fn change_of_pending(&mut self, boundary: &Boundary) -> Result<TableChange, WorkerError> {
+    /// What is pending as a commit; `None` if it must be worked out again, since the table has been given other columns.
+    async fn change_of_pending(&mut self, boundary: &Boundary) -> Result<Option<TableChange>, WorkerError> {
+        let Some(fit) = self.fit(schemas_of(&self.pending.batches)).await? else { return Ok(None) };
         let batches = &self.pending.batches;
-        let evolve = evolve_to_hold(self.table.schema(), batches.iter().map(|b| &b.schema))?;
-        let lake = evolve.clone().map_or_else(|| self.table.schema().clone(), Arc::new);
+        let (lake, evolve) = (Arc::new(fit.schema), fit.evolves);
         let keeps_all = lake.layout.is_append();
         let StreamPlan { upserts, deletes, tally } = if keeps_all {
             log(batches, &self.buckets_of_batches(), self.greatest())
@@ -337,7 +340,7 @@ impl<S: Subscription> Worker<S> {
         let mut rows = Vec::new();
         for (bucket, upserts) in self.by_bucket(upserts) {
             let failed = |error: &dyn std::fmt::Display| WorkerError::Rows(error.to_string());
-            let batch = lake_rows(batches, &upserts, &lake).map_err(|error| failed(&error))?;
+            let batch = lake_rows(batches, &upserts, &lake, &fit.absences).map_err(|error| failed(&error))?;
             let keys = if keeps_all { Ok(RecordKeys::none()) } else { RecordKeys::of(&batch, &lake.key_names()) };
             let keys = keys.map_err(|error| failed(&error))?;
             rows.push(BucketRows { bucket, rows: batch, keys });
@@ -345,12 +348,14 @@ impl<S: Subscription> Worker<S> {
         let part = (!batches.is_empty()).then_some(self.pending.partial_rows);
         let mut state = state_at(self.table.state(), boundary, part);
         advance(&mut state, &self.pending.shares);
+        state.absences = fit.absences;
         for (bucket, newest) in self.pending.newest() {
             raise_orders(&mut state, bucket, newest);
         }
         let mut accounts = self.pending.sent.clone();
         accounts.add(&tally);
-        Ok(TableChange { rows, deletes, evolve, accounts, ..TableChange::to(state) })
+        let evolve = evolve.then(|| lake.as_ref().clone());
+        Ok(Some(TableChange { rows, deletes, evolve, accounts, ..TableChange::to(state) }))
     }
 
     /// Only what travels through a topic can come twice.
@@ -430,32 +435,6 @@ async fn plan_changes(
     });
     let deletes = table.schema().layout.deletes;
     Ok(plan::plan(batches, keys, reduced, deletes, |key| table.floor_of(key), known))
-}
-
-/// The lake schema that holds rows of all of `sources`, or `None` if it already does.
-fn evolve_to_hold<'a>(
-    lake: &Arc<TableSchema>,
-    sources: impl Iterator<Item = &'a Arc<TableSchema>>,
-) -> Result<Option<TableSchema>, WorkerError> {
-    let mut evolved: Option<TableSchema> = None;
-    let mut last: Option<&Arc<TableSchema>> = None;
-    for source in sources {
-        // Thousands of batches share one schema.
-        if last.replace(source).is_some_and(|last| Arc::ptr_eq(last, source)) {
-            continue;
-        }
-        let current = evolved.as_ref().unwrap_or(lake);
-        match evolution(current, source) {
-            Evolution::None => {}
-            Evolution::Add(columns) => {
-                let mut next = current.clone();
-                next.columns.extend(columns);
-                evolved = Some(next);
-            }
-            Evolution::Refused(why) => return Err(WorkerError::Schema(why)),
-        }
-    }
-    Ok(evolved)
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -9,7 +9,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
 use weir_model::layout::Deletes;
-use weir_model::{Column, ColumnType, Digest, EventId, Layout, Op, OrderState, Window};
+use weir_model::{Column, ColumnType, Digest, EventId, Layout, Op, OrderState, TableSchema, Window};
 
 use super::upkeep::Done;
 use super::*;

@@ -58,6 +58,8 @@ pub struct AlterTable {
     pub adds_default: bool,
     /// A column's definition was changed in place, which may convert its values (rounding, character sets).
     pub changes_columns: bool,
+    /// Columns that are gone, or have other names.
+    pub drops_columns: Vec<String>,
     /// Rows came or went as a whole: DROP, TRUNCATE, EXCHANGE PARTITION, DISCARD, IMPORT TABLESPACE.
     pub moves_rows: bool,
     /// The table whose rows EXCHANGE PARTITION swapped with the partition's.
@@ -196,6 +198,7 @@ impl AlterTable {
             renamed_to: None,
             adds_default: false,
             changes_columns: false,
+            drops_columns: Vec::new(),
             moves_rows: false,
             exchanged_with: None,
         }

@@ -16,8 +16,9 @@ use weir_model::LogPosition;
 enum Effect {
     /// The table exists from here on, perhaps with rows that no event brings.
     Appeared(TableId),
-    /// Columns changed; `with_values` if existing rows hold values in them that no event brings.
-    Altered { table: TableId, with_values: bool },
+    /// Columns changed; `with_values` if existing rows hold values in them that no event brings. Those that are `dropped`
+    /// may be there all the same, if the statement, or a later one, uses the name again.
+    Altered { table: TableId, with_values: bool, dropped: Vec<String> },
     /// Rows went without row events, but not all of them.
     LostRows(TableId),
     /// Every row went without row events.
@@ -37,7 +38,7 @@ fn effects(kind: StatementKind) -> Vec<Effect> {
             effects.push(match alter.renamed_to {
                 Some(to) => Effect::Appeared(to),
                 None if alter.moves_rows => Effect::LostRows(alter.table),
-                None => Effect::Altered { table: alter.table, with_values },
+                None => Effect::Altered { table: alter.table, with_values, dropped: alter.drops_columns },
             });
             effects
         }
@@ -97,7 +98,8 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                     self.meet(&table).await
                 }
             }
-            Effect::Altered { table, with_values } if self.lane(&table).is_some() => {
+            Effect::Altered { table, with_values, dropped } if self.lane(&table).is_some() => {
+                self.drop_columns(&table, dropped).await?;
                 self.look_at(&table).await?;
                 if with_values {
                     self.reload(&table, "a column was added whose existing rows hold values");
@@ -111,13 +113,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 Ok(())
             }
             Effect::Emptied(table) if self.lane(&table).is_some() && self.settings.follow_truncate => {
-                let Some(open) = &self.open else { return Ok(()) };
-                // A table that is ahead of a stream read again has been emptied and filled since.
-                if self.lane(&table).is_some_and(|lane| lane.holds(&open.head.gtid)) {
-                    return Ok(());
-                }
-                self.event_ms = self.event_ms.max(open.event_ms);
-                let Some(at) = self.lane_order(&table) else { return Ok(()) };
+                let Some(at) = self.order_of_statement(&table) else { return Ok(()) };
                 if let Some(Some(lane)) = self.lanes.get_mut(&table) {
                     lane.void_chunks();
                 }
@@ -126,6 +122,26 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             // A table that has stopped, or one whose TRUNCATE is not followed.
             Effect::Altered { .. } | Effect::LostRows(_) | Effect::Emptied(_) => Ok(()),
         }
+    }
+
+    /// An order for what the open transaction's statement does to a table; `None` if the table holds it already: one that is
+    /// ahead of a stream read again has come further since.
+    fn order_of_statement(&mut self, table: &TableId) -> Option<weir_model::Order> {
+        let open = self.open.as_ref()?;
+        if self.lane(table).is_some_and(|lane| lane.holds(&open.head.gtid)) {
+            return None;
+        }
+        self.event_ms = self.event_ms.max(open.event_ms);
+        self.lane_order(table)
+    }
+
+    /// Says where the source dropped columns: their names may be in use again before another change of the table comes.
+    async fn drop_columns(&mut self, table: &TableId, names: Vec<String>) -> Result<(), CaptureError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let Some(at) = self.order_of_statement(table) else { return Ok(()) };
+        self.send_marker(table.clone(), Marker::ColumnsDropped { at, names }).await.map(|_| ())
     }
 
     /// An event reaches us before the catalogue shows what it did: wait until the source has executed it.

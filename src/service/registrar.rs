@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use weir_model::schema::{Evolution, evolution};
+use weir_model::evolution::{Evolution, Moment, evolution};
 use weir_model::{Gtid, GtidSet, TableId, TableSchema};
 
 use super::source_tables::{Asked, SourceTables};
@@ -62,7 +62,8 @@ impl TableRegistrar {
 
 /// Empties a table that cannot take rows of `source` as it is, and gives it those columns, in one commit.
 async fn reset_if_unlike(lake: &mut Table, source: &TableSchema) -> Result<(), String> {
-    let Evolution::Refused(why) = evolution(lake.schema(), source) else { return Ok(()) };
+    let evolution = evolution(lake.schema(), &lake.state().absences, source, Moment::Load);
+    let Evolution::Refused(why) = evolution else { return Ok(()) };
     let table = source.table.clone();
     tracing::warn!(%table, why, "the lake table begins anew with the source's columns");
     let mut state = lake.state().clone();

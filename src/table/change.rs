@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use arrow_array::RecordBatch;
+use weir_model::evolution::{Evolution, Moment, evolution};
 use weir_model::key::KeyRef;
-use weir_model::schema::{Evolution, evolution};
 use weir_model::{Order, RecordKey, RecordKeys, TableSchema};
 
 use super::buckets::Buckets;
@@ -21,7 +21,7 @@ use crate::trace::{StageCount, Tally};
 #[derive(Debug)]
 pub struct TableChange {
     pub clear: Option<Clear>,
-    /// The table gets these columns. Without a `clear` of all buckets only additions can be.
+    /// The table gets these columns. Without a `clear` of all buckets only additions can be; see [`super::Table::reshape`].
     pub evolve: Option<TableSchema>,
     /// Rows that become live, a bucket each at most once.
     pub rows: Vec<BucketRows>,
@@ -111,7 +111,11 @@ pub(super) fn may_be_committed(
     if !emptied && !extends(lake, next) {
         return Err("a column was changed or moved while the table holds rows");
     }
-    if change.staged.iter().any(|chunk| evolution(next, &chunk.file.schema) != Evolution::None) {
+    let lacks = |chunk: &StagedChunk| {
+        let moment = Moment::Of(chunk.file.order0);
+        evolution(next, &change.state.absences, &chunk.file.schema, moment) != Evolution::None
+    };
+    if change.staged.iter().any(lacks) {
         return Err("a chunk has columns that the table lacks, or has with other types");
     }
     if change.staged.iter().any(|chunk| chunk.file.schema.layout != lake.layout) {

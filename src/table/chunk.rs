@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, UInt32Array, new_null_array};
-use arrow_schema::DataType;
+use arrow_schema::{DataType, Field};
 use arrow_select::concat::concat_batches;
 use arrow_select::interleave::interleave_record_batch;
 use arrow_select::take::take_record_batch;
@@ -15,12 +15,13 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use weir_model::schema::TS_COLUMN;
-use weir_model::{Layout, Op, Order, RecordKeys, TableId, TableSchema, Window, clock};
+use weir_model::{Absences, Column, Layout, Op, Order, RecordKeys, TableId, TableSchema, Window, clock};
 
 use super::TableError;
 use super::location::Warehouse;
 use super::partition::{PartitionValues, ToldKeys, file_rows, rows_by_partition};
 use super::read::Folder;
+use super::reshape::widened;
 use super::writer::{EncodedFile, FileWriter};
 use crate::limits::{CHUNK_FILE_AGE_MAX, FILES_WRITTEN_TOGETHER};
 
@@ -157,30 +158,54 @@ impl StagedChunk {
         self.file.order0
     }
 
-    /// The chunk with its columns' names as `lake` spells them: MySQL does not tell `Name` from `name`, and readers of
-    /// the lake do. It is then in a file of its own, and the one that it was in stays.
-    pub(super) async fn conform(self, lake: &TableSchema) -> Result<Self, TableError> {
-        let StagedFile { name, size, partition, .. } = &self.file;
-        let mut schema = self.file.schema.as_ref().clone();
-        for column in &mut schema.columns {
-            if let Some(i) = lake.column_index(&column.name) {
-                column.name.clone_from(&lake.columns[i].name);
-            }
-        }
-        if schema == *self.file.schema {
+    /// The chunk with the columns of `lake`: spelled as there, since MySQL does not tell `Name` from `name` and readers of the
+    /// lake do; of its types; and without values that `absences` says its columns have lost. Unless it is so already, it is
+    /// then in a file of its own, and the one that it was in stays.
+    pub(super) async fn conform(self, lake: &TableSchema, absences: &Absences) -> Result<Self, TableError> {
+        let StagedFile { name, size, partition, schema, order0, .. } = &self.file;
+        let is_as_there = |column: &Column| {
+            let held = lake.columns.iter().find(|held| held.name == column.name);
+            held.is_some_and(|held| held.ty.arrow() == column.ty.arrow()) && absences.keeps(&column.name, *order0)
+        };
+        if schema.columns.iter().all(is_as_there) {
             return Ok(self);
         }
-        let mut writer = FileWriter::new(&schema)?;
+        let mut writer = FileWriter::new(lake)?;
         let mut rows = self.files.folder().rows(name, *size).await?;
         while let Some(batch) = rows.try_next().await? {
-            writer.write(&RecordBatch::try_new(schema.file_arrow(), batch.columns().to_vec())?)?;
+            writer.write(&conformed(&batch, schema, lake, |name| absences.keeps(name, *order0))?)?;
         }
         let EncodedFile { name, bytes, stats } = writer.finish()?;
-        let name = partition.path_of(&schema.layout, &name);
+        let name = partition.path_of(&lake.layout, &name);
         let size = bytes.len() as u64;
         self.files.put(&name, bytes).await?;
-        Ok(Self { file: StagedFile { name, size, stats, schema: Arc::new(schema), ..self.file }, ..self })
+        Ok(Self { file: StagedFile { name, size, stats, schema: Arc::new(lake.clone()), ..self.file }, ..self })
     }
+}
+
+/// Rows of a data file of a table of `from` as one of `lake` has them; of columns that are not `kept` without their values.
+fn conformed(
+    rows: &RecordBatch,
+    from: &TableSchema,
+    lake: &TableSchema,
+    kept: impl Fn(&str) -> bool,
+) -> Result<RecordBatch, TableError> {
+    let column = |field: &Arc<Field>| -> Result<ArrayRef, TableError> {
+        let name = field.name();
+        let nothing = || new_null_array(field.data_type(), rows.num_rows());
+        let Some(held) = lake.columns.iter().find(|column| column.name == *name) else {
+            return Ok(rows.column_by_name(name).cloned().unwrap_or_else(nothing));
+        };
+        let Some(at) = from.column_index(name).filter(|_| kept(name)) else { return Ok(nothing()) };
+        let Column { name, ty, .. } = &from.columns[at];
+        Ok(match rows.column_by_name(name) {
+            Some(values) => widened(values, ty, &held.ty)?,
+            None => nothing(),
+        })
+    };
+    let schema = lake.file_arrow();
+    let columns = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
+    Ok(RecordBatch::try_new(schema, columns)?)
 }
 
 /// Writes the batches of one chunk.

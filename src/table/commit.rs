@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use uuid::Uuid;
-use weir_model::{Order, RecordKey, RecordKeys, TableSchema, Window, clock};
+use weir_model::{Absences, Order, RecordKey, RecordKeys, TableSchema, Window, clock};
 
 use super::change::{BucketRows, Clear, CommitOutcome, TableChange, extends, may_be_behind, may_be_committed};
 use super::checkpoint;
@@ -171,6 +171,7 @@ impl Table {
                 let leftover = std::mem::take(&mut staged.leftover);
                 let published = self.publish(staged);
                 self.checkpoint_if_due();
+                self.discard_drafts().await;
                 for name in &leftover {
                     files.discard(name).await;
                 }
@@ -230,8 +231,12 @@ impl Table {
     /// `state` as that of the next version.
     pub(super) fn next_state(&self, state: TableState, schema: &TableSchema) -> Result<TableState, TableError> {
         let state = TableState { epoch: self.writer.epoch, schema: Some(schema.clone()), ..state };
-        let state = state.behind(&self.state, self.buckets());
+        let mut state = state.behind(&self.state, self.buckets());
         may_follow(&self.state, &state).map_err(|rule| self.rule(rule))?;
+        if !extends(&self.schema, schema) {
+            // The table begins anew: none of its columns has ever been absent.
+            state.absences = Absences::default();
+        }
         Ok(state)
     }
 
@@ -333,7 +338,7 @@ impl Table {
         accounts: &mut Tally,
     ) -> Result<(), TableError> {
         let name = chunk.file.name.clone();
-        let chunk = chunk.conform(&staged.schema).await?;
+        let chunk = chunk.conform(&staged.schema, &staged.state.absences).await?;
         if chunk.file.name != name {
             staged.rewritten.push(chunk.file.name.clone());
             staged.leftover.push(name);
@@ -543,7 +548,7 @@ impl Table {
     }
 
     /// A checkpoint in the background: neither the stream waits for it, nor does its failure matter to the table.
-    fn checkpoint_if_due(&self) {
+    pub(super) fn checkpoint_if_due(&self) {
         if !(self.version as u64).is_multiple_of(DELTA_CHECKPOINT_EVERY) {
             return;
         }

@@ -48,6 +48,8 @@ impl Table {
         may_follow(&self.state, theirs).is_ok()
             && keeps(&self.state, theirs, |bucket| buckets.owns(bucket))
             && theirs.schema.as_ref().is_some_and(|schema| self.takes_columns(actions, schema))
+            // What ours writes was worked out with the values that a column has lost there.
+            && theirs.absences.are_emptied_like(&self.state.absences)
             && self.leaves_files(actions)
     }
 

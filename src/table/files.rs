@@ -24,15 +24,7 @@ impl DataFile {
 
     /// The action that takes the file, as it stands, out of the table.
     pub fn remove(&self, at_ms: i64) -> Remove {
-        Remove {
-            path: self.add.path.clone(),
-            deletion_timestamp: Some(at_ms),
-            data_change: true,
-            extended_file_metadata: Some(true),
-            partition_values: Some(self.add.partition_values.clone()),
-            size: Some(self.add.size),
-            deletion_vector: self.add.deletion_vector.clone(),
-        }
+        removal(&self.add, at_ms)
     }
 
     /// The action that puts it back with another vector.
@@ -42,5 +34,18 @@ impl DataFile {
             deletion_vector: Some(vector),
             ..self.add.clone()
         }
+    }
+}
+
+/// The action that takes a file of this entry out of the table.
+pub(super) fn removal(add: &Add, at_ms: i64) -> Remove {
+    Remove {
+        path: add.path.clone(),
+        deletion_timestamp: Some(at_ms),
+        data_change: true,
+        extended_file_metadata: Some(true),
+        partition_values: Some(add.partition_values.clone()),
+        size: Some(add.size),
+        deletion_vector: add.deletion_vector.clone(),
     }
 }

@@ -21,6 +21,7 @@ use super::delta::Add;
 use super::files::DataFile;
 use super::partition::{PartitionValues, partition_names};
 use super::read::orders_of_batch;
+use super::reshape::without_former;
 use super::scan::conform;
 use super::stage::Deaths;
 use super::writer::{EncodedFile, FileOrders, FileWriter, Placed, add_action};
@@ -142,7 +143,10 @@ impl Table {
             let end = first_row + batch.num_rows() as u32;
             let picked: BooleanArray = (first_row..end).map(|row| Some(rows.contains(row))).collect();
             first_row = end;
-            to.write(&filter_record_batch(&conform(&batch, &to.columns, &[], add)?, &picked)?, add)?;
+            // With its mark a row gets a greater order, which would no longer tell that a value of it is of a column whose
+            // name may be used again.
+            let batch = without_former(conform(&batch, &to.columns, &[], add)?, self.state.absences.former())?;
+            to.write(&filter_record_batch(&batch, &picked)?, add)?;
         }
         Ok(())
     }

@@ -8,9 +8,10 @@
 //!
 //! Reading order: [`record`] (what a commit says of itself), [`delta`] (the actions), [`change`] (what is asked),
 //! [`index`], [`files`], [`partition`], [`stage`](self) and `commit`, the protocol; [`chunk`] for loads, [`scan`] and [`history`]
-//! for readers. Upkeep is [`rewrite`], [`compact`] and [`copy`], [`clean`], [`verify`]; `kept` is the index between two runs. Each
-//! of a table's [`Buckets`] has one writer, of which [`family`](self) sees several get along, and [`absorb`] takes in what
-//! anybody else has committed; readers need only the [`Warehouse`].
+//! for readers. Upkeep is [`rewrite`], [`compact`] and [`copy`], [`clean`], [`verify`]; [`reshape`](self) writes all files again
+//! when columns change; `kept` is the index between two runs. Each of a table's [`Buckets`] has one writer, of which
+//! [`family`](self) sees several get along, and [`absorb`] takes in what anybody else has committed; readers need only the
+//! [`Warehouse`].
 
 mod absorb;
 mod buckets;
@@ -39,6 +40,7 @@ mod orders;
 mod partition;
 mod read;
 mod record;
+mod reshape;
 mod rewrite;
 mod s3;
 mod s3_options;
@@ -71,6 +73,7 @@ pub use self::kept::Keeping;
 pub use self::location::{Object, Warehouse};
 pub use self::partition::PartitionValues;
 pub use self::record::{BucketShare, CommitRecord, PartialTransaction, SeedProgress, TableState};
+pub use self::reshape::widened;
 pub use self::rewrite::{Rewriting, Rewritten};
 pub use self::scan::Scan;
 
@@ -79,6 +82,7 @@ use self::index::{Index, RowSpaceFull};
 use self::log::Log;
 use self::orders::OrderCache;
 use self::read::Folder;
+use self::reshape::Drafts;
 use crate::error::{Error, Kind};
 
 /// Why a table could not be read or written.
@@ -222,6 +226,7 @@ pub struct Table {
     order_cache: OrderCache,
     /// Rows of which the index has learned since it was kept on local disk.
     unkept_rows: u64,
+    drafts: Drafts,
 }
 
 impl Table {

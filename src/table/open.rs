@@ -19,6 +19,7 @@ use super::log::{Log, serialise};
 use super::orders::OrderCache;
 use super::read::Folder;
 use super::record::{CommitRecord, TableState};
+use super::reshape::Drafts;
 use super::{Table, TableError, Warehouse, Writer};
 
 impl Table {
@@ -53,6 +54,7 @@ impl Table {
             next_file: 0,
             order_cache: OrderCache::default(),
             unkept_rows: 0,
+            drafts: Drafts::default(),
         };
         if table.take_kept().await {
             match table.adopt(replay.files.clone()).await {
@@ -174,6 +176,7 @@ impl Table {
             next_file: 0,
             order_cache: OrderCache::default(),
             unkept_rows: 0,
+            drafts: Drafts::default(),
         };
         let record = CommitRecord {
             source: table.writer.source.clone(),

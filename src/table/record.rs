@@ -1,7 +1,7 @@
 //! What an own commit says of itself, so that the newest one alone tells where the table stands.
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Gtid, GtidSet, Order, OrderState, TableSchema};
+use weir_model::{Absences, Gtid, GtidSet, Order, OrderState, TableSchema};
 
 use super::buckets::Buckets;
 use crate::trace::StageCount;
@@ -30,6 +30,9 @@ pub struct TableState {
     pub seed: Option<SeedProgress>,
     /// The source's columns and record key that the table has.
     pub schema: Option<TableSchema>,
+    /// What is known of columns of it that the source has not always had.
+    #[serde(default, skip_serializing_if = "Absences::is_empty")]
+    pub absences: Absences,
 }
 
 /// What a bucket has taken in of its partition of the table's topic.
@@ -94,6 +97,7 @@ impl TableState {
         }
         self.order = self.order.max(newest.order);
         self.gtid_set = self.gtid_set.union(&newest.gtid_set);
+        self.absences = self.absences.joined(&newest.absences);
         self
     }
 }
@@ -152,6 +156,9 @@ pub fn may_follow(before: &TableState, after: &TableState) -> Result<(), &'stati
     }
     if !before.gtid_set.is_subset(&after.gtid_set) {
         return Err("the set of transactions shrank");
+    }
+    if !after.absences.may_follow(&before.absences) {
+        return Err("what is known of columns that the source was without is forgotten");
     }
     shares_may_follow(before, after)
 }

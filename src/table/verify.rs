@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use arrow_array::RecordBatch;
 use futures::TryStreamExt;
 use roaring::RoaringBitmap;
 use serde::Serialize;
@@ -110,6 +111,9 @@ impl Check {
         let told: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut batches = self.folder.rows(&add.path, add.size as u64).await?;
         while let Some(batch) = batches.try_next().await? {
+            if rows == 0 {
+                self.types(&batch, add);
+            }
             statistics.add(&batch);
             let batch = conform(&batch, &self.schema.lake_arrow(), &told, add)?;
             let orders = orders_of_batch(&batch);
@@ -136,6 +140,21 @@ impl Check {
         self.found.rows_dead += dead.len();
         self.found.rows += u64::from(rows) - dead.len().min(u64::from(rows));
         Ok(())
+    }
+
+    /// Numbers are stored in the table's types: of narrower ones readers think differently.
+    fn types(&mut self, rows: &RecordBatch, add: &Add) {
+        for wanted in self.schema.file_arrow().fields().iter().filter(|field| field.data_type().is_numeric()) {
+            let Some(stored) = rows.column_by_name(wanted.name()).map(|column| column.data_type()) else { continue };
+            if stored != wanted.data_type() {
+                self.found.problem(format!(
+                    "{}: column {} is stored as {stored}, and the table says {}",
+                    add.path,
+                    wanted.name(),
+                    wanted.data_type()
+                ));
+            }
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "one batch of one file")]

@@ -71,6 +71,7 @@ async fn a_marker_comes_behind_what_was_before_it<P: Publisher, S: Subscription>
     let schema = schema(&orders);
     let markers = [
         Marker::Schema(schema.clone()),
+        Marker::ColumnsDropped { at: Order::new(9, 89_999), names: vec!["gone".into()] },
         Marker::SeedBegin { plan: 3, start: Order::new(9, 90_000), schema, reset: true },
         Marker::Chunk {
             chunk: ChunkId(u64::MAX),

@@ -83,8 +83,11 @@ pub struct Changes {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Marker {
-    /// The source's columns from here on.
+    /// The source's columns, as they were when capture came here or later.
     Schema(Arc<TableSchema>),
+    /// The source dropped these columns; `at` is above every change that has them, and below every one that has others of
+    /// these names.
+    ColumnsDropped { at: Order, names: Vec<String> },
     /// The table was emptied without row events; `at` is above everything before.
     Clear { at: Order },
     /// A load of the whole table begins; rows below `start` that it does not find will go at its end. `schema` is the

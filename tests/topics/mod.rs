@@ -3,6 +3,7 @@
 mod accounts;
 mod binlog;
 mod binlog_live;
+mod columns;
 mod failures;
 mod kafka;
 mod kafka_accounts;

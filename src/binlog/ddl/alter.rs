@@ -21,10 +21,18 @@ fn action(alter: &mut AlterTable, mut action: Statement<'_>) -> Option<()> {
     match verb.to_ascii_uppercase().as_str() {
         "ADD" => alter.adds_default |= added(action)?,
         "RENAME" => rename(alter, action)?,
-        "MODIFY" | "CHANGE" | "CONVERT" => alter.changes_columns = true,
+        "CHANGE" => {
+            alter.changes_columns = true;
+            action.eat("COLUMN");
+            alter.drops_columns.extend(renamed(action));
+        }
+        "MODIFY" | "CONVERT" => alter.changes_columns = true,
         // ALTER [COLUMN] changes defaults and visibility of columns, indexes and checks: rows that exist stay as they are.
         "ALTER" => {}
-        "DROP" | "TRUNCATE" => alter.moves_rows |= action.eat("PARTITION"),
+        "DROP" if action.eat("COLUMN") => alter.drops_columns.push(action.name()?),
+        "DROP" | "TRUNCATE" if action.eat("PARTITION") => alter.moves_rows = true,
+        "DROP" if !NO_COLUMN.iter().any(|keyword| action.eat(keyword)) => alter.drops_columns.push(action.name()?),
+        "DROP" | "TRUNCATE" => {}
         "DISCARD" | "IMPORT" => alter.moves_rows = true,
         "EXCHANGE" => {
             alter.moves_rows = true;
@@ -40,10 +48,20 @@ fn action(alter: &mut AlterTable, mut action: Statement<'_>) -> Option<()> {
     Some(())
 }
 
+/// The name that a column has no more: `CHANGE` may leave it as it is.
+fn renamed(mut action: Statement<'_>) -> Option<String> {
+    let (from, to) = (action.name()?, action.name()?);
+    (!from.eq_ignore_ascii_case(&to)).then_some(from)
+}
+
 fn rename(alter: &mut AlterTable, mut action: Statement<'_>) -> Option<()> {
     if action.eat("COLUMN") {
         // The lake gets the new name as a column of its own, whose rows must be filled.
         alter.changes_columns = true;
+        let from = action.name()?;
+        if action.eat("TO") && action.name().is_some_and(|to| !to.eq_ignore_ascii_case(&from)) {
+            alter.drops_columns.push(from);
+        }
         return Some(());
     }
     if action.eat("INDEX") || action.eat("KEY") {
@@ -54,10 +72,12 @@ fn rename(alter: &mut AlterTable, mut action: Statement<'_>) -> Option<()> {
     Some(())
 }
 
+/// What ADD and DROP are followed by unless it is a column's name.
+const NO_COLUMN: [&str; 10] =
+    ["INDEX", "KEY", "UNIQUE", "PRIMARY", "FULLTEXT", "SPATIAL", "FOREIGN", "CONSTRAINT", "CHECK", "PARTITION"];
+
 /// Whether the columns that ADD adds, if it adds any, hold something else than NULL in the rows that exist.
 fn added(mut action: Statement<'_>) -> Option<bool> {
-    const NO_COLUMN: [&str; 10] =
-        ["INDEX", "KEY", "UNIQUE", "PRIMARY", "FULLTEXT", "SPATIAL", "FOREIGN", "CONSTRAINT", "CHECK", "PARTITION"];
     let named_column = action.eat("COLUMN");
     if !named_column && NO_COLUMN.iter().any(|keyword| action.eat(keyword)) {
         return Some(false);

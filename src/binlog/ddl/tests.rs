@@ -216,3 +216,24 @@ proptest::proptest! {
         classify("shop", &sql);
     }
 }
+
+#[test]
+fn columns_that_are_gone_or_renamed_are_listed() {
+    for (sql, names) in [
+        ("ALTER TABLE t DROP c", &["c"][..]),
+        ("ALTER TABLE t DROP COLUMN `index`, DROP d, ADD COLUMN c INT", &["index", "d"]),
+        ("ALTER TABLE t DROP `key`", &["key"]),
+        ("ALTER TABLE t DROP COLUMN c, DROP PRIMARY KEY, DROP FOREIGN KEY f, DROP INDEX i, DROP CONSTRAINT k", &["c"]),
+        ("ALTER TABLE t DROP CHECK k, DROP KEY i", &[]),
+        ("ALTER TABLE t DROP PARTITION p0, p1", &[]),
+        ("ALTER TABLE t TRUNCATE PARTITION ALL", &[]),
+        ("ALTER TABLE t CHANGE COLUMN c d DECIMAL(10,1), CHANGE e E INT", &["c"]),
+        ("ALTER TABLE t CHANGE c d INT AFTER b", &["c"]),
+        ("ALTER TABLE t RENAME COLUMN x TO y, RENAME INDEX i TO j, RENAME COLUMN z TO Z", &["x"]),
+        ("ALTER TABLE t MODIFY c BIGINT", &[]),
+        ("ALTER TABLE t ADD c INT, ALTER COLUMN c DROP DEFAULT", &[]),
+        ("DROP INDEX i ON t", &[]),
+    ] {
+        assert_eq!(alter_of(sql).drops_columns, names, "{sql}");
+    }
+}

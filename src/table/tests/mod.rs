@@ -18,6 +18,7 @@ mod model;
 mod mortal;
 mod orders;
 mod partitions;
+mod reshape;
 mod shared;
 mod soft;
 mod splitting;
@@ -27,7 +28,10 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{Array, ArrayRef, Int16Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Int16Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow_cast::cast;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use weir_model::{Column, ColumnType, Order, OrderState, RecordKey, RecordKeys, TableId, TableSchema, Window};
@@ -71,7 +75,8 @@ fn writer(epoch: u64) -> Writer {
     Writer::new("shop", epoch)
 }
 
-/// Rows with the source's columns of `schema`: its first is the id, text is as given, the others follow from the id.
+/// Rows with the source's columns of `schema`, in its types: its first is the id, text is as given, the others follow from
+/// the id.
 fn source_rows(schema: &TableSchema, rows: &[(i64, &str)]) -> RecordBatch {
     let columns = schema.columns.iter().map(|column| -> ArrayRef {
         match column.name.as_str() {
@@ -83,7 +88,8 @@ fn source_rows(schema: &TableSchema, rows: &[(i64, &str)]) -> RecordBatch {
             _ => Arc::new(Int64Array::from_iter_values(rows.iter().map(|(id, _)| id * 10))),
         }
     });
-    RecordBatch::try_new(schema.arrow(), columns.collect()).unwrap()
+    let typed = columns.zip(&schema.columns).map(|(values, column)| cast(&values, &column.ty.arrow()).unwrap());
+    RecordBatch::try_new(schema.arrow(), typed.collect()).unwrap()
 }
 
 fn code(id: i64) -> String {
@@ -114,14 +120,26 @@ fn record_key(schema: &TableSchema, id: i64) -> RecordKey {
 fn stream_change(table: &Table, upserts: &[(i64, Order, &str)], deletes: &[(i64, Order)]) -> TableChange {
     let schema = table.schema();
     let mut sorted = upserts.to_vec();
-    sorted.sort_by_key(|(id, _, _)| record_key(schema, *id).as_ref().to_owned_bytes());
+    if schema.layout.is_append() {
+        sorted.sort_by_key(|(_, order, _)| *order);
+    } else {
+        sorted.sort_by_key(|(id, _, _)| record_key(schema, *id).as_ref().to_owned_bytes());
+    }
     let texts: Vec<(i64, &str)> = sorted.iter().map(|(id, _, text)| (*id, *text)).collect();
     let mut columns = source_rows(schema, &texts).columns().to_vec();
     columns.extend(schema.made_columns(&columns, texts.len()).unwrap());
     columns.push(Arc::new(Int64Array::from_iter_values(sorted.iter().map(|(_, order, _)| order.ts_ms))));
     columns.push(Arc::new(Int64Array::from_iter_values(sorted.iter().map(|(_, order, _)| order.seq))));
+    if schema.layout.is_append() {
+        columns.push(Arc::new(StringArray::from(vec!["c"; sorted.len()])));
+        columns.push(Arc::new(StringArray::from(vec!["change"; sorted.len()])));
+    }
+    if schema.layout.deletes_softly() {
+        columns.push(Arc::new(BooleanArray::from(vec![false; sorted.len()])));
+    }
     let rows = RecordBatch::try_new(schema.lake_arrow(), columns).unwrap();
-    let keys = RecordKeys::of(&rows, &schema.key_names()).unwrap();
+    let is_keyed = !schema.layout.is_append();
+    let keys = if is_keyed { RecordKeys::of(&rows, &schema.key_names()).unwrap() } else { RecordKeys::none() };
     let newest = upserts.iter().map(|(_, order, _)| *order).chain(deletes.iter().map(|(_, order)| *order)).max();
     let mut state = table.state().clone();
     raise(&mut state, newest.unwrap_or(Order::MIN));
@@ -213,7 +231,10 @@ async fn scan(warehouse: &Warehouse, version: Option<i64>) -> Rows {
     let scan = Scan::open(warehouse, &id(), version, None).await.unwrap();
     let mut rows = Rows::new();
     scan.for_each(|batch| {
-        let longs = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
+        let longs = |name: &str| {
+            let values = cast(batch.column_by_name(name).unwrap(), &arrow_schema::DataType::Int64).unwrap();
+            values.as_primitive::<Int64Type>().clone()
+        };
         let (ids, ts, seq) = (longs("id"), longs("_weir_ts_ms"), longs("_weir_seq"));
         let texts = batch.column_by_name("text").unwrap().as_string::<i32>().clone();
         for row in 0..batch.num_rows() {

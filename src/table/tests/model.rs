@@ -27,6 +27,8 @@ enum Step {
     EndSeed,
     Truncate,
     AddColumn,
+    /// A column that was added becomes wider.
+    WidenColumn,
     /// The process is killed and starts anew.
     Restart,
     Checkpoint,
@@ -57,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::EndSeed),
         1 => Just(Step::Truncate),
         1 => Just(Step::AddColumn),
+        1 => Just(Step::WidenColumn),
         2 => Just(Step::Restart),
         1 => Just(Step::Checkpoint),
         3 => Just(Step::Rewrite),
@@ -206,6 +209,14 @@ impl World {
                 schema.columns.push(column(&name, ColumnType::Int64));
                 let state = self.state();
                 committed(&mut self.table, TableChange { evolve: Some(schema), ..TableChange::to(state) }).await;
+            }
+            Step::WidenColumn => {
+                let (mut schema, absences) = (self.table.schema().as_ref().clone(), self.state().absences);
+                let narrow = |column: &&mut Column| column.name.starts_with('n') && column.ty == ColumnType::Int64;
+                let Some(column) = schema.columns.iter_mut().find(narrow) else { return };
+                column.ty = ColumnType::Decimal { precision: 24, scale: 3 };
+                let outcome = self.table.reshape(schema, absences).await.unwrap();
+                assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
             }
             Step::Restart => self.restart().await,
             Step::Checkpoint => self.store.heard(checkpoint::write(&self.warehouse, &self.table.path)).await,

@@ -1,0 +1,75 @@
+//! The lake table gets the columns that what is to enter it asks for.
+
+use std::sync::Arc;
+
+use weir_model::evolution::{Fit, Moment, fit};
+use weir_model::{Absences, ChangeBatch, TableSchema};
+
+use super::{Worker, WorkerError};
+use crate::table::{CommitOutcome, StagedChunk};
+use crate::transport::Subscription;
+
+/// A schema of the source, and when it had it.
+pub(super) type SourceSchema = (Arc<TableSchema>, Moment);
+
+/// What the table is with what is to enter it.
+pub(super) struct Columns {
+    pub schema: TableSchema,
+    pub absences: Absences,
+    /// Whether it lacks some of the columns, which the same commit adds.
+    pub evolves: bool,
+}
+
+/// Schemas of batches, in a row each once: thousands share one.
+pub(super) fn schemas_of(batches: &[ChangeBatch]) -> Vec<SourceSchema> {
+    let mut schemas: Vec<SourceSchema> = Vec::new();
+    for batch in batches {
+        let Some(newest) = batch.orders.iter().max() else { continue };
+        match schemas.last_mut() {
+            Some((schema, Moment::Of(at))) if Arc::ptr_eq(schema, &batch.schema) || *schema == batch.schema => {
+                *at = (*at).max(*newest);
+            }
+            _ => schemas.push((batch.schema.clone(), Moment::Of(*newest))),
+        }
+    }
+    schemas
+}
+
+/// Schemas of parts of a chunk.
+pub(super) fn schemas_of_chunk(parts: &[StagedChunk]) -> Vec<SourceSchema> {
+    parts.iter().map(|part| (part.schema().clone(), Moment::Of(part.order0()))).collect()
+}
+
+impl<S: Subscription> Worker<S> {
+    /// What the table becomes so that it can hold rows of `sources`. If its data files must be written again for that, they
+    /// are, in a commit of its own. `None` then: where the table stands may have moved, so that what is to enter it must be
+    /// worked out again.
+    pub(super) async fn fit(&mut self, sources: Vec<SourceSchema>) -> Result<Option<Columns>, WorkerError> {
+        let borrowed: Vec<(&TableSchema, Moment)> =
+            sources.iter().map(|(schema, moment)| (schema.as_ref(), *moment)).collect();
+        let lake = self.table.schema();
+        let Fit { schema, absences, rewrites } =
+            fit(lake, &self.table.state().absences, &borrowed).map_err(WorkerError::Schema)?;
+        if !rewrites {
+            let evolves = schema != *lake.as_ref();
+            return Ok(Some(Columns { schema, absences, evolves }));
+        }
+        match self.table.reshape(schema, absences).await {
+            Ok(outcome) => self.reshaped(outcome).await.map(|()| None),
+            Err(error) => self.open_after(error).await.map(|()| None),
+        }
+    }
+
+    async fn reshaped(&mut self, outcome: CommitOutcome) -> Result<(), WorkerError> {
+        match outcome {
+            CommitOutcome::Committed { version, accounts } => {
+                let table = self.table.schema().table.clone();
+                tracing::info!(%table, version, "the table has other columns");
+                self.report(super::Report::Committed { table, number: None, version, accounts });
+                Ok(())
+            }
+            CommitOutcome::Moved => self.absorb().await,
+            CommitOutcome::Fenced { epoch } => Err(WorkerError::Fenced { epoch }),
+        }
+    }
+}
