@@ -12,9 +12,9 @@ use weir_model::TableId;
 
 use super::change::CommitOutcome;
 use super::checkpoint;
-use super::commit::Staged;
 use super::delta::Add;
 use super::log::{Log, Replay, commit_name};
+use super::stage::Staged;
 use super::{Table, TableError, TableFiles, Warehouse};
 use crate::limits::{CLEANED_AT_ONCE_MAX, ORPHAN_AGE_MIN};
 

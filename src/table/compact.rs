@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 
 use super::change::CommitOutcome;
-use super::commit::{Ended, Staged};
+use super::commit::Ended;
 use super::files::DataFile;
 use super::partition::PartitionValues;
 use super::rewrite::{Input, Rewriting, Rewritten, RowsOf};
+use super::stage::Staged;
 use super::{Table, TableError};
 use crate::limits::{
     COMPACT_BYTES_MAX, COMPACT_DEAD_SHARE, COMPACT_FILES_MAX, COMPACT_FILES_MIN, COMPACT_SMALL_BYTES, COMPACT_TIER,

@@ -3,10 +3,10 @@
 
 use roaring::RoaringBitmap;
 
-use super::commit::Staged;
 use super::files::DataFile;
 use super::partition::PartitionValues;
 use super::rewrite::{Input, Rewriting, RowsOf};
+use super::stage::Staged;
 use super::{Table, TableError};
 
 impl Table {

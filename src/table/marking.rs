@@ -17,13 +17,13 @@ use weir_model::schema::{DELETED_COLUMN, SEQ_COLUMN, TS_COLUMN};
 use weir_model::{Order, RecordKeys, TableSchema, clock};
 
 use super::change::{Clear, RemoveBelow};
+use super::deaths::Deaths;
 use super::delta::Add;
 use super::files::DataFile;
 use super::partition::{PartitionValues, partition_names};
 use super::read::orders_of_batch;
 use super::reshape::without_former;
 use super::scan::conform;
-use super::stage::Deaths;
 use super::writer::{EncodedFile, FileOrders, FileWriter, Placed, add_action};
 use super::{Table, TableError};
 use crate::limits::MARKED_FILE_BYTES;

@@ -19,12 +19,12 @@ use roaring::RoaringBitmap;
 use weir_model::{Order, RecordKeys, TableSchema, clock};
 
 use super::chunk::TableFiles;
-use super::commit::NewFile;
 use super::delta::Add;
 use super::files::DataFile;
 use super::partition::{PartitionValues, ToldKeys};
 use super::read::orders_of_batch;
 use super::scan::conform;
+use super::stage::NewFile;
 use super::writer::{EncodedFile, FileOrders, FileWriter, Placed, add_action};
 use super::{Table, TableError};
 use crate::limits::CHUNK_FILE_AGE_MAX;

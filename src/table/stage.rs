@@ -1,160 +1,292 @@
-//! What a commit will do, worked out before anything is written: which rows die, which files come and go.
+//! A commit worked out before anything is written but what had to be written again: which rows die, which files come and go.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use arrow_array::{RecordBatch, UInt32Array};
+use arrow_select::take::take_record_batch;
+use bytes::Bytes;
 use roaring::RoaringBitmap;
-use weir_model::Order;
-use weir_model::key::KeyRef;
+use uuid::Uuid;
+use weir_model::{Order, RecordKey, RecordKeys, TableSchema, Window, clock};
 
-use super::change::{Clear, RemoveBelow, all_in};
-use super::chunk::StagedChunk;
+use super::change::{BucketRows, Clear, TableChange, may_be_behind};
+use super::chunk::{StagedChunk, StagedFile};
+use super::deaths::Deaths;
+use super::deletes::VectorFile;
+use super::delta::{Add, vector_file_name};
 use super::files::DataFile;
-use super::index::{Located, RowAddress};
+use super::index::lookahead;
+use super::marking::{MarkedFile, Marks};
+use super::partition::{PartitionValues, file_rows, rows_by_partition};
+use super::read::orders_of_batch;
+use super::record::{TableState, keeps};
+use super::statistics::with_dead_rows;
+use super::writer::{EncodedFile, FileOrders, FileWriter, Placed, add_action};
 use super::{Table, TableError};
-use crate::trace::{Hop, Tally};
+use crate::trace::{Hop, StageCount, Tally};
 
-/// Rows of existing files that die, and files that go as a whole.
-#[derive(Debug, Default)]
-pub(super) struct Deaths {
-    pub rows: BTreeMap<u32, RoaringBitmap>,
-    pub files: BTreeSet<u32>,
+/// A new data file and the keys of its rows; none in a table that is appended to.
+pub(super) struct NewFile {
+    pub file: DataFile,
+    pub keys: RecordKeys,
 }
 
-impl Deaths {
-    pub(super) fn row(&mut self, address: RowAddress) {
-        self.rows.entry(address.file).or_default().insert(address.row);
+/// A file that stays, with another vector.
+pub(super) struct NewVector {
+    pub number: u32,
+    pub add: Add,
+    pub dead: RoaringBitmap,
+}
+
+/// A commit that has been worked out: what it writes, and what the table is once it is in.
+pub(super) struct Staged {
+    /// What readers of the table's history see.
+    pub(super) operation: &'static str,
+    /// Whether the table's rows are others than before, or only lie otherwise.
+    pub(super) data_change: bool,
+    /// Files that no version names, and that go once this commit is in.
+    pub(super) cleans: Vec<String>,
+    /// The version that it is to be.
+    pub(super) version: i64,
+    /// Data and vectors, to be durable before the version is put.
+    pub(super) objects: Vec<(String, Bytes)>,
+    /// Files of rows that were written once more for this commit, and are durable: of no use without it.
+    pub(super) rewritten: Vec<String>,
+    /// Files of chunks that this commit does not name: of no use once it is in.
+    pub(super) leftover: Vec<String>,
+    pub(super) deaths: Deaths,
+    pub(super) vectors: Vec<NewVector>,
+    pub(super) new_files: Vec<NewFile>,
+    pub(super) deletes: Vec<(RecordKey, Order)>,
+    pub(super) schema: Arc<TableSchema>,
+    pub(super) evolves: bool,
+    pub(super) state: TableState,
+    pub(super) clear: Option<Clear>,
+    pub(super) ends_load: bool,
+    pub(super) accounts: Vec<StageCount>,
+    pub(super) at_ms: i64,
+}
+
+impl Staged {
+    /// A commit that leaves the table's rows as they are.
+    pub(super) fn of_upkeep(operation: &'static str, state: TableState, table: &Table) -> Self {
+        Self {
+            operation,
+            data_change: false,
+            cleans: Vec::new(),
+            version: table.version + 1,
+            objects: Vec::new(),
+            rewritten: Vec::new(),
+            leftover: Vec::new(),
+            deaths: Deaths::default(),
+            vectors: Vec::new(),
+            new_files: Vec::new(),
+            deletes: Vec::new(),
+            schema: table.schema.clone(),
+            evolves: false,
+            state,
+            clear: None,
+            ends_load: false,
+            accounts: Vec::new(),
+            at_ms: clock::now_ms(),
+        }
     }
 
-    /// Whether a live row dies.
-    pub(super) fn covers(&self, address: RowAddress) -> bool {
-        self.files.contains(&address.file)
-            || self.rows.get(&address.file).is_some_and(|rows| rows.contains(address.row))
+    /// Files in the table's folder that no version names yet and that this one will.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        let written = self.objects.iter().map(|(name, _)| name);
+        written.chain(self.new_files.iter().map(|new| &new.file.add.path)).cloned().collect()
+    }
+
+    /// A data file of rows of one bucket and partition, which have the lake table's columns.
+    fn add_file(
+        &mut self,
+        rows: &RecordBatch,
+        keys: RecordKeys,
+        bucket: u32,
+        partition: &PartitionValues,
+    ) -> Result<(), TableError> {
+        let (file, bytes) = encode_rows(&self.schema, rows, bucket, partition, self.at_ms)?;
+        self.objects.push((file.add.path.clone(), bytes));
+        self.new_files.push(NewFile { file, keys });
+        Ok(())
     }
 }
 
 impl Table {
-    /// Of each key of the chunk the greater order stays: the chunk's row, or what the table has. Returns the chunk's
-    /// rows that lose. In a table that is appended to there are none.
-    pub(super) async fn stage_chunk(
-        &mut self,
-        chunk: &StagedChunk,
-        deaths: &mut Deaths,
-        tally: &mut Tally,
-    ) -> Result<RoaringBitmap, TableError> {
-        if self.schema.layout.is_append() {
-            tally.chunk_rows(Hop::ChunkRead, chunk.file.window, chunk.rows());
-            tally.chunk_rows(Hop::ChunkUpserted, chunk.file.window, chunk.rows());
-            return Ok(RoaringBitmap::new());
+    /// Works the commit out. Nothing is written but chunks whose columns are spelled otherwise; orders are read where a
+    /// chunk or the end of a load needs them.
+    pub(super) async fn stage(&mut self, change: TableChange) -> Result<Staged, TableError> {
+        let marks = change.marks(&self.schema);
+        let TableChange { clear, evolve, rows, deletes, staged: chunks, remove_below, state, mut accounts } = change;
+        if !keeps(&self.state, &state, |bucket| !self.buckets().owns(bucket)) {
+            return Err(self.rule("the state of a bucket changes that this writer does not have"));
         }
-        if !all_in(&chunk.keys, chunk.file.bucket, self.buckets()) {
-            return Err(self.rule("a chunk has a row of another bucket than its own"));
+        let evolves = evolve.is_some();
+        let schema = evolve.map_or_else(|| self.schema.clone(), Arc::new);
+        let mut staged = Staged {
+            operation: "MERGE",
+            data_change: true,
+            deletes,
+            schema: schema.clone(),
+            evolves,
+            ends_load: remove_below.is_some(),
+            clear,
+            ..Staged::of_upkeep("", self.next_state(state, &schema)?, self)
+        };
+        if let Some(clear) = staged.clear.clone() {
+            if marks {
+                self.stage_marks(&Marks::of_clear(&clear), &mut staged).await?;
+            } else {
+                self.stage_clear(&clear, &mut staged.deaths);
+            }
         }
-        if !self.may_merge(chunk.file.bucket, chunk.file.order0) {
-            return Err(self.rule("a chunk is not above the floor, so deletes that it loses to may be forgotten"));
-        }
-        let by_key = chunk.keys.sorted_rows();
-        if by_key.windows(2).any(|pair| chunk.keys.get(pair[0] as usize) == chunk.keys.get(pair[1] as usize)) {
-            return Err(self.rule("a chunk has two rows of one key"));
-        }
-        let could_win = |address: &RowAddress| self.file_greatest(*address) >= chunk.file.order0;
-        let live = (0..chunk.keys.len()).filter_map(|row| self.live(chunk.keys.get(row)));
-        let doubtful: Vec<RowAddress> = live.filter(could_win).collect();
-        let orders = self.orders_of(&doubtful).await?;
-        let orders: HashMap<RowAddress, Order> = doubtful.into_iter().zip(orders).collect();
-        let (mut dead, mut duplicate) = (RoaringBitmap::new(), 0);
-        for row in 0..chunk.keys.len() {
-            let against = match self.locate(chunk.keys.get(row)) {
-                Located::Absent => continue,
-                // Gone before the chunk was opened, and there when it was read: rows come without events when another
-                // table takes this one's name.
-                Located::Deleted(order) if order < chunk.file.order0 => continue,
-                Located::Deleted(order) => order,
-                Located::Live(address) => match orders.get(&address) {
-                    Some(order) if *order >= chunk.file.order0 => *order,
-                    _ => {
-                        deaths.row(address);
-                        continue;
-                    }
-                },
+        if let Some(remove) = &remove_below {
+            let removed = if marks {
+                self.stage_marks(&Marks::of_load(remove), &mut staged).await?
+            } else {
+                self.stage_remove_below(remove, &mut staged.deaths).await?
             };
-            dead.insert(row as u32);
-            duplicate += u64::from(against == chunk.file.order0);
+            accounts.chunk_rows(Hop::ChunkRemoved, Window::of(remove.order.ts_ms), removed);
         }
-        let rows = chunk.rows();
-        tally.chunk_rows(Hop::ChunkRead, chunk.file.window, rows);
-        tally.chunk_rows(Hop::ChunkUpserted, chunk.file.window, rows - dead.len());
-        tally.chunk_rows(Hop::ChunkStale, chunk.file.window, dead.len() - duplicate);
-        tally.chunk_rows(Hop::ChunkDuplicate, chunk.file.window, duplicate);
-        Ok(dead)
+        for rows in rows.into_iter().filter(|rows| rows.rows.num_rows() > 0) {
+            if self.schema.layout.is_append() {
+                may_be_behind(&rows, self.state.greatest_of(rows.bucket)).map_err(|rule| self.rule(rule))?;
+            }
+            self.stage_rows(rows, &mut staged)?;
+        }
+        for block in lookahead(staged.deletes.len()) {
+            let deleted = &staged.deletes[block];
+            self.index.fetch(deleted.iter().map(|(key, _)| key.as_ref()));
+            deleted.iter().for_each(|(key, _)| self.stage_death_of(key.as_ref(), &mut staged.deaths));
+        }
+        for chunk in chunks {
+            self.stage_chunk_file(chunk, &mut staged, &mut accounts).await?;
+        }
+        self.stage_vectors(&mut staged).await?;
+        staged.accounts = accounts.counts();
+        // What dies, and before that what entered the change, follows from answers of the index.
+        self.index.health()?;
+        Ok(staged)
     }
 
-    /// Every live row of the cleared buckets dies.
-    pub(super) fn stage_clear(&self, clear: &Clear, deaths: &mut Deaths) {
-        let all = clear.buckets.len() == self.buckets().count as usize;
-        let cleared = |file: &DataFile| all || file.bucket.is_some_and(|bucket| clear.buckets.contains(&bucket));
-        deaths.files.extend(self.files.iter().filter(|(_, file)| cleared(file)).map(|(number, _)| *number));
-        self.rows_in_mixed_files(&clear.buckets).for_each(|address| deaths.row(address));
+    /// Rows that die and are in new files, marked as deleted; gives how many.
+    async fn stage_marks(&mut self, marks: &Marks<'_>, staged: &mut Staged) -> Result<u64, TableError> {
+        let mut marked = 0;
+        for MarkedFile { file, keys } in self.mark_deleted(marks, &staged.schema, &mut staged.deaths).await? {
+            marked += u64::from(file.rows);
+            staged.rewritten.push(file.add.path.clone());
+            staged.new_files.push(NewFile { file, keys });
+        }
+        Ok(marked)
     }
 
-    /// Every live row of the buckets below the order dies. Returns how many.
-    pub(super) async fn stage_remove_below(
+    /// Data files of rows, one a partition, and the death of what is live of their keys, in whatever partition it lies.
+    fn stage_rows(&self, entering: BucketRows, staged: &mut Staged) -> Result<(), TableError> {
+        let BucketRows { bucket, rows, keys } = entering;
+        for block in lookahead(keys.len()) {
+            self.index.fetch(block.clone().map(|row| keys.get(row)));
+            block.for_each(|row| self.stage_death_of(keys.get(row), &mut staged.deaths));
+        }
+        let mut parts = rows_by_partition(&staged.schema, &rows)?;
+        if parts.len() == 1
+            && let Some((partition, _)) = parts.pop_first()
+        {
+            return staged.add_file(&rows, keys, bucket, &partition);
+        }
+        // One after another: a file is small once it is encoded.
+        for (partition, picked) in parts {
+            // A table that is appended to has none.
+            let keys = if keys.is_empty() { RecordKeys::none() } else { keys.take(&picked) };
+            let rows = take_record_batch(&rows, &UInt32Array::from(picked))?;
+            staged.add_file(&rows, keys, bucket, &partition)?;
+        }
+        Ok(())
+    }
+
+    /// The chunk's file with a vector over the rows that lose; none if all do.
+    async fn stage_chunk_file(
         &mut self,
-        remove: &RemoveBelow,
-        deaths: &mut Deaths,
-    ) -> Result<u64, TableError> {
-        let RemoveBelow { order, buckets } = remove;
-        let mut removed = 0;
-        for number in self.files_with_orders_below(*order) {
-            let file = &self.files[&number];
-            if !file.bucket.is_some_and(|bucket| buckets.contains(&bucket)) {
+        chunk: StagedChunk,
+        staged: &mut Staged,
+        accounts: &mut Tally,
+    ) -> Result<(), TableError> {
+        let name = chunk.file.name.clone();
+        let chunk = chunk.conform(&staged.schema, &staged.state.absences).await?;
+        if chunk.file.name != name {
+            staged.rewritten.push(chunk.file.name.clone());
+            staged.leftover.push(name);
+        }
+        let dead = self.stage_chunk(&chunk, &mut staged.deaths, accounts).await?;
+        if dead.len() == chunk.rows() {
+            staged.leftover.push(chunk.file.name);
+            return Ok(());
+        }
+        let rows = chunk.rows() as u32;
+        let orders = FileOrders { least: chunk.file.order0, greatest: chunk.file.order0 };
+        let StagedFile { name: path, size, stats, bucket, partition, .. } = chunk.file;
+        let placed = Placed { path, size: size as usize, stats, bucket, partition: &partition };
+        let add = add_action(&staged.schema.layout, placed, orders, staged.at_ms);
+        let file = DataFile { add, bucket: Some(bucket), rows, dead, orders };
+        staged.new_files.push(NewFile { file, keys: chunk.keys });
+        Ok(())
+    }
+
+    /// What becomes of the files of which rows die.
+    pub(super) async fn stage_vectors(&self, staged: &mut Staged) -> Result<(), TableError> {
+        if self.schema.layout.copies_on_write() {
+            return self.stage_copies(staged).await;
+        }
+        let vector_file = self.mark_dead(staged);
+        staged.objects.extend(vector_file);
+        Ok(())
+    }
+
+    /// Every vector that changes; gives the file that holds them all. A file without a live row goes instead of getting
+    /// a vector.
+    fn mark_dead(&self, staged: &mut Staged) -> Option<(String, Bytes)> {
+        let Staged { deaths, vectors, new_files, .. } = staged;
+        let uuid = Uuid::new_v4();
+        let mut vector_file = VectorFile::new(uuid);
+        for (&number, rows) in &deaths.rows {
+            if deaths.files.contains(&number) {
                 continue;
             }
-            if file.orders.greatest < *order {
-                removed += file.live_rows();
+            let file = &self.files[&number];
+            let dead = &file.dead | rows;
+            if dead.len() == u64::from(file.rows) {
                 deaths.files.insert(number);
-                continue;
-            }
-            let orders = self.file_orders(number).await?;
-            let file = &self.files[&number];
-            let below: RoaringBitmap =
-                (0..file.rows).filter(|row| !file.dead.contains(*row) && orders.get(*row) < *order).collect();
-            removed += below.len();
-            if !below.is_empty() {
-                deaths.rows.insert(number, below);
+            } else {
+                let add = file.with_vector(vector_file.push(&dead));
+                vectors.push(NewVector { number, add, dead });
             }
         }
-        let mixed: Vec<RowAddress> = self.rows_in_mixed_files(buckets).collect();
-        let orders = self.orders_of(&mixed).await?;
-        for (address, _) in mixed.into_iter().zip(orders).filter(|(_, row)| row < order) {
-            removed += 1;
-            deaths.row(address);
+        let mut any = !vectors.is_empty();
+        for NewFile { file, .. } in new_files.iter_mut().filter(|new| !new.file.dead.is_empty()) {
+            file.add.deletion_vector = Some(vector_file.push(&file.dead));
+            file.add.stats = Some(with_dead_rows(file.add.stats.as_deref(), u64::from(file.rows)));
+            any = true;
         }
-        Ok(removed)
+        any.then(|| (vector_file_name(uuid), vector_file.finish()))
     }
+}
 
-    fn files_with_orders_below(&self, order: Order) -> Vec<u32> {
-        self.files.iter().filter(|(_, file)| file.orders.least < order).map(|(number, _)| *number).collect()
-    }
-
-    /// Live rows of `buckets` that lie in files of no one bucket.
-    pub(super) fn rows_in_mixed_files(&self, buckets: &BTreeSet<u32>) -> impl Iterator<Item = RowAddress> {
-        let mixed: BTreeSet<u32> =
-            self.files.iter().filter(|(_, file)| file.bucket.is_none()).map(|(number, _)| *number).collect();
-        // Without such files the index need not be gone through.
-        let index = (!mixed.is_empty()).then_some(&self.index);
-        index.into_iter().flat_map(move |index| {
-            let mixed = mixed.clone();
-            index.pick(
-                move |address| mixed.contains(&address.file) && self.is_live(address),
-                |key| buckets.contains(&self.buckets().of(key)),
-            )
-        })
-    }
-
-    /// The live row of a key dies, if there is one.
-    pub(super) fn stage_death_of(&self, key: KeyRef<'_>, deaths: &mut Deaths) {
-        if let Some(address) = self.live(key) {
-            deaths.row(address);
-        }
-    }
+/// A data file of rows of one bucket and partition, given in the lake table's columns, and its bytes.
+pub(super) fn encode_rows(
+    schema: &TableSchema,
+    rows: &RecordBatch,
+    bucket: u32,
+    partition: &PartitionValues,
+    at_ms: i64,
+) -> Result<(DataFile, Bytes), TableError> {
+    let orders = FileOrders::of(&orders_of_batch(rows));
+    let mut writer = FileWriter::new(schema)?;
+    writer.write(&file_rows(schema, rows)?)?;
+    let EncodedFile { name, bytes, stats } = writer.finish()?;
+    let path = partition.path_of(&schema.layout, &name);
+    let placed = Placed { path, size: bytes.len(), stats, bucket, partition };
+    let add = add_action(&schema.layout, placed, orders, at_ms);
+    let file = DataFile { add, bucket: Some(bucket), rows: rows.num_rows() as u32, dead: RoaringBitmap::new(), orders };
+    Ok((file, bytes))
 }
