@@ -202,6 +202,8 @@ pub const CLEANED_AT_ONCE_MAX: usize = 5_000;
 pub const UPKEEP_JOBS_MAX: usize = 1;
 /// A table that changes is looked at this often for files to be compacted.
 pub const UPKEEP_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+/// A table with so many files is compacted even while a backlog is taken in.
+pub const BACKLOG_FILES_MAX: u64 = 64;
 /// Upkeep that failed is tried again after this; nothing depends on it soon.
 pub const UPKEEP_RETRY_DELAY: Duration = Duration::from_secs(60);
 /// A table that changes is cleaned this often, which takes a list of all its files.

@@ -132,7 +132,7 @@ impl Absences {
         self.0.keys().chain(other.0.keys()).all(|name| self.emptied(name) == other.emptied(name))
     }
 
-    /// Whether what `before` says is not forgotten; a column that is gone from the lake may be.
+    /// Whether this says no less of each column than `before`; a column of which it says nothing is gone from the lake.
     pub fn may_follow(&self, before: &Self) -> bool {
         let grown = |ours: &Absence, theirs: &Absence| ours.until >= theirs.until && ours.emptied >= theirs.emptied;
         self.0.iter().all(|(name, ours)| before.0.get(name).is_none_or(|theirs| grown(ours, theirs)))

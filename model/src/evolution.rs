@@ -116,22 +116,36 @@ fn column_evolution(lake: &TableSchema, absences: &Absences, column: &Column, mo
         };
     }
     if is_former || fits {
-        return Step::Holds;
+        return match tells_keys_otherwise(lake, at, column) && moment != Moment::Ahead {
+            // Its rows would be looked for by other keys than they are known by.
+            true => Step::Refuse(format!(
+                "column {} changed its type from {} to {}, and record keys would change their form",
+                held.name,
+                held.ty.delta(),
+                column.ty.delta()
+            )),
+            false => Step::Holds,
+        };
     }
     let (from, to) = (held.ty.delta(), column.ty.delta());
     let changed = format!("column {} changed its type from {from} to {to}", held.name);
     if held.ty.widens_to(&column.ty) {
         let partitions = partitions_by(lake, at);
-        let is_key = lake.key.contains(&at);
         return match () {
             () if partitions => Step::Refuse(format!("{changed}, and the table is partitioned by it")),
-            () if is_key && !keeps_form(&held.ty.arrow(), &column.ty.arrow()) => {
+            () if tells_keys_otherwise(lake, at, column) => {
                 Step::Refuse(format!("{changed}, and record keys would change their form"))
             }
             () => Step::Widen(Column { name: held.name.clone(), ..column.clone() }),
         };
     }
     if moment == Moment::Ahead { Step::Holds } else { Step::Refuse(changed) }
+}
+
+/// Whether record keys made of `column` have another form than those made of the lake's at `at`, which is part of the key.
+fn tells_keys_otherwise(lake: &TableSchema, at: usize, column: &Column) -> bool {
+    let (held, other) = (lake.columns[at].ty.arrow(), column.ty.arrow());
+    lake.key.contains(&at) && held != other && !keeps_form(&held, &other) && !keeps_form(&other, &held)
 }
 
 /// Why the values of the column at `at` cannot go.
@@ -164,6 +178,7 @@ pub fn fit(lake: &TableSchema, absences: &Absences, sources: &[(&TableSchema, Mo
     let mut fit = Fit { schema: lake.clone(), absences: absences.clone(), rewrites: false };
     // First of all: what comes together need not come in order.
     fit.note_absences(sources);
+    fit.note_former(sources);
     for (source, moment) in sources {
         let Rewrite { widened, emptied, added } = match evolution(&fit.schema, &fit.absences, source, *moment) {
             Evolution::None => Rewrite::default(),
@@ -197,6 +212,18 @@ impl Fit {
             for column in of_others {
                 if source.column_index(&column.name).is_none() && lake.column_index(&column.name).is_none() {
                     self.absences.note_absent(&column.name, *at);
+                }
+            }
+        }
+    }
+
+    /// Takes note of values that come late, from before the source was without their column.
+    fn note_former(&mut self, sources: &[(&TableSchema, Moment)]) {
+        for (source, moment) in sources {
+            let Moment::Of(at) = moment else { continue };
+            for column in &self.schema.columns {
+                if source.column_index(&column.name).is_some() && self.absences.is_former(&column.name, *at) {
+                    self.absences.note_used(&column.name, *at);
                 }
             }
         }
@@ -420,6 +447,36 @@ mod tests {
         let added = fit(&bare, &Absences::default(), &sources(&int, &bare)).unwrap();
         assert!(!added.rewrites && added.schema == text);
         assert!(!added.absences.keeps("c", at(5)) && added.absences.keeps("c", at(10)));
+    }
+
+    #[test]
+    fn a_value_that_comes_late_goes_before_its_columns_name_is_used_again() {
+        let lake = two(ColumnType::Int32);
+        // Nothing of the column was there before it was dropped, as far as was known.
+        let mut absences = Absences::default();
+        absences.begin("c", Some(at(2)));
+        absences.note_absent("c", at(80));
+        let (late, now) = ((&lake, Moment::Of(at(50))), (&lake, Moment::Of(at(100))));
+        for sources in [[late, now], [now, late]] {
+            let both = fit(&lake, &absences, &sources).unwrap();
+            assert!(both.rewrites && !both.absences.keeps("c", at(50)) && both.absences.keeps("c", at(100)));
+        }
+    }
+
+    #[test]
+    fn a_key_that_would_be_told_otherwise_is_refused_though_its_values_fit() {
+        let key = |ty: ColumnType| schema(&[("id", ty)], &[0]);
+        for (lake, source) in [
+            (ColumnType::UInt64, ColumnType::Int64),
+            (ColumnType::UInt64, decimal(18, 0)),
+            (decimal(12, 4), decimal(10, 2)),
+        ] {
+            let (lake, source) = (key(lake), key(source));
+            assert!(matches!(evolved(&lake, &source), Evolution::Refused(why) if why.contains("keys")), "{source:?}");
+        }
+        for (lake, source) in [(ColumnType::Int64, ColumnType::Int8), (decimal(14, 2), decimal(10, 2))] {
+            assert_eq!(evolved(&key(lake), &key(source)), Evolution::None);
+        }
     }
 
     #[test]

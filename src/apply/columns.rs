@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_model::evolution::{Fit, Moment, fit};
-use weir_model::{Absences, ChangeBatch, TableSchema};
+use weir_model::{Absences, ChangeBatch, Order, TableSchema};
 
 use super::{Worker, WorkerError};
 use crate::table::{CommitOutcome, StagedChunk};
@@ -20,19 +20,25 @@ pub(super) struct Columns {
     pub evolves: bool,
 }
 
-/// Schemas of batches, in a row each once: thousands share one.
+/// Schemas of batches, in a row each once, since thousands share one; with the least and the greatest order of its rows, which
+/// may lie on either side of a time at which the source was without a column.
 pub(super) fn schemas_of(batches: &[ChangeBatch]) -> Vec<SourceSchema> {
-    let mut schemas: Vec<SourceSchema> = Vec::new();
+    let mut schemas: Vec<(&Arc<TableSchema>, Order, Order)> = Vec::new();
     for batch in batches {
-        let Some(newest) = batch.orders.iter().max() else { continue };
+        let (Some(least), Some(newest)) = (batch.orders.iter().min(), batch.orders.iter().max()) else { continue };
         match schemas.last_mut() {
-            Some((schema, Moment::Of(at))) if Arc::ptr_eq(schema, &batch.schema) || *schema == batch.schema => {
-                *at = (*at).max(*newest);
+            Some((schema, from, to)) if Arc::ptr_eq(schema, &batch.schema) || **schema == batch.schema => {
+                (*from, *to) = ((*from).min(*least), (*to).max(*newest));
             }
-            _ => schemas.push((batch.schema.clone(), Moment::Of(*newest))),
+            _ => schemas.push((&batch.schema, *least, *newest)),
         }
     }
-    schemas
+    let moments = |(schema, least, newest): (&Arc<TableSchema>, Order, Order)| {
+        let schema = schema.clone();
+        let later = (newest > least).then_some(newest);
+        [Some(least), later].into_iter().flatten().map(move |at| (schema.clone(), Moment::Of(at)))
+    };
+    schemas.into_iter().flat_map(moments).collect()
 }
 
 /// Schemas of parts of a chunk.

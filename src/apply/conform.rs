@@ -47,7 +47,7 @@ pub fn lake_rows(
     RecordBatch::try_new(schema, columns)
 }
 
-/// Whether the lake keeps what a batch has in a column. Its rows are all of one schema, so any of their orders tells.
+/// Whether the lake keeps what a batch has in a column. A batch ends where a column is dropped, so any of its rows' orders tells.
 fn keeps(absences: &Absences, name: &str, batch: &ChangeBatch) -> bool {
     batch.orders.iter().max().is_none_or(|order| absences.keeps(name, *order))
 }

@@ -213,6 +213,9 @@ impl<S: Subscription> Worker<S> {
                 self.is_behind = true;
                 continue;
             }
+            if self.jobs.are_due() {
+                self.tend().await?;
+            }
             let due = self.due();
             let look = self.jobs.next_look();
             tokio::select! {

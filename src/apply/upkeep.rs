@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use weir_model::clock;
 
 use super::{Report, Worker, WorkerError};
-use crate::limits::{CLEAN_EVERY, UPKEEP_JOBS_MAX, UPKEEP_LOOKED_AT_EVERY, UPKEEP_RETRY_DELAY};
+use crate::limits::{BACKLOG_FILES_MAX, CLEAN_EVERY, UPKEEP_JOBS_MAX, UPKEEP_LOOKED_AT_EVERY, UPKEEP_RETRY_DELAY};
 use crate::table::clean::{Garbage, Look, Retention, find_garbage, remove};
 use crate::table::{CommitOutcome, Effort, Rewritten, TableError};
 use crate::transport::Subscription;
@@ -72,6 +72,16 @@ impl Jobs {
         (self.upkeep.is_some() && self.under_way.is_none()).then_some(self.next_look)
     }
 
+    /// Whether it is time to look, or a job is done: a stream that never pauses must not keep the worker from it.
+    pub(super) fn are_due(&self) -> bool {
+        match &self.under_way {
+            None => self.next_look().is_some_and(|look| look <= Instant::now()),
+            Some(Job::Keeping(task)) => task.is_finished(),
+            Some(Job::Compaction(task)) => task.is_finished(),
+            Some(Job::Cleaning(task)) => task.is_finished(),
+        }
+    }
+
     /// Waits for the job under way, if there is one.
     pub(super) async fn done(&mut self) -> Done {
         let done = match &mut self.under_way {
@@ -90,11 +100,21 @@ impl Jobs {
 }
 
 impl<S: Subscription> Worker<S> {
+    /// Does what is due.
+    pub(super) async fn tend(&mut self) -> Result<(), WorkerError> {
+        if self.jobs.under_way.is_some() {
+            let done = self.jobs.done().await;
+            return self.end_upkeep(done).await;
+        }
+        self.begin_upkeep();
+        Ok(())
+    }
+
     /// Begins what pays, if anything does and another table is not at it.
     pub(super) fn begin_upkeep(&mut self) {
         self.jobs.next_look = Instant::now() + UPKEEP_LOOKED_AT_EVERY;
         // A backlog comes first: what it kills need not be written again before.
-        let is_behind = std::mem::take(&mut self.is_behind);
+        let is_behind = std::mem::take(&mut self.is_behind) && self.table.figures().0 < BACKLOG_FILES_MAX;
         if is_behind || *self.pace.pressure.borrow() || *self.pace.hurry.borrow() {
             return;
         }

@@ -285,7 +285,7 @@ pub enum CommitOutcome {
         version: i64,
         accounts: Vec<StageCount>,
     },
-    /// Someone else has written what ours was to go behind: nothing of ours is in, and the table must be opened anew.
+    /// Someone else has written what ours was to go behind: nothing of ours is in, and [`super::Table::absorb`] comes first.
     /// What its buckets have taken in may have moved too: changes that are in then are to be dropped.
     Moved,
     /// A service of a greater epoch has written the table, which is not shared.

@@ -2,7 +2,7 @@
 //!
 //! A commit was worked out behind an earlier version. It may go behind a later one as it is, if nothing it rests on has
 //! moved meanwhile: what its writer's buckets have taken in, the files that hold their rows, and the columns but for
-//! additions. Anything else means that the table must be opened anew.
+//! additions. Anything else must be absorbed first, and the commit worked out again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -215,7 +215,11 @@ impl Table {
                 self.publish_reshaped(version, reshaping.next, state)?;
                 Ok(CommitOutcome::Committed { version, accounts: Vec::new() })
             }
-            Settled::Unread => Ok(CommitOutcome::Moved),
+            Settled::Unread => {
+                // It may be in, and name them.
+                self.drafts = Drafts::default();
+                Ok(CommitOutcome::Moved)
+            }
             Settled::Theirs(actions) => match self.judge(&actions, &BTreeSet::new()) {
                 Theirs::Lost(fenced @ CommitOutcome::Fenced { .. }) => {
                     self.discard_drafts().await;

@@ -115,8 +115,8 @@ impl Staged {
 }
 
 impl Table {
-    /// Works the commit out. Nothing is written but chunks whose columns are spelled otherwise; orders are read where a
-    /// chunk or the end of a load needs them.
+    /// Works the commit out. Nothing is written but what must be written again for it: chunks with other columns than the table's,
+    /// rows that are marked, files that are copied. Orders are read where a chunk or the end of a load needs them.
     pub(super) async fn stage(&mut self, change: TableChange) -> Result<Staged, TableError> {
         let marks = change.marks(&self.schema);
         let TableChange { clear, evolve, rows, deletes, staged: chunks, remove_below, state, mut accounts } = change;

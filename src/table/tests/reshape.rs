@@ -461,3 +461,19 @@ async fn what_was_written_for_a_lost_commit_and_is_to_be_removed_is_written_once
     assert_eq!(scan(&warehouse, None).await, rows);
     sound(&warehouse).await;
 }
+
+#[tokio::test]
+async fn what_a_commit_names_that_may_be_in_stays() {
+    let store = Arc::new(FaultyStore::default());
+    let warehouse = Warehouse::in_store(store.clone());
+    let mut table = filled(&warehouse, &narrow(schema())).await;
+    let next = commit_name(table.version() + 1);
+    store.plan(&next, Fault::AnswerLost);
+    store.plan(&next, Fault::CleanedAway);
+    let absences = table.state().absences.clone();
+    assert!(matches!(table.reshape(wide(schema()), absences).await.unwrap(), CommitOutcome::Moved));
+    table.discard_drafts().await;
+    let files = replay(&table).await.files.len();
+    let stored = objects(store.as_ref()).await.into_iter().filter(|path| path.ends_with(".parquet")).count();
+    assert_eq!(stored, 2 * files, "those of before, and those that the commit names");
+}
