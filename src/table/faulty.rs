@@ -64,19 +64,8 @@ pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     faults: Mutex<Vec<(String, Fault)>>,
     written: Mutex<Vec<String>>,
-    /// Requests until the process that makes them dies; none while it lives on.
-    left: Mutex<Option<Death>>,
     /// What the time that requests take follows from; none if they take none.
     pace: Mutex<Option<u64>>,
-}
-
-/// When a process ends in the midst of its requests.
-#[derive(Debug, Clone, Copy)]
-struct Death {
-    /// Requests until then.
-    after: usize,
-    /// Whether the last one is done, and only its answer does not arrive.
-    in_answer: bool,
 }
 
 impl Default for FaultyStore {
@@ -88,24 +77,12 @@ impl Default for FaultyStore {
 
 impl FaultyStore {
     pub fn over(inner: Arc<dyn ObjectStore>) -> Self {
-        Self {
-            inner,
-            faults: Mutex::default(),
-            written: Mutex::default(),
-            left: Mutex::default(),
-            pace: Mutex::default(),
-        }
+        Self { inner, faults: Mutex::default(), written: Mutex::default(), pace: Mutex::default() }
     }
 
     /// The next request of the fault's kind for a path that ends with `suffix` meets `fault`.
     pub fn plan(&self, suffix: &str, fault: Fault) {
         locked(&self.faults).push((suffix.to_owned(), fault));
-    }
-
-    /// After so many more requests nothing is done any more, as if the process that makes them had ended; of the next one
-    /// perhaps only the answer is lost.
-    pub fn die_after(&self, requests: usize, in_answer: bool) {
-        *locked(&self.left) = Some(Death { after: requests, in_answer });
     }
 
     /// From here on others go on while a request is under way, now longer and now shorter, as follows from `seed`.
@@ -121,23 +98,6 @@ impl FaultyStore {
         for _ in 0..turns {
             tokio::task::yield_now().await;
         }
-    }
-
-    /// The store beneath, for the process that comes next.
-    pub fn survivor(&self) -> Arc<dyn ObjectStore> {
-        self.inner.clone()
-    }
-
-    /// Whether the process lives so long that its next request is done, and that it is answered.
-    fn lives(&self) -> (bool, bool) {
-        let mut left = locked(&self.left);
-        let Some(death) = left.as_mut() else { return (true, true) };
-        let lives = (death.after > 0 || death.in_answer, death.after > 0);
-        match death.after.checked_sub(1) {
-            Some(after) => death.after = after,
-            None => death.in_answer = false,
-        }
-        lives
     }
 
     /// Paths of the puts that were written since the last call, in order.
@@ -170,10 +130,6 @@ impl fmt::Display for FaultyStore {
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
         self.take_time().await;
-        let (lives, is_answered) = self.lives();
-        if !lives {
-            return Err(broken());
-        }
         let fault = self.next_fault(location.as_ref(), Of::Puts);
         match &fault {
             Some(Fault::Lost) => return Err(broken()),
@@ -191,7 +147,6 @@ impl ObjectStore for FaultyStore {
         let result = self.inner.put_opts(location, payload, options).await?;
         locked(&self.written).push(location.to_string());
         match fault {
-            _ if !is_answered => Err(broken()),
             Some(Fault::AnswerLost) => Err(broken()),
             Some(Fault::Retried) => {
                 let source = "the answer to the first attempt was lost".into();
@@ -211,9 +166,6 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.take_time().await;
-        if self.lives() != (true, true) {
-            return Err(broken());
-        }
         let fault = if options.head { None } else { self.next_fault(location.as_ref(), Of::Gets) };
         match fault {
             Some(Fault::Unreadable) => return Err(broken()),
@@ -224,16 +176,10 @@ impl ObjectStore for FaultyStore {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        match self.lives() {
-            (true, true) => self.inner.delete_stream(locations),
-            _ => futures::stream::once(async { Err(broken()) }).boxed(),
-        }
+        self.inner.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        if self.lives() != (true, true) {
-            return futures::stream::once(async { Err(broken()) }).boxed();
-        }
         let listing = self.inner.list(prefix);
         match self.next_fault(prefix.map_or("", Path::as_ref), Of::Listings) {
             Some(Fault::Late(pause)) => futures::stream::once(async move {
