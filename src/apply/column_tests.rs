@@ -143,7 +143,7 @@ impl World {
             warehouse,
             layout,
             shared,
-            hurries: pace % 2 == 0,
+            hurries: pace.is_multiple_of(2),
             tables: Vec::new(),
             log: Vec::new(),
             captured: 0,
