@@ -172,6 +172,8 @@ impl KafkaSettings {
         config.set("fetch.wait.max.ms", "500");
         // What librdkafka reads ahead is beside `memory_max`.
         config.set("queued.max.messages.kbytes", "16384");
+        // A few of our messages are as much, and by default the next are asked for a second after there is room again.
+        config.set("fetch.queue.backoff.ms", "5");
         // Opening tables takes its time, and the group must not think us dead meanwhile.
         config.set("max.poll.interval.ms", "3600000");
         config.set("fetch.message.max.bytes", "4194304");
