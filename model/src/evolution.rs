@@ -115,31 +115,23 @@ fn column_evolution(lake: &TableSchema, absences: &Absences, column: &Column, mo
             None => Step::Empty(Column { name: held.name.clone(), ty, nullable: column.nullable }),
         };
     }
+    let changed = || format!("column {} changed its type from {} to {}", held.name, held.ty.delta(), column.ty.delta());
+    // Its rows would be looked for by other keys than they are known by.
+    let has_other_keys = || Step::Refuse(format!("{}, and record keys would change their form", changed()));
     if is_former || fits {
-        return match tells_keys_otherwise(lake, at, column) && moment != Moment::Ahead {
-            // Its rows would be looked for by other keys than they are known by.
-            true => Step::Refuse(format!(
-                "column {} changed its type from {} to {}, and record keys would change their form",
-                held.name,
-                held.ty.delta(),
-                column.ty.delta()
-            )),
-            false => Step::Holds,
-        };
+        let holds = moment == Moment::Ahead || !tells_keys_otherwise(lake, at, column);
+        return if holds { Step::Holds } else { has_other_keys() };
     }
-    let (from, to) = (held.ty.delta(), column.ty.delta());
-    let changed = format!("column {} changed its type from {from} to {to}", held.name);
-    if held.ty.widens_to(&column.ty) {
-        let partitions = partitions_by(lake, at);
-        return match () {
-            () if partitions => Step::Refuse(format!("{changed}, and the table is partitioned by it")),
-            () if tells_keys_otherwise(lake, at, column) => {
-                Step::Refuse(format!("{changed}, and record keys would change their form"))
-            }
-            () => Step::Widen(Column { name: held.name.clone(), ..column.clone() }),
-        };
+    if !held.ty.widens_to(&column.ty) {
+        return if moment == Moment::Ahead { Step::Holds } else { Step::Refuse(changed()) };
     }
-    if moment == Moment::Ahead { Step::Holds } else { Step::Refuse(changed) }
+    if partitions_by(lake, at) {
+        return Step::Refuse(format!("{}, and the table is partitioned by it", changed()));
+    }
+    if tells_keys_otherwise(lake, at, column) {
+        return has_other_keys();
+    }
+    Step::Widen(Column { name: held.name.clone(), ..column.clone() })
 }
 
 /// Whether record keys made of `column` have another form than those made of the lake's at `at`, which is part of the key.
@@ -202,17 +194,14 @@ pub fn fit(lake: &TableSchema, absences: &Absences, sources: &[(&TableSchema, Mo
 impl Fit {
     /// Takes note of what each of `sources` lacks: of the lake's columns, and of each other's.
     fn note_absences(&mut self, sources: &[(&TableSchema, Moment)]) {
-        let lake = self.schema.clone();
+        let lake = &self.schema;
+        let of_sources = sources.iter().flat_map(|(source, _)| &source.columns);
+        let new = of_sources.filter(|column| lake.column_index(&column.name).is_none());
+        let names: Vec<&str> = lake.columns.iter().chain(new).map(|column| column.name.as_str()).collect();
         for (source, moment) in sources {
             let Moment::Of(at) = moment else { continue };
-            for column in lake.columns.iter().filter(|column| source.column_index(&column.name).is_none()) {
-                self.absences.note_absent(&column.name, *at);
-            }
-            let of_others = sources.iter().flat_map(|(other, _)| &other.columns);
-            for column in of_others {
-                if source.column_index(&column.name).is_none() && lake.column_index(&column.name).is_none() {
-                    self.absences.note_absent(&column.name, *at);
-                }
+            for name in names.iter().filter(|name| source.column_index(name).is_none()) {
+                self.absences.note_absent(name, *at);
             }
         }
     }
@@ -220,19 +209,20 @@ impl Fit {
     /// Takes note of values that come late, from before the source was without their column.
     fn note_former(&mut self, sources: &[(&TableSchema, Moment)]) {
         for (source, moment) in sources {
-            let Moment::Of(at) = moment else { continue };
-            for column in &self.schema.columns {
-                if source.column_index(&column.name).is_some() && self.absences.is_former(&column.name, *at) {
-                    self.absences.note_used(&column.name, *at);
-                }
+            if let Moment::Of(at) = moment {
+                self.note_used_if(source, *at, |absences, name| absences.is_former(name, *at));
             }
         }
     }
 
     fn note_used(&mut self, source: &TableSchema, at: Order) {
-        for column in &self.schema.columns {
-            if source.column_index(&column.name).is_some() {
-                self.absences.note_used(&column.name, at);
+        self.note_used_if(source, at, |_, _| true);
+    }
+
+    fn note_used_if(&mut self, source: &TableSchema, at: Order, counts: impl Fn(&Absences, &str) -> bool) {
+        for Column { name, .. } in &self.schema.columns {
+            if source.column_index(name).is_some() && counts(&self.absences, name) {
+                self.absences.note_used(name, at);
             }
         }
     }

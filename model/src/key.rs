@@ -138,6 +138,15 @@ impl RecordKeys {
         Self::Bytes { data, ends }
     }
 
+    /// Numbers of the rows of each of `count` buckets that has any, ascending; buckets ascend, too.
+    pub fn rows_by_bucket(&self, count: u32) -> impl Iterator<Item = (u32, Vec<u32>)> {
+        let mut rows: Vec<Vec<u32>> = vec![Vec::new(); count as usize];
+        for row in 0..self.len() {
+            rows[self.get(row).bucket(count) as usize].push(row as u32);
+        }
+        (0..).zip(rows).filter(|(_, rows)| !rows.is_empty())
+    }
+
     /// Row numbers in ascending key order; rows of one key keep their order.
     pub fn sorted_rows(&self) -> Vec<u32> {
         let mut rows: Vec<u32> = (0..self.len() as u32).collect();

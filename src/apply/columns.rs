@@ -6,18 +6,25 @@ use weir_model::evolution::{Fit, Moment, fit};
 use weir_model::{Absences, ChangeBatch, Order, TableSchema};
 
 use super::{Worker, WorkerError};
-use crate::table::{CommitOutcome, StagedChunk};
+use crate::table::{StagedChunk, TableChange, TableState};
 use crate::transport::Subscription;
 
 /// A schema of the source, and when it had it.
 pub(super) type SourceSchema = (Arc<TableSchema>, Moment);
 
-/// What the table is with what is to enter it.
+/// What the table's columns are with what is to enter it.
 pub(super) struct Columns {
-    pub schema: TableSchema,
+    /// All of them, if the same commit adds some.
+    pub evolve: Option<TableSchema>,
     pub absences: Absences,
-    /// Whether it lacks some of the columns, which the same commit adds.
-    pub evolves: bool,
+}
+
+impl Columns {
+    /// A commit that gives the table these, and changes nothing else but the state.
+    pub(super) fn change(self, state: TableState) -> TableChange {
+        let Self { evolve, absences } = self;
+        TableChange { evolve, ..TableChange::to(TableState { absences, ..state }) }
+    }
 }
 
 /// Schemas of batches, in a row each once, since thousands share one; with the least and the greatest order of its rows, which
@@ -57,25 +64,18 @@ impl<S: Subscription> Worker<S> {
         let Fit { schema, absences, rewrites } =
             fit(lake, &self.table.state().absences, &borrowed).map_err(WorkerError::Schema)?;
         if !rewrites {
-            let evolves = schema != *lake.as_ref();
-            return Ok(Some(Columns { schema, absences, evolves }));
+            let evolve = Some(schema).filter(|schema| schema != lake.as_ref());
+            return Ok(Some(Columns { evolve, absences }));
         }
         match self.table.reshape(schema, absences).await {
-            Ok(outcome) => self.reshaped(outcome).await.map(|()| None),
-            Err(error) => self.open_after(error).await.map(|()| None),
-        }
-    }
-
-    async fn reshaped(&mut self, outcome: CommitOutcome) -> Result<(), WorkerError> {
-        match outcome {
-            CommitOutcome::Committed { version, accounts } => {
-                let table = self.table.schema().table.clone();
-                tracing::info!(%table, version, "the table has other columns");
-                self.report(super::Report::Committed { table, number: None, version, accounts });
-                Ok(())
+            Ok(outcome) => {
+                if self.take_outcome(outcome, None).await? {
+                    let (table, version) = (&self.table.schema().table, self.table.version());
+                    tracing::info!(%table, version, "the table has other columns");
+                }
             }
-            CommitOutcome::Moved => self.absorb().await,
-            CommitOutcome::Fenced { epoch } => Err(WorkerError::Fenced { epoch }),
+            Err(error) => self.open_after(error).await?,
         }
+        Ok(None)
     }
 }

@@ -49,7 +49,8 @@ pub fn lake_rows(
 
 /// Whether the lake keeps what a batch has in a column. A batch ends where a column is dropped, so any of its rows' orders tells.
 fn keeps(absences: &Absences, name: &str, batch: &ChangeBatch) -> bool {
-    batch.orders.iter().max().is_none_or(|order| absences.keeps(name, *order))
+    // Of most columns nothing is known, and then no order need be looked at.
+    absences.get(name).is_none() || batch.orders.iter().max().is_none_or(|order| absences.keeps(name, *order))
 }
 
 /// The columns behind the order's that a layout adds.

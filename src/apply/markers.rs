@@ -115,8 +115,7 @@ impl<S: Subscription> Worker<S> {
         let change = match &at.marker {
             Marker::Schema(schema) => {
                 let Some(fit) = self.fit(vec![(schema.clone(), Moment::Ahead)]).await? else { return Ok(None) };
-                state.absences = fit.absences;
-                TableChange { evolve: fit.evolves.then_some(fit.schema), ..TableChange::to(state) }
+                fit.change(state)
             }
             Marker::ColumnsDropped { at, names } => {
                 state.order = state.order.max(OrderState(*at));
@@ -143,10 +142,7 @@ impl<S: Subscription> Worker<S> {
                 let moment = if *reset { Moment::Load } else { Moment::Ahead };
                 match self.fit(vec![(schema.clone(), moment)]).await {
                     Ok(None) => return Ok(None),
-                    Ok(Some(fit)) => {
-                        state.absences = fit.absences;
-                        TableChange { evolve: fit.evolves.then_some(fit.schema), ..TableChange::to(state) }
-                    }
+                    Ok(Some(fit)) => fit.change(state),
                     Err(WorkerError::Schema(_)) if *reset && buckets.len() as u32 == self.table.buckets().count => {
                         let clear = Clear { at: *start, buckets };
                         // What a table is laid out as stays, whatever the message says.
@@ -178,8 +174,7 @@ impl<S: Subscription> Worker<S> {
                 };
                 let staged = self.accepted(*chunk, files, &buckets, &mut state).await?;
                 let Some(fit) = self.fit(schemas_of_chunk(&staged)).await? else { return Ok(None) };
-                state.absences = fit.absences;
-                TableChange { staged, evolve: fit.evolves.then_some(fit.schema), ..TableChange::to(state) }
+                TableChange { staged, ..fit.change(state) }
             }
         };
         Ok(Some(change))
@@ -264,10 +259,8 @@ impl<S: Subscription> Worker<S> {
                 }
             }
             let Some(fit) = self.fit(schemas_of_chunk(&staged)).await? else { continue };
-            state.absences = fit.absences;
-            let evolve = fit.evolves.then_some(fit.schema);
             let described: Vec<_> = staged.iter().map(StagedChunk::describe).collect();
-            if self.put_marker(TableChange { staged, evolve, ..TableChange::to(state) }, at).await? {
+            if self.put_marker(TableChange { staged, ..fit.change(state) }, at).await? {
                 let _ = outcome.send(ChunkOutcome::Merged);
                 return Ok(());
             }

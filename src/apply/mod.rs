@@ -229,7 +229,7 @@ impl<S: Subscription> Worker<S> {
                 Ok(()) = self.pace.hurry.changed() => {}
                 Ok(()) = self.pace.pressure.changed() => {}
                 done = self.jobs.done(), if look.is_none() => self.end_upkeep(done).await?,
-                () = sleep_until(look), if look.is_some() => self.begin_upkeep(),
+                () = sleep_until(look), if look.is_some() => {}
             }
         }
     }
@@ -325,7 +325,7 @@ impl<S: Subscription> Worker<S> {
     async fn change_of_pending(&mut self, boundary: &Boundary) -> Result<Option<TableChange>, WorkerError> {
         let Some(fit) = self.fit(schemas_of(&self.pending.batches)).await? else { return Ok(None) };
         let batches = &self.pending.batches;
-        let (lake, evolve) = (Arc::new(fit.schema), fit.evolves);
+        let lake = fit.evolve.clone().map_or_else(|| self.table.schema().clone(), Arc::new);
         let keeps_all = lake.layout.is_append();
         let StreamPlan { upserts, deletes, tally } = if keeps_all {
             log(batches, &self.buckets_of_batches(), self.greatest())
@@ -351,14 +351,12 @@ impl<S: Subscription> Worker<S> {
         let part = (!batches.is_empty()).then_some(self.pending.partial_rows);
         let mut state = state_at(self.table.state(), boundary, part);
         advance(&mut state, &self.pending.shares);
-        state.absences = fit.absences;
         for (bucket, newest) in self.pending.newest() {
             raise_orders(&mut state, bucket, newest);
         }
         let mut accounts = self.pending.sent.clone();
         accounts.add(&tally);
-        let evolve = evolve.then(|| lake.as_ref().clone());
-        Ok(Some(TableChange { rows, deletes, evolve, accounts, ..TableChange::to(state) }))
+        Ok(Some(TableChange { rows, deletes, accounts, ..fit.change(state) }))
     }
 
     /// Only what travels through a topic can come twice.
@@ -395,9 +393,21 @@ impl<S: Subscription> Worker<S> {
             Ok(outcome) => outcome,
             Err(error) => return self.open_after(error).await.map(|()| false),
         };
+        let is_in = self.take_outcome(outcome, number).await?;
+        if is_in {
+            self.last_commit = Some(Instant::now());
+        }
+        Ok(is_in)
+    }
+
+    /// Reports a commit that is in; false if it is not, since someone else has committed: that was taken in.
+    async fn take_outcome(
+        &mut self,
+        outcome: CommitOutcome,
+        number: Option<PublishNumber>,
+    ) -> Result<bool, WorkerError> {
         match outcome {
             CommitOutcome::Committed { version, accounts } => {
-                self.last_commit = Some(Instant::now());
                 let table = self.table.schema().table.clone();
                 self.report(Report::Committed { table, number, version, accounts });
                 Ok(true)

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use weir_model::clock;
 
-use super::{Report, Worker, WorkerError};
+use super::{Worker, WorkerError};
 use crate::limits::{BACKLOG_FILES_MAX, CLEAN_EVERY, UPKEEP_JOBS_MAX, UPKEEP_LOOKED_AT_EVERY, UPKEEP_RETRY_DELAY};
 use crate::table::clean::{Garbage, Look, Retention, find_garbage, remove};
-use crate::table::{CommitOutcome, Effort, Rewritten, TableError};
+use crate::table::{Effort, Rewritten, TableError};
 use crate::transport::Subscription;
 
 /// What all tables of a process share.
@@ -111,7 +111,7 @@ impl<S: Subscription> Worker<S> {
     }
 
     /// Begins what pays, if anything does and another table is not at it.
-    pub(super) fn begin_upkeep(&mut self) {
+    fn begin_upkeep(&mut self) {
         self.jobs.next_look = Instant::now() + UPKEEP_LOOKED_AT_EVERY;
         // A backlog comes first: what it kills need not be written again before.
         let is_behind = std::mem::take(&mut self.is_behind) && self.table.figures().0 < BACKLOG_FILES_MAX;
@@ -182,7 +182,7 @@ impl<S: Subscription> Worker<S> {
                 let committed = self.table.commit_rewritten(rewritten).await;
                 match committed {
                     Ok(None) => Ok(()),
-                    Ok(Some(outcome)) => self.upkept(outcome).await.map(|_| ()),
+                    Ok(Some(outcome)) => self.take_outcome(outcome, None).await.map(|_| ()),
                     Err(error) => self.open_after(error).await,
                 }
             }
@@ -201,7 +201,7 @@ impl<S: Subscription> Worker<S> {
         while !garbage.names.is_empty() {
             match self.table.commit_cleaning(&mut garbage).await {
                 Ok((outcome, names)) => {
-                    if !self.upkept(outcome).await? {
+                    if !self.take_outcome(outcome, None).await? {
                         break;
                     }
                     tracing::debug!(table = %self.table.schema().table, files = names.len(), "removing what nothing names");
@@ -213,18 +213,5 @@ impl<S: Subscription> Worker<S> {
         }
         self.jobs.clean_at = Some(self.table.version());
         Ok(())
-    }
-
-    /// Reports a commit of upkeep; false if it is not in.
-    async fn upkept(&mut self, outcome: CommitOutcome) -> Result<bool, WorkerError> {
-        match outcome {
-            CommitOutcome::Committed { version, accounts } => {
-                let table = self.table.schema().table.clone();
-                self.report(Report::Committed { table, number: None, version, accounts });
-                Ok(true)
-            }
-            CommitOutcome::Moved => self.absorb().await.map(|()| false),
-            CommitOutcome::Fenced { epoch } => Err(WorkerError::Fenced { epoch }),
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! A changed column shows by itself in the next table map; the statement is needed for what has no rows: tables that
 //! appear, are emptied or renamed, columns that bring values with them.
 
-use weir_model::TableId;
+use weir_model::{Order, TableId};
 
 use super::request::{Registrar, Told};
 use super::{Capture, CaptureError, lost, retry_registrar, stop};
@@ -126,7 +126,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
 
     /// An order for what the open transaction's statement does to a table; `None` if the table holds it already: one that is
     /// ahead of a stream read again has come further since.
-    fn order_of_statement(&mut self, table: &TableId) -> Option<weir_model::Order> {
+    fn order_of_statement(&mut self, table: &TableId) -> Option<Order> {
         let open = self.open.as_ref()?;
         if self.lane(table).is_some_and(|lane| lane.holds(&open.head.gtid)) {
             return None;
