@@ -122,7 +122,7 @@ impl StagedChunk {
 
     /// Whether cleaning may soon take its file for one that nobody will name: it must be read again then.
     pub fn is_too_old(&self) -> bool {
-        clock::now_ms() - self.written_ms > CHUNK_FILE_AGE_MAX.as_millis() as i64
+        is_too_old(self.written_ms)
     }
 
     /// What another process needs to know so that it can merge the chunk.
@@ -181,6 +181,11 @@ impl StagedChunk {
         self.files.put(&name, bytes).await?;
         Ok(Self { file: StagedFile { name, size, stats, schema: Arc::new(lake.clone()), ..self.file }, ..self })
     }
+}
+
+/// Whether cleaning may soon take a file that was written then, in milliseconds since the epoch, for one that nobody will name.
+pub(super) fn is_too_old(written_ms: i64) -> bool {
+    clock::now_ms() - written_ms > CHUNK_FILE_AGE_MAX.as_millis() as i64
 }
 
 /// Rows of a data file of a table of `from` as one of `lake` has them; of columns that are not `kept` without their values.
@@ -284,21 +289,15 @@ impl ChunkWriter {
     /// When a row lies in a partition that cannot be, or has no key.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), TableError> {
         let lake = lake_rows(&self.schema, rows, self.order0)?;
-        let of_one_bucket = self.bucket_count == 1;
-        let bucket_of = |keys: &RecordKeys, row: usize| keys.get(row).bucket(self.bucket_count);
         match &mut self.rows {
             ChunkRows::Encoded(parts) => {
                 let key_columns =
                     if self.schema.layout.is_append() { None } else { Some(rows.project(&self.schema.key)?) };
-                if of_one_bucket {
+                if self.bucket_count == 1 {
                     return write_part(parts, 0, &self.schema, &lake, key_columns);
                 }
                 let keys = RecordKeys::of(rows, &self.schema.key_names())?;
-                let mut by_bucket: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-                for row in 0..keys.len() {
-                    by_bucket.entry(bucket_of(&keys, row)).or_default().push(row as u32);
-                }
-                for (bucket, picked) in by_bucket {
+                for (bucket, picked) in keys.rows_by_bucket(self.bucket_count) {
                     let picked = UInt32Array::from(picked);
                     let keys = key_columns.as_ref().map(|columns| take_record_batch(columns, &picked)).transpose()?;
                     write_part(parts, bucket, &self.schema, &take_record_batch(&lake, &picked)?, keys)?;
@@ -311,7 +310,7 @@ impl ChunkWriter {
                 for (partition, picked) in rows_by_partition(&self.schema, &lake)? {
                     let mut by_bucket: BTreeMap<u32, Vec<(usize, usize)>> = BTreeMap::new();
                     for row in picked.into_iter().map(|row| row as usize) {
-                        by_bucket.entry(bucket_of(&keys, row)).or_default().push((batch, row));
+                        by_bucket.entry(keys.get(row).bucket(self.bucket_count)).or_default().push((batch, row));
                     }
                     for (bucket, rows) in by_bucket {
                         held.parts.entry((bucket, partition.clone())).or_default().extend(rows);

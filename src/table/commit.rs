@@ -152,6 +152,14 @@ impl Table {
         actions
     }
 
+    /// The actions that give the table the columns of `schema`.
+    pub(super) fn column_actions(&self, schema: &TableSchema) -> Vec<Action> {
+        let protocol = Some(Protocol::of(schema)).filter(|protocol| !protocol.is_of(&self.schema));
+        let protocol = protocol.map(|protocol| Action { protocol: Some(protocol), ..Action::default() });
+        let meta_data = Action { meta_data: Some(self.meta_data(schema)), ..Action::default() };
+        protocol.into_iter().chain([meta_data]).collect()
+    }
+
     /// What the table has taken in with a commit to `state`: of a shared one, each bucket up to an offset of its topic.
     fn txns(&self, state: &TableState, at_ms: i64) -> Vec<Txn> {
         let table = format!("weir:{}:{}", self.writer.source, self.schema.table);
@@ -184,11 +192,7 @@ impl Table {
         let add = |add: &Add| Action { add: Some(Add { data_change, ..add.clone() }), ..Action::default() };
         let mut actions = self.frame(staged.operation, record, staged.at_ms);
         if staged.evolves {
-            let protocol = Protocol::of(&staged.schema);
-            if !protocol.is_of(&self.schema) {
-                actions.push(Action { protocol: Some(protocol), ..Action::default() });
-            }
-            actions.push(Action { meta_data: Some(self.meta_data(&staged.schema)), ..Action::default() });
+            actions.extend(self.column_actions(&staged.schema));
         }
         actions.extend(staged.deaths.files.iter().map(remove));
         for vector in &staged.vectors {

@@ -9,7 +9,7 @@ use weir_model::key::KeyRef;
 use super::change::{Clear, RemoveBelow, all_in};
 use super::chunk::StagedChunk;
 use super::files::DataFile;
-use super::index::{Located, RowAddress};
+use super::index::{Located, RowAddress, lookahead};
 use super::{Table, TableError};
 use crate::trace::{Hop, Tally};
 
@@ -56,14 +56,18 @@ impl Table {
         if by_key.windows(2).any(|pair| chunk.keys.get(pair[0] as usize) == chunk.keys.get(pair[1] as usize)) {
             return Err(self.rule("a chunk has two rows of one key"));
         }
-        let could_win = |address: &RowAddress| self.file_greatest(*address) >= chunk.file.order0;
-        let live = (0..chunk.keys.len()).filter_map(|row| self.live(chunk.keys.get(row)));
-        let doubtful: Vec<RowAddress> = live.filter(could_win).collect();
+        let keys: Vec<KeyRef<'_>> = (0..chunk.keys.len()).map(|row| chunk.keys.get(row)).collect();
+        let located = self.locate_all(&keys);
+        let could_win = |located: &Located| match located {
+            Located::Live(address) if self.file_greatest(*address) >= chunk.file.order0 => Some(*address),
+            _ => None,
+        };
+        let doubtful: Vec<RowAddress> = located.iter().filter_map(could_win).collect();
         let orders = self.orders_of(&doubtful).await?;
         let orders: HashMap<RowAddress, Order> = doubtful.into_iter().zip(orders).collect();
         let (mut dead, mut duplicate) = (RoaringBitmap::new(), 0);
-        for row in 0..chunk.keys.len() {
-            let against = match self.locate(chunk.keys.get(row)) {
+        for (row, located) in located.into_iter().enumerate() {
+            let against = match located {
                 Located::Absent => continue,
                 // Gone before the chunk was opened, and there when it was read: rows come without events when another
                 // table takes this one's name.
@@ -151,10 +155,11 @@ impl Table {
         })
     }
 
-    /// The live row of a key dies, if there is one.
-    pub(super) fn stage_death_of(&self, key: KeyRef<'_>, deaths: &mut Deaths) {
-        if let Some(address) = self.live(key) {
-            deaths.row(address);
+    /// The live row of each of `count` keys dies, if there is one.
+    pub(super) fn stage_deaths_of<'a>(&self, count: usize, key: impl Fn(usize) -> KeyRef<'a>, deaths: &mut Deaths) {
+        for block in lookahead(count) {
+            self.index.fetch(block.clone().map(&key));
+            block.filter_map(|nth| self.live(key(nth))).for_each(|address| deaths.row(address));
         }
     }
 }

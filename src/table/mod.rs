@@ -8,10 +8,10 @@
 //!
 //! Reading order: [`record`] (what a commit says of itself), [`delta`] (the actions), [`change`] (what is asked),
 //! [`index`], [`files`], [`partition`], `deaths` and `stage`, which work a commit out, and `commit`, the protocol; [`chunk`] for
-//! loads, [`scan`] and [`history`] for readers. Upkeep is [`rewrite`], [`compact`] and [`copy`], [`clean`], [`verify`]; [`reshape`](self) writes all files again
-//! when columns change; `kept` is the index between two runs. Each of a table's [`Buckets`] has one writer, of which
-//! [`family`](self) sees several get along, and [`absorb`] takes in what anybody else has committed; readers need only the
-//! [`Warehouse`].
+//! loads, [`scan`] and [`history`] for readers. Upkeep is [`rewrite`], [`compact`] and [`copy`], [`clean`], [`verify`];
+//! [`reshape`](self) writes all files again when columns change; `kept` is the index between two runs. Each of a table's
+//! [`Buckets`] has one writer, of which [`family`](self) sees several get along, and [`absorb`] takes in what anybody else has
+//! committed; readers need only the [`Warehouse`].
 
 mod absorb;
 mod buckets;

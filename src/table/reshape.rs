@@ -20,7 +20,7 @@ use weir_model::{Absences, ColumnType, Order, TableSchema, clock};
 
 use super::change::CommitOutcome;
 use super::commit::Settled;
-use super::delta::{Action, Add, Protocol};
+use super::delta::{Action, Add};
 use super::family::Theirs;
 use super::files::removal;
 use super::log::{Replay, serialise};
@@ -315,11 +315,7 @@ impl Table {
             cleans: Vec::new(),
         };
         let mut actions = self.frame("CHANGE COLUMN", record, at_ms);
-        let protocol = Protocol::of(&reshaping.next);
-        if !protocol.is_of(&self.schema) {
-            actions.push(Action { protocol: Some(protocol), ..Action::default() });
-        }
-        actions.push(Action { meta_data: Some(self.meta_data(&reshaping.next)), ..Action::default() });
+        actions.extend(self.column_actions(&reshaping.next));
         for (path, add) in &replay.files {
             let Some(draft) = self.drafts.files.get(path) else { continue };
             let mut remove = removal(add, at_ms);

@@ -18,7 +18,7 @@ use futures::stream::BoxStream;
 use roaring::RoaringBitmap;
 use weir_model::{Order, RecordKeys, TableSchema, clock};
 
-use super::chunk::TableFiles;
+use super::chunk::{TableFiles, is_too_old};
 use super::delta::Add;
 use super::files::DataFile;
 use super::partition::{PartitionValues, ToldKeys};
@@ -27,7 +27,6 @@ use super::scan::conform;
 use super::stage::NewFile;
 use super::writer::{EncodedFile, FileOrders, FileWriter, Placed, add_action};
 use super::{Table, TableError};
-use crate::limits::CHUNK_FILE_AGE_MAX;
 
 /// Rows written at a time.
 const ROWS_AT_A_TIME: usize = 16_384;
@@ -148,8 +147,7 @@ impl Rewritten {
             let file = table.files.get(&input.number);
             file.is_some_and(|file| file.add.path == input.path && input.dead.is_subset(&file.dead))
         };
-        let too_old = clock::now_ms() - self.written_ms > CHUNK_FILE_AGE_MAX.as_millis() as i64;
-        self.inputs.iter().all(stands) && self.schema == table.schema && !too_old
+        self.inputs.iter().all(stands) && self.schema == table.schema && !is_too_old(self.written_ms)
     }
 
     /// Numbers of the rows that have died since they were read.
@@ -265,7 +263,9 @@ impl Merged {
         match self.rows_of {
             RowsOf::One(bucket) => self.part(bucket, schema)?.write(&batch, schema, keys)?,
             RowsOf::Several { count } => {
-                for (bucket, picked) in rows_by_bucket(&batch, schema, keys, count)? {
+                // Of a log without a key every row has the same, empty one.
+                let told = keys.told.complete(batch.clone(), keys.partition)?;
+                for (bucket, picked) in RecordKeys::of(&told, &schema.key_names())?.rows_by_bucket(count) {
                     let first = self.rows;
                     let part = self.part(bucket, schema)?;
                     part.taken.get_or_insert_default().extend(picked.iter().map(|row| first + row));
@@ -284,21 +284,6 @@ impl Merged {
             Entry::Vacant(place) => place.insert(Part::new(schema)?),
         })
     }
-}
-
-/// Numbers of the rows of a batch by their bucket. Of a log without a key every row has the same, empty one.
-fn rows_by_bucket(
-    batch: &RecordBatch,
-    schema: &TableSchema,
-    keys: &Keys<'_>,
-    count: u32,
-) -> Result<BTreeMap<u32, Vec<u32>>, TableError> {
-    let keys = RecordKeys::of(&keys.told.complete(batch.clone(), keys.partition)?, &schema.key_names())?;
-    let mut by_bucket: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for row in 0..keys.len() {
-        by_bucket.entry(keys.get(row).bucket(count)).or_default().push(row as u32);
-    }
-    Ok(by_bucket)
 }
 
 /// A new file while it is written.

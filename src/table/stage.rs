@@ -16,7 +16,6 @@ use super::deaths::Deaths;
 use super::deletes::VectorFile;
 use super::delta::{Add, vector_file_name};
 use super::files::DataFile;
-use super::index::lookahead;
 use super::marking::{MarkedFile, Marks};
 use super::partition::{PartitionValues, file_rows, rows_by_partition};
 use super::read::orders_of_batch;
@@ -156,11 +155,8 @@ impl Table {
             }
             self.stage_rows(rows, &mut staged)?;
         }
-        for block in lookahead(staged.deletes.len()) {
-            let deleted = &staged.deletes[block];
-            self.index.fetch(deleted.iter().map(|(key, _)| key.as_ref()));
-            deleted.iter().for_each(|(key, _)| self.stage_death_of(key.as_ref(), &mut staged.deaths));
-        }
+        let deletes = &staged.deletes;
+        self.stage_deaths_of(deletes.len(), |nth| deletes[nth].0.as_ref(), &mut staged.deaths);
         for chunk in chunks {
             self.stage_chunk_file(chunk, &mut staged, &mut accounts).await?;
         }
@@ -185,10 +181,7 @@ impl Table {
     /// Data files of rows, one a partition, and the death of what is live of their keys, in whatever partition it lies.
     fn stage_rows(&self, entering: BucketRows, staged: &mut Staged) -> Result<(), TableError> {
         let BucketRows { bucket, rows, keys } = entering;
-        for block in lookahead(keys.len()) {
-            self.index.fetch(block.clone().map(|row| keys.get(row)));
-            block.for_each(|row| self.stage_death_of(keys.get(row), &mut staged.deaths));
-        }
+        self.stage_deaths_of(keys.len(), |row| keys.get(row), &mut staged.deaths);
         let mut parts = rows_by_partition(&staged.schema, &rows)?;
         if parts.len() == 1
             && let Some((partition, _)) = parts.pop_first()

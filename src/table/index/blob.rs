@@ -8,7 +8,8 @@ use super::pages::{Pages, Region};
 
 /// How a slot's bytes are shared out: a little-endian number, with the rank above the payload.
 ///
-/// A payload of all ones is an empty slot, whose rank is all ones, too. Where slots have fewer than eight bytes, ranks have at most 32 bits.
+/// A payload of all ones is an empty slot, whose rank is all ones, too. Where slots have fewer than eight bytes, ranks have at
+/// most 32 bits.
 pub trait Layout {
     const SLOT_BYTES: usize;
     const RANK_BITS: u32;

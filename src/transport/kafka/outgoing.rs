@@ -144,12 +144,7 @@ fn by_bucket(batch: &ChangeBatch, partitions: u32) -> Result<Vec<(u32, ChangeBat
     }
     let keys = RecordKeys::of(&batch.rows, &batch.schema.key_names())
         .map_err(|error| WireError::Content(error.to_string()))?;
-    let mut rows: Vec<Vec<u32>> = vec![Vec::new(); partitions as usize];
-    for row in 0..batch.len() {
-        rows[keys.get(row).bucket(partitions) as usize].push(row as u32);
-    }
-    let picked = rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
-    picked.map(|(partition, rows)| Ok((partition as u32, pick(batch, rows)?))).collect()
+    keys.rows_by_bucket(partitions).map(|(partition, rows)| Ok((partition, pick(batch, rows)?))).collect()
 }
 
 fn pick(batch: &ChangeBatch, rows: Vec<u32>) -> Result<ChangeBatch, WireError> {
