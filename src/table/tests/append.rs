@@ -194,9 +194,7 @@ impl World {
             Step::Stream(changes) => self.stream(changes).await,
             Step::BeginSeed => {
                 let start = self.orders.assign(1_000);
-                raise(&mut state, start);
-                state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start });
-                committed(&mut self.table, TableChange::to(state)).await;
+                begin_load(&mut self.table, 1, start).await;
             }
             Step::Chunk(rows, between) => {
                 let order0 = self.orders.assign(1_000);

@@ -7,11 +7,11 @@ use crate::table::clean::{Garbage, Look, Retention, clean_log, find_garbage, rem
 
 const HOUR_MS: i64 = 3_600_000;
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     weir_model::clock::now_ms() + 1_000
 }
 
-fn at_once(alone: bool) -> Retention {
+pub(super) fn at_once(alone: bool) -> Retention {
     Retention { kept: Duration::ZERO, look: Look::Thorough { alone } }
 }
 
@@ -24,6 +24,12 @@ async fn clean(table: &mut Table, mut garbage: Garbage) -> usize {
         removed += names.len();
     }
     removed
+}
+
+/// Removes what nothing names, as one who knows that nobody else writes.
+pub(super) async fn clean_all(table: &mut Table, warehouse: &Warehouse) {
+    let garbage = find_garbage(warehouse, &id(), at_once(true), now_ms()).await.unwrap();
+    clean(table, garbage).await;
 }
 
 async fn updated(warehouse: &Warehouse) -> Table {

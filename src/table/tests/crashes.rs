@@ -7,9 +7,10 @@ use std::time::Duration;
 use weir_model::layout::{Deletes, Layout, Storage};
 
 use super::buckets::{self, bucket_of, create_shared_of, id_in, of, optimise, sharded_change};
+use super::cleaning::{clean_all, now_ms};
 use super::mortal::{Last, MortalStore};
 use super::*;
-use crate::table::clean::{Look, Retention, clean_log, find_garbage, remove};
+use crate::table::clean::clean_log;
 use crate::table::log::Log;
 
 /// A table before a step, and what its rows may be.
@@ -106,20 +107,6 @@ async fn clean(warehouse: &Warehouse, buckets: &Buckets, epoch: u64, place: &str
     let there = objects.iter().filter_map(|path| path.strip_prefix(&folder));
     let there: BTreeSet<String> = there.filter(|path| !path.starts_with("_delta_log")).map(str::to_owned).collect();
     assert_eq!(there, named, "{place}");
-}
-
-async fn clean_all(table: &mut Table, warehouse: &Warehouse) {
-    let retention = Retention { kept: Duration::ZERO, look: Look::Thorough { alone: true } };
-    let mut garbage = find_garbage(warehouse, &id(), retention, soon_ms()).await.unwrap();
-    while !garbage.names.is_empty() {
-        let (outcome, names) = table.commit_cleaning(&mut garbage).await.unwrap();
-        assert!(matches!(outcome, CommitOutcome::Committed { .. }));
-        remove(&table.files(), &names).await;
-    }
-}
-
-fn soon_ms() -> i64 {
-    weir_model::clock::now_ms() + 1_000
 }
 
 /// Commits changes of the stream unless they are in, which the table's state tells.
@@ -277,10 +264,7 @@ async fn the_end_of_a_load() {
             merge_once(&mut table, staged).await;
         }
         // The next load finds 2, and neither 4 nor the others.
-        let mut state = table.state().clone();
-        raise(&mut state, at(10));
-        state.seed = Some(SeedProgress { plan: 2, done: Vec::new(), start: at(10) });
-        committed(&mut table, TableChange::to(state)).await;
+        begin_load(&mut table, 2, at(10)).await;
         let staged = chunk(&table, &[(2, "found")], at(11)).await;
         merge_once(&mut table, staged).await;
         // All lie in one file, of which some stay.
@@ -363,7 +347,7 @@ async fn a_log_cleaning_with_a_checkpoint() {
     // One checkpoint from which the log was cut before, and commits behind it.
     checkpoint::write(&warehouse, &table.path).await.unwrap();
     upsert(&mut table, &[(3, at(9), "C")]).await;
-    assert_eq!(clean_log(&warehouse, &id(), Duration::ZERO, i64::MAX, soon_ms()).await.unwrap(), 3);
+    assert_eq!(clean_log(&warehouse, &id(), Duration::ZERO, i64::MAX, now_ms()).await.unwrap(), 3);
     upsert(&mut table, &[(4, at(10), "D")]).await;
     let scene = Scene::at_rest(lake.fork(), rows).becoming(&[(3, at(9), "C"), (4, at(10), "D")], &[]);
     let scene = Scene { before: scene.after.clone(), ..scene };
@@ -372,7 +356,7 @@ async fn a_log_cleaning_with_a_checkpoint() {
         let newest = process.store.spared(log.versions()).await.unwrap().commits.last().copied().unwrap();
         let table = process.warehouse.table_path(&id());
         process.store.heard(checkpoint::write(&process.warehouse, &table)).await;
-        clean_log(&process.warehouse, &id(), Duration::ZERO, i64::MAX, soon_ms()).await.unwrap();
+        clean_log(&process.warehouse, &id(), Duration::ZERO, i64::MAX, now_ms()).await.unwrap();
         let versions = process.store.spared(log.versions()).await.unwrap();
         assert_eq!((versions.commits, versions.checkpoints), (vec![newest], vec![newest]));
     };

@@ -211,11 +211,15 @@ async fn seeding(warehouse: &Warehouse) -> Table {
 }
 
 async fn begin_seed(mut table: Table) -> Table {
-    let mut state = table.state().clone();
-    raise(&mut state, at(1));
-    state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start: at(1) });
-    committed(&mut table, TableChange::to(state)).await;
+    begin_load(&mut table, 1, at(1)).await;
     table
+}
+
+async fn begin_load(table: &mut Table, plan: u64, start: Order) {
+    let mut state = table.state().clone();
+    raise(&mut state, start);
+    state.seed = Some(SeedProgress { plan, done: Vec::new(), start });
+    committed(table, TableChange::to(state)).await;
 }
 
 fn total(accounts: &[StageCount], hop: Hop) -> u64 {

@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::cleaning::{at_once, clean_all, now_ms};
 use super::mortal::{Last, MortalStore};
 use super::*;
 use crate::table::writer::FileOrders;
@@ -186,10 +187,7 @@ impl World {
             Step::BeginSeed => {
                 self.waiting.clear();
                 let start = self.next_order();
-                let mut state = self.state();
-                raise(&mut state, start);
-                state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start });
-                committed(&mut self.table, TableChange::to(state)).await;
+                begin_load(&mut self.table, 1, start).await;
             }
             Step::Read { from, to } => self.read(from, to).await,
             Step::Merge => self.merge().await,
@@ -279,16 +277,8 @@ impl World {
     async fn clean(&mut self) {
         self.waiting.clear();
         self.rewritten = None;
-        let retention =
-            clean::Retention { kept: std::time::Duration::ZERO, look: clean::Look::Thorough { alone: true } };
-        let now_ms = weir_model::clock::now_ms() + 1_000;
-        let mut garbage = clean::find_garbage(&self.warehouse, &id(), retention, now_ms).await.unwrap();
-        while !garbage.names.is_empty() {
-            let (outcome, names) = self.table.commit_cleaning(&mut garbage).await.unwrap();
-            assert!(matches!(outcome, CommitOutcome::Committed { .. }));
-            clean::remove(&self.table.files(), &names).await;
-        }
-        let again = clean::find_garbage(&self.warehouse, &id(), retention, now_ms).await.unwrap();
+        clean_all(&mut self.table, &self.warehouse).await;
+        let again = clean::find_garbage(&self.warehouse, &id(), at_once(true), now_ms()).await.unwrap();
         assert_eq!(again.names, Vec::<String>::new());
     }
 

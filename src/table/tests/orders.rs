@@ -138,10 +138,7 @@ impl World {
             }
             Step::BeginSeed => {
                 let start = self.next();
-                let mut state = self.state();
-                raise(&mut state, start);
-                state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start });
-                committed(&mut self.table, TableChange::to(state)).await;
+                begin_load(&mut self.table, 1, start).await;
                 self.read.clear();
             }
             Step::ReadChunk(ids) => {

@@ -5,6 +5,7 @@ use weir_model::layout::{Deletes, Storage, TableMode};
 use weir_model::{Absences, Layout};
 
 use super::buckets::{COUNT, id_in, of, open_of, optimise, put, sharded_change, went_in};
+use super::cleaning::{at_once, clean_all, now_ms};
 use super::mortal::{Last, MortalStore};
 use super::partitions::partitioned;
 use super::*;
@@ -328,13 +329,7 @@ async fn ends_at(base: &TableSchema, step: usize, last: Last) -> bool {
 }
 
 async fn only_named_files_after_cleaning(warehouse: &Warehouse, table: &mut Table) {
-    let retention = clean::Retention { kept: std::time::Duration::ZERO, look: clean::Look::Thorough { alone: true } };
-    let now_ms = weir_model::clock::now_ms() + 1_000;
-    let mut garbage = clean::find_garbage(warehouse, &id(), retention, now_ms).await.unwrap();
-    while !garbage.names.is_empty() {
-        let (_, names) = table.commit_cleaning(&mut garbage).await.unwrap();
-        clean::remove(&table.files(), &names).await;
-    }
+    clean_all(table, warehouse).await;
     sound(warehouse).await;
     let named = replay(table).await.files.len();
     let left = objects(&**warehouse.store()).await;
@@ -444,10 +439,7 @@ async fn what_was_written_for_a_lost_commit_and_is_to_be_removed_is_written_once
     store.plan(&commit_name(a.version() + 1), Fault::Stalled { reached: reached.clone(), go: go.clone() });
     let beside = async {
         reached.notified().await;
-        let retention =
-            clean::Retention { kept: std::time::Duration::ZERO, look: clean::Look::Thorough { alone: true } };
-        let now_ms = weir_model::clock::now_ms() + 1_000;
-        let mut garbage = clean::find_garbage(&warehouse, &id(), retention, now_ms).await.unwrap();
+        let mut garbage = clean::find_garbage(&warehouse, &id(), at_once(true), now_ms()).await.unwrap();
         let (_, names) = b.commit_cleaning(&mut garbage).await.unwrap();
         go.notify_one();
         names

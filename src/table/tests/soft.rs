@@ -71,10 +71,7 @@ async fn what_a_load_does_not_find_is_marked_with_its_order_and_what_was_marked_
     for (id, seq, deleted) in [(1, 1, false), (2, 2, true), (3, 3, false)] {
         take(&mut table, &one(id, at(seq), "before", deleted)).await;
     }
-    let mut state = table.state().clone();
-    raise(&mut state, at(10));
-    state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start: at(10) });
-    committed(&mut table, TableChange::to(state)).await;
+    begin_load(&mut table, 1, at(10)).await;
     let staged = chunk(&table, &[(1, "found")], at(11)).await;
     merge(&mut table, staged).await;
     let state = TableState { seed: None, ..table.state().clone() };
@@ -231,10 +228,7 @@ impl World {
             Step::BeginSeed => {
                 self.waiting.clear();
                 let start = self.next();
-                let mut state = self.table.state().clone();
-                raise(&mut state, start);
-                state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start });
-                committed(&mut self.table, TableChange::to(state)).await;
+                begin_load(&mut self.table, 1, start).await;
             }
             Step::Read(from, to) if self.table.state().seed.is_some() => {
                 let order0 = self.next();
