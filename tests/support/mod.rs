@@ -10,10 +10,28 @@ pub mod weir;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The checkout's root.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Does `work` while `write` is at it in a thread of its own, which is told to stop when `work` ends, also by failing: a test
+/// that fails must come to its end.
+pub fn beside(write: impl FnOnce(&AtomicBool) + Send, work: impl FnOnce()) {
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    let stop = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| write(stop));
+        let _stop = Stop(stop);
+        work();
+    });
 }
 
 /// What `scripts/services.sh` prints. Servers that it starts end with the test process.

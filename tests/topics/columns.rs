@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::beside;
 use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
 use crate::support::lake::assert_equal;
@@ -63,17 +64,17 @@ fn write(mysql: &Mysql, database: &str, stop: &AtomicBool) {
 
 /// Changes the columns while rows change, too; `between` is called after each.
 fn change_columns(mysql: &Mysql, database: &str, mut between: impl FnMut(usize)) {
-    let stop = &AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| write(mysql, database, stop));
-        for (nth, change) in CHANGES.iter().enumerate() {
-            for (table, _) in TABLES {
-                mysql.run(&change.replace("{t}", &format!("{database}.{table}")));
+    beside(
+        |stop| write(mysql, database, stop),
+        || {
+            for (nth, change) in CHANGES.iter().enumerate() {
+                for (table, _) in TABLES {
+                    mysql.run(&change.replace("{t}", &format!("{database}.{table}")));
+                }
+                between(nth);
             }
-            between(nth);
-        }
-        stop.store(true, Ordering::Release);
-    });
+        },
+    );
 }
 
 /// Of a table that is changed no more.

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::beside;
 use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::{Kafka, topic};
 use crate::support::lake::{Workload, compare};
@@ -119,22 +120,6 @@ fn write_keyless(mysql: &Mysql, table: &str, stop: &AtomicBool) {
     }
 }
 
-/// Does `work` while [`write_keyless`] is at it. A test that fails in `work` ends, too.
-fn beside_keyless_writes(mysql: &Mysql, table: &str, work: impl FnOnce()) {
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Release);
-        }
-    }
-    let stop = &AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| write_keyless(mysql, table, stop));
-        let _stop = Stop(stop);
-        work();
-    });
-}
-
 /// Rows of a log that are changes of the stream.
 fn streamed(found: &serde_json::Value) -> u64 {
     kinds(found, "c") + kinds(found, "u") + kinds(found, "d")
@@ -148,10 +133,13 @@ fn a_log_has_every_change_once_and_comes_to_its_source() {
     mysql.run("CREATE TABLE log.bare (a INT, b VARCHAR(9)); INSERT INTO log.bare VALUES (1, 'x'), (1, 'x'), (2, NULL)");
     let weir = Weir::new(&mysql.url, &["log.*"], &sections(mysql, "log", "mode = \"append\""));
     // The table without a key is read while it is written.
-    beside_keyless_writes(mysql, "log.bare", || {
-        run_beside(&weir, workload.live(20_000, &["--workers", "2", "--rate", "2500", "--ddl"]));
-        weir.expect(0, &["snapshot", "--table", "log.bare"]);
-    });
+    beside(
+        |stop| write_keyless(mysql, "log.bare", stop),
+        || {
+            run_beside(&weir, workload.live(20_000, &["--workers", "2", "--rate", "2500", "--ddl"]));
+            weir.expect(0, &["snapshot", "--table", "log.bare"]);
+        },
+    );
     weir.catch_up();
     let found = compare(mysql, &weir, "log", &["--mode", "append"]);
     let report = weir.balanced();
@@ -224,10 +212,13 @@ fn a_log_over_kafka_has_every_change_once_though_messages_come_again() {
     );
     let weir = Weir::over_kafka("log", &mysql.url, &["klog.*"], (kafka, Clickhouse::shared()), "");
     weir.append_to_config(&sections(mysql, "klog", "mode = \"append\""));
-    beside_keyless_writes(mysql, "klog.bare", || {
-        run_beside(&weir, workload.live(8_000, &["--rate", "1500"]));
-        weir.expect(0, &["snapshot", "--table", "klog.bare", "--table", "klog.t_int"]);
-    });
+    beside(
+        |stop| write_keyless(mysql, "klog.bare", stop),
+        || {
+            run_beside(&weir, workload.live(8_000, &["--rate", "1500"]));
+            weir.expect(0, &["snapshot", "--table", "klog.bare", "--table", "klog.t_int"]);
+        },
+    );
     weir.catch_up();
     let found = compare(mysql, &weir, "klog", &["--mode", "append"]);
     let report = weir.balanced();
