@@ -11,6 +11,11 @@ readers_python := target/services/readers/bin/python
 # Clippy is a compiler that also lints: in rustc's place it lets linting and tests share one build. Its arguments come as `cargo clippy`
 # passes them.
 linting := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
+define lint_and_test
+	$(CARGO) fmt --all --check
+	$(linting) $(CARGO) test --workspace --all-targets --locked --no-run
+	$(linting) $(CARGO) test --workspace --locked
+endef
 
 .PHONY: help
 help: ## List the targets
@@ -24,17 +29,14 @@ demo: packages ## Build weir, get a real MySQL, run a shop with live traffic and
 
 .PHONY: test
 test: packages services ## Lint, unit, property and service tests against real servers, which are fetched
-	$(CARGO) fmt --all --check
-	$(linting) $(CARGO) test --workspace --all-targets --locked --no-run
-	$(linting) $(CARGO) test --workspace --locked
+	$(lint_and_test)
 
 .PHONY: test-all
+test-all: export WEIR_TEST_ALL_READERS := 1
 test-all: packages services ## The same with every reader of Delta tables: chDB, Delta Kernel and Spark, too
 	scripts/system-packages.sh --with-jdk
 	scripts/services.sh all-readers
-	$(CARGO) fmt --all --check
-	$(linting) $(CARGO) test --workspace --all-targets --locked --no-run
-	WEIR_TEST_ALL_READERS=1 $(linting) $(CARGO) test --workspace --locked
+	$(lint_and_test)
 
 .PHONY: lint
 lint: ## Formatting and clippy, warnings are errors

@@ -36,34 +36,31 @@ kafka_fetch_locked() {
 
 kafka_start() {
     [ $# -eq 1 ] || die "kafka-start needs a folder"
-    local folder port controller_port attempt
+    local folder
     mkdir -p "$1"
     folder=$(cd "$1" && pwd)
     kafka_fetch
     if is_running "$folder/kafka.pid" kafka.Kafka; then
         die "a broker already runs in $folder (pid $(cat "$folder/kafka.pid")); stop it with kafka-stop"
     fi
-    # A broker that was stopped or killed comes back under its old ports, so that its clients find it again.
-    port=$(cat "$folder/port" 2>/dev/null || free_port)
-    controller_port=$(cat "$folder/controller-port" 2>/dev/null || free_port)
-    for attempt in 1 2 3 4 5; do
-        kafka_properties "$folder" "$port" "$controller_port" >"$folder/server.properties"
-        [ -s "$folder/data/meta.properties" ] || format_kafka "$folder"
-        if kafka_start_on_ports "$folder"; then
-            printf '%s\n' "$port" >"$folder/port"
-            printf '%s\n' "$controller_port" >"$folder/controller-port"
-            stop_with_owner "$launched_pid"
-            printf '127.0.0.1:%s\n' "$port"
-            return 0
-        fi
+    start_on_a_port "$folder" kafka kafka_start_on_port
+    printf '127.0.0.1:%s\n' "$started_port"
+}
+
+# Sets launched_pid. With the port that it had a broker gets the controller's back, too, so that its clients find it again.
+kafka_start_on_port() {
+    local folder=$1 port=$2 controller_port
+    controller_port=$(free_port)
+    if [ "$port" = "$(cat "$folder/port" 2>/dev/null)" ]; then
+        controller_port=$(cat "$folder/controller-port")
+    fi
+    kafka_properties "$folder" "$port" "$controller_port" >"$folder/server.properties"
+    [ -s "$folder/data/meta.properties" ] || format_kafka "$folder"
+    kafka_launch "$folder" || {
         rm -f "$folder/kafka.pid"
-        grep -q 'Address already in use' "$folder/kafka.log" || break
-        say "port $port or $controller_port is taken, trying others (attempt $attempt)"
-        port=$(free_port)
-        controller_port=$(free_port)
-    done
-    tail -n 20 "$folder/kafka.log" >&2 || true
-    die "Kafka did not start; its log is $folder/kafka.log"
+        return 1
+    }
+    printf '%s\n' "$controller_port" >"$folder/controller-port"
 }
 
 # Short sessions, so that a killed broker or consumer is missed soon; few partitions of Kafka's own topics, since each is
@@ -112,7 +109,7 @@ format_kafka() {
 }
 
 # Sets launched_pid.
-kafka_start_on_ports() {
+kafka_launch() {
     local folder=$1
     : >"$folder/kafka.log"
     launch "$folder/kafka.log" java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.net.preferIPv4Stack=true \
