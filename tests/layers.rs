@@ -16,7 +16,7 @@ const ROWS: [&[&str]; 7] = [
 ];
 
 /// Clients of other people's software, and where their names may stand: paths below the package's folder.
-const CLIENTS: [(&str, &[&str]); 8] = [
+const CLIENTS: [(&str, &[&str]); 9] = [
     ("rusqlite", &["src/trace/sqlite.rs"]),
     ("clickhouse", &["src/trace/clickhouse.rs"]),
     ("rdkafka", &["src/transport/kafka/"]),
@@ -25,6 +25,7 @@ const CLIENTS: [(&str, &[&str]); 8] = [
     ("mysql_async", &["src/binlog/", "mysql/src/", "snapshot-loader/"]),
     ("clap", &["src/cli/", "src/main.rs", "snapshot-loader/src/main.rs"]),
     ("comfy_table", &["src/cli/"]),
+    ("croner", &["model/src/cron.rs"]),
 ];
 
 /// What each crate must not even depend on.

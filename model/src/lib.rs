@@ -3,12 +3,13 @@
 //! Reading order: [`value`] (what a MySQL column becomes in Arrow and Delta), [`column`] (building such columns),
 //! [`schema`] (tables), [`layout`] (how the lake keeps one) and [`partition`] (by what), [`evolution`] and [`absence`] (what the lake makes of changed columns), [`order`] and
 //! [`position`] (when a change happened, and where in the binlog it stands),
-//! [`key`] (which row it is about), [`change`] (a batch of changes), [`digest`] and [`clock`].
+//! [`key`] (which row it is about), [`change`] (a batch of changes), [`digest`], [`clock`] and [`cron`].
 
 pub mod absence;
 pub mod change;
 pub mod clock;
 pub mod column;
+pub mod cron;
 pub mod digest;
 pub mod evolution;
 pub mod key;
@@ -22,6 +23,7 @@ pub mod value;
 pub use absence::Absences;
 pub use change::{ChangeBatch, ChangeBuilder, Half, Op, Window};
 pub use column::{ColumnBuilder, ValueError, ZeroDates};
+pub use cron::{Cron, CronError, Minute};
 pub use digest::Digest;
 pub use key::{RecordKey, RecordKeys};
 pub use layout::Layout;
