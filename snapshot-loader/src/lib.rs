@@ -4,11 +4,12 @@
 //! [`plan_chunks`] once a table, then for each chunk [`ChunkReader::open`] (or [`read_chunk`]) between watermarks of its
 //! own. The rest ([`load`], [`progress`]) is the standalone tool.
 //!
-//! Reading order: [`key_value`] and [`range`] (what a chunk is, and its SQL), [`plan`] (dividing a table), [`decode`] and
+//! Reading order: [`key_value`] and [`range`] (what a chunk is, and its SQL), [`key_text`] (keys as people write them), [`plan`] (dividing a table), [`decode`] and
 //! [`read`] (rows into columns), [`load`].
 
 pub mod decode;
 pub mod error;
+pub mod key_text;
 pub mod key_value;
 pub mod load;
 pub mod manifest;

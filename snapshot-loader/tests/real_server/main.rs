@@ -3,6 +3,7 @@
 #[path = "../../../mysql/tests/support/mod.rs"]
 mod support;
 
+mod keys;
 mod loading;
 mod planning;
 mod reading;
