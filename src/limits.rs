@@ -235,3 +235,25 @@ pub const INDEX_KEPT_AFTER_SHARE: u64 = 10;
 pub const PUBLISH_FAILURES_MAX: u32 = 5;
 /// Failures to publish further apart have nothing to do with each other.
 pub const PUBLISH_FAILURES_APART_MIN: Duration = Duration::from_secs(60);
+/// An id of a job has at most this many bytes: it is part of the name of a file, which has 255 at most.
+pub const JOB_NAME_BYTES_MAX: usize = 128;
+/// One of a schedule has fewer, since the jobs of its runs are named after it.
+pub const SCHEDULE_NAME_BYTES_MAX: usize = 100;
+/// Jobs read side by side when they are listed: a store on the network answers each after some milliseconds.
+pub const JOBS_READ_TOGETHER: usize = 16;
+/// A run of a schedule begins this late at most, so that a service that is being restarted is in time for it. One that is later
+/// than this is missed.
+pub const SCHEDULE_LATE_MAX: Duration = Duration::from_secs(120);
+/// Missed runs of a schedule that are found; a service that was away for a year has missed too many to tell them all.
+pub const SCHEDULE_MISSED_MAX: usize = 100;
+/// A clock that is further behind the last look at the schedules than this was wrong then, or is now; otherwise runs would
+/// wait for it to come to where it was.
+pub const SCHEDULE_CLOCK_BACK_MAX: Duration = Duration::from_secs(3600);
+/// Keys that one backfill may name: they are one object of the state.
+pub const BACKFILL_KEYS_MAX: usize = 10_000;
+/// How far a job is, is asked this often by the command that waits for it.
+pub const JOB_POLL: Duration = Duration::from_millis(500);
+/// It is told this often, unless it has got on.
+pub const JOB_TOLD_EVERY: Duration = Duration::from_secs(5);
+/// A command that waits for a job gives up when no service has run for this long, which is longer than a restart takes.
+pub const JOB_SERVICE_AWAY_MAX: Duration = Duration::from_secs(60);

@@ -15,13 +15,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use weir_model::schema::escape_name;
 use weir_model::{Layout, TableId, ZeroDates};
 use weir_mysql::{SourceOptions, TablePatterns};
 
 use self::document::Document;
 pub use self::secret::{Options, Secret, SecretUrl};
 pub use self::sections::{
-    Apply, Backfill, DdlPolicy, Http, KeyBound, SnapshotMode, Source, TableRule, Trace, TraceKind, Transport,
+    Apply, Backfill, DdlPolicy, Http, KeyBound, KeyPart, SnapshotMode, Source, TableRule, Trace, TraceKind, Transport,
     TransportKind, Warehouse,
 };
 pub use self::trace_server::TraceServer;
@@ -120,6 +121,22 @@ impl Config {
             buckets: rule.buckets,
             layout: rule.layout(),
         })
+    }
+
+    /// What each `[[backfill]]` is called, in their order: its name, or `config-<database>-<table>-<n>` for the n-th of its
+    /// table. It stays the same from start to start.
+    pub fn backfill_ids(&self) -> Vec<String> {
+        let mut counts: BTreeMap<&TableId, usize> = BTreeMap::new();
+        let mut ids = Vec::with_capacity(self.backfills.len());
+        for Backfill { name, table, .. } in &self.backfills {
+            let of_table = table.as_ref().map(|table| {
+                let count = counts.entry(table).or_default();
+                *count += 1;
+                format!("config-{}-{}-{count}", escape_name(&table.database), escape_name(&table.table))
+            });
+            ids.push(name.clone().or(of_table).unwrap_or_default());
+        }
+        ids
     }
 
     /// Where rebuildable state lies on this machine's disk. By default beside the tables if those are on it too, so

@@ -260,17 +260,39 @@ impl TableRule {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backfill {
+    /// What the schedule is called; see [`super::Config::backfill_ids`] for the default.
+    pub name: Option<String>,
     pub table: Option<TableId>,
-    /// Five fields: minute, hour, day of month, month, day of week.
+    /// Five fields in UTC: minute, hour, day of month, month, day of week.
     pub cron: String,
+    /// The first key that is loaded; from the table's first if not set.
     pub from: Option<KeyBound>,
+    /// The last one; to the table's last if not set.
     pub to: Option<KeyBound>,
 }
 
-/// An end of a key range.
+/// An end of a key range: the first key column's value, or an array with values of key columns, from the first on.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "a whole number, a string, or an array of them with a value for each key column")]
+pub enum KeyBound {
+    One(KeyPart),
+    Several(Vec<KeyPart>),
+}
+
+impl KeyBound {
+    /// The values, in key order.
+    pub fn parts(&self) -> &[KeyPart] {
+        match self {
+            Self::One(part) => std::slice::from_ref(part),
+            Self::Several(parts) => parts,
+        }
+    }
+}
+
+/// The value of a key column, as JSON or a command line has it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "a whole number or a string")]
-pub enum KeyBound {
+pub enum KeyPart {
     Number(i64),
     Text(String),
 }

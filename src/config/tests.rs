@@ -6,7 +6,7 @@ use std::path::Path;
 use bytesize::ByteSize;
 use weir_model::{TableId, ZeroDates};
 
-use super::{Config, SnapshotMode};
+use super::{Config, KeyBound, KeyPart, SnapshotMode};
 use crate::error::{Error, Kind};
 
 const MINIMAL: &str = "[source]\nname = \"shop\"\nurl = \"mysql://weir@db:3306\"\ntables = [\"shop.*\"]\n";
@@ -63,7 +63,12 @@ zero_dates = "error"
 table = "shop.orders"
 cron = "0 3 * * *"
 from = 5
-to = "9"
+to = ["9", 1]
+
+[[backfill]]
+name = "hourly"
+table = "shop.orders"
+cron = "0 * * * mon-fri"
 "#;
 
 fn with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Error> {
@@ -115,9 +120,20 @@ fn every_documented_key_is_accepted_and_the_idle_ones_warn() {
     source.pause_above_threads_running has no effect yet
     source.on_drop has no effect yet
     http.listen has no effect yet
-    [[backfill]] has no effect yet
     [[table]] buckets has no effect yet
     ");
+}
+
+#[test]
+fn backfills_are_called_by_their_names_or_their_tables() {
+    let config = with(EVERYTHING, &[]).unwrap();
+    assert_eq!(config.backfill_ids(), ["config-shop-orders-1", "hourly"]);
+    let parts = |bound: &Option<KeyBound>| bound.as_ref().map(|bound| bound.parts().to_vec());
+    let text = |text: &str| KeyPart::Text(text.into());
+    assert_eq!(parts(&config.backfills[0].from), Some(vec![KeyPart::Number(5)]));
+    assert_eq!(parts(&config.backfills[0].to), Some(vec![text("9"), KeyPart::Number(1)]));
+    let elsewhere = with(&format!("{MINIMAL}[[backfill]]\ntable = \"crm.a\"\ncron = \"0 3 * * *\"\n"), &[]).unwrap();
+    assert_eq!(elsewhere.warnings(), ["[[backfill]] crm.a has no effect: source.tables does not match it"]);
 }
 
 #[test]
@@ -158,6 +174,20 @@ fn mistakes_name_the_key_the_line_and_what_is_allowed() {
         ("[[table]]\nname = \"orders\"", 6, "table[0].name: `orders` is not database.table"),
         ("[[table]]\nname = \"shop.a\"\nzero_dates = \"skip\"", 7, "expected `null` or `error`"),
         ("[[backfill]]\ntable = \"shop.a\"\ncron = \"daily\"", 7, "backfill[0].cron must have five fields"),
+        ("[[backfill]]\ntable = \"shop.a\"\ncron = \"0 24 * * *\"", 7, "backfill[0].cron must have five fields"),
+        ("[[backfill]]\ncron = \"0 3 * * *\"", 5, "backfill[0].table must be set"),
+        ("[[backfill]]\ntable = \"shop.a\"\ncron = \"0 3 * * *\"\nfrom = []", 8, "backfill[0].from must have a value"),
+        (
+            "[[backfill]]\ntable = \"shop.a\"\ncron = \"0 3 * * *\"\nto = 1.5",
+            8,
+            "a whole number, a string, or an array",
+        ),
+        ("[[backfill]]\nname = \"a b\"\ntable = \"shop.a\"\ncron = \"0 3 * * *\"", 6, "backfill[0].name must be up to"),
+        (
+            "[[backfill]]\ntable = \"a-b.c\"\ncron = \"0 3 * * *\"\n[[backfill]]\ntable = \"a.b-c\"\ncron = \"0 3 * * *\"",
+            8,
+            "backfill[1].name repeats config-a-b-c-1",
+        ),
         ("[http]\nlisten = \"9187\"", 6, "http.listen must be host:port"),
         ("[http\nlisten = 1", 5, "not TOML"),
     ] {

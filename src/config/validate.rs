@@ -8,12 +8,13 @@ use std::path::Path;
 
 use bytesize::ByteSize;
 
+use weir_model::Cron;
 use weir_model::layout::{Deletes, Partition, TableMode, Transform};
 use weir_model::schema::META_PREFIX;
 
 use super::sections::{DdlPolicy, LISTEN_DEFAULT, Source, TableRule, TraceKind, TransportKind};
 use super::{Config, Secret, TraceServer, environment};
-use crate::limits::PARTITION_BUCKETS_MAX;
+use crate::limits::{PARTITION_BUCKETS_MAX, SCHEDULE_NAME_BYTES_MAX};
 
 const COMMIT_INTERVAL_MS_MAX: u64 = 3_600_000;
 /// Below it a single batch would fill the queues.
@@ -100,11 +101,20 @@ impl Config {
     }
 
     fn validate_backfills(&self) -> Checked {
-        for (i, backfill) in self.backfills.iter().enumerate() {
+        let mut ids = BTreeSet::new();
+        for (i, (backfill, id)) in self.backfills.iter().zip(self.backfill_ids()).enumerate() {
             let key = |name: &str| format!("backfill[{i}].{name}");
             require(backfill.table.is_some(), &key("table"), "must be set: database.table")?;
-            let what = "must have five fields: minute, hour, day of month, month, day of week, such as \"0 3 * * *\"";
-            require(is_cron(&backfill.cron), &key("cron"), what)?;
+            let cron = backfill.cron.parse::<Cron>();
+            require(cron.is_ok(), &key("cron"), cron.err().map_or_else(String::new, |error| error.to_string()))?;
+            for (name, bound) in [("from", &backfill.from), ("to", &backfill.to)] {
+                let is_set = bound.as_ref().is_none_or(|bound| !bound.parts().is_empty());
+                require(is_set, &key(name), "must have a value for the first key column at least")?;
+            }
+            let is_name = !id.is_empty() && id.len() <= SCHEDULE_NAME_BYTES_MAX && id.chars().all(is_name_character);
+            let what = format!("must be up to {SCHEDULE_NAME_BYTES_MAX} letters, digits, _ and -, and is `{id}`");
+            require(is_name, &key("name"), what)?;
+            require(ids.insert(id.clone()), &key("name"), format!("repeats {id}; give this one another name"))?;
         }
         Ok(())
     }
@@ -118,7 +128,6 @@ impl Config {
             ("source.pause_above_threads_running", source.pause_above_threads_running != 0),
             ("source.on_drop", source.on_drop != DdlPolicy::Keep),
             ("http.listen", self.http.listen != LISTEN_DEFAULT),
-            ("[[backfill]]", !self.backfills.is_empty()),
         ];
         let direct = self.transport.kind == TransportKind::Direct;
         let buckets = self.tables.iter().any(|rule| rule.buckets.is_some_and(|n| n != 1));
@@ -129,9 +138,11 @@ impl Config {
             warnings.push("source.on_truncate = \"stop\" acts as \"keep\" so far".into());
         }
         let patterns = self.patterns().ok();
-        for name in self.tables.iter().filter_map(|rule| rule.name.as_ref()) {
+        let rules = self.tables.iter().filter_map(|rule| rule.name.as_ref()).map(|name| ("[[table]]", name));
+        let backfills = self.backfills.iter().filter_map(|b| b.table.as_ref()).map(|name| ("[[backfill]]", name));
+        for (section, name) in rules.chain(backfills) {
             if patterns.as_ref().is_some_and(|patterns| !patterns.matches(name)) {
-                warnings.push(format!("[[table]] {name} has no effect: source.tables does not match it"));
+                warnings.push(format!("{section} {name} has no effect: source.tables does not match it"));
             }
         }
         warnings
@@ -243,10 +254,4 @@ fn is_bucket_url(text: &str) -> bool {
 
 fn is_listen_address(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-}
-
-fn is_cron(text: &str) -> bool {
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    let may_stand = |character: char| character.is_ascii_alphanumeric() || "*/,-?#L".contains(character);
-    fields.len() == 5 && fields.iter().all(|field| field.chars().all(may_stand))
 }

@@ -6,7 +6,8 @@ use weir_model::{Gtid, GtidSet, TableId, TableSchema};
 use weir_mysql::{KeySource, MysqlError, SourceOptions, TableDescription, catalogue, server};
 
 use crate::capture::request::RegisterError;
-use crate::config::TableSettings;
+use crate::config::{Config, TableSettings};
+use crate::error::Error;
 use crate::limits::EXECUTED_WAIT_MAX;
 
 /// Asks the source about tables.
@@ -22,6 +23,25 @@ pub enum Asked {
     Gone,
     /// It cannot be mirrored; says why and the way out.
     Refused(String),
+}
+
+/// The table with the key that it is mirrored by. For commands: who sits and waits is told at once.
+///
+/// # Errors
+/// Of kind [`crate::error::Kind::Config`] if the source has no such table; else when it cannot be asked, or the table cannot
+/// be mirrored.
+pub async fn described(config: &Config, table: &TableId) -> Result<TableDescription, Error> {
+    let settings = config.clone();
+    let settings = Arc::new(move |table: &TableId| settings.table_settings(table));
+    let tables = SourceTables { source: config.source_options()?, settings };
+    match tables.ask(table).await {
+        Ok(Asked::Found(description)) => Ok(*description),
+        Ok(Asked::Gone) => Err(Error::config(format!("the source has no table {table}"))),
+        Ok(Asked::Refused(why)) => Err(Error::failed(why).at(table.to_string())),
+        Err(error) => {
+            Err(Error::failed("the source cannot be asked about the table").at(table.to_string()).because(error))
+        }
+    }
 }
 
 impl SourceTables {

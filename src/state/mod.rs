@@ -1,18 +1,23 @@
 //! Small durable state beside the tables: [`StateSeries`], numbered objects of which the greatest number wins,
-//! [`Checkpoint`], what `direct` keeps in one (over Kafka it is the copy that commands read), and [`Appeals`], what
-//! writers of tables ask of capture.
+//! [`Checkpoint`], what `direct` keeps in one (over Kafka it is the copy that commands read), [`Appeals`], what
+//! writers of tables ask of capture, [`jobs`], what people ask of the service, and [`schedules`], when it is asked again.
 //!
 //! A conditional update exists neither on local disk nor on HDFS, put-if-absent does on every store; so an update is
 //! the next number, put if absent, and old numbers are kept for hours for readers that listed them a moment ago.
 
 mod checkpoint;
+pub mod jobs;
 mod log;
+mod objects;
 mod requests;
+pub mod schedules;
 mod series;
 
 pub use checkpoint::{Checkpoint, CheckpointRule, LastTransaction, Phase, TableStanding, may_follow};
+pub use jobs::{Job, JobEntry, JobId, JobOutcome, JobProgress, JobStore};
 pub use log::{CheckpointLog, Written};
 pub use requests::{Appeal, AppealKind, Appeals};
+pub use schedules::{Schedule, ScheduleId, ScheduleStore};
 pub use series::{Put, StateSeries};
 
 /// State that could not be read or written. Says which object.
@@ -45,7 +50,8 @@ impl From<StateError> for crate::error::Error {
                 .at(object.clone())
                 .way_out("see that [warehouse] url can be reached, read and written"),
             StateError::Damaged { object, .. } => Self::failed("a state object is damaged").at(object.clone()).way_out(
-                "remove that object: the number before it takes over, and the tables' own commits know what they hold",
+                "remove that object: of a checkpoint the number before it takes over, and the tables' own commits know what \
+                 they hold; a job or a schedule has to be asked for again",
             ),
             StateError::Rule { object, .. } => Self::failed("the checkpoint breaks a rule").at(object.clone()),
             StateError::Contended { series, .. } => Self::failed("several instances write the same state")
