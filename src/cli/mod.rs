@@ -2,15 +2,18 @@
 //!
 //! What a program may want goes to stdout and nothing else does; logs and progress go to stderr.
 
+mod backfill;
 mod binlog;
 mod check;
 mod completions;
 mod halves;
 mod init;
+mod jobs;
 mod output;
 mod read;
 mod reconcile;
 mod run;
+mod schedule;
 mod snapshot;
 mod status;
 mod table;
@@ -57,6 +60,9 @@ enum Command {
     Capture(halves::Capture),
     Apply(halves::Apply),
     Snapshot(snapshot::Snapshot),
+    Backfill(backfill::Backfill),
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     Status(status::Status),
     Reconcile(reconcile::Reconcile),
     Read(read::Read),
@@ -82,6 +88,8 @@ impl Cli {
             Command::Capture(capture) => block_on(capture.run(&config_to_act_on()?)),
             Command::Apply(apply) => block_on(apply.run(&config_to_act_on()?)),
             Command::Snapshot(snapshot) => block_on(snapshot.run(&config_to_act_on()?)),
+            Command::Backfill(backfill) => block_on(backfill.run(&config_to_act_on()?)),
+            Command::Schedule(schedule) => block_on(schedule.run(&config()?)),
             Command::Status(status) => block_on(status.run(&config()?)),
             Command::Reconcile(reconcile) => block_on(reconcile.run(&config()?)),
             Command::Read(read) => block_on(read.run(&config()?)),

@@ -24,6 +24,11 @@ enum Format {
 }
 
 impl Output {
+    /// Whether a program reads what is printed.
+    pub(super) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Prints `data`: as JSON, or as what `table` makes of it.
     pub(super) fn print<T: Serialize>(self, data: &T, table: impl FnOnce(&T) -> String) -> Result<(), Error> {
         match self.format {

@@ -1,13 +1,16 @@
 //! `weir snapshot`: seed or re-seed base tables.
 
 use clap::Args;
-use weir_model::TableId;
+use weir_model::{TableId, clock};
+use weir_mysql::TableDescription;
 
+use super::jobs::{Asking, conclude};
 use crate::config::Config;
 use crate::error::{Error, Exit};
 use crate::service::{self, Reseed, Role, RunOptions};
+use crate::state::jobs::{Job, JobId, Origin, Work};
 
-/// Loads base tables anew; ends once every chunk is committed.
+/// Loads base tables anew; ends once every chunk is committed. Beside a running service that one does it.
 #[derive(Debug, Args)]
 pub(super) struct Snapshot {
     /// A table to load, as database.table; may be given again. Default: every table.
@@ -20,24 +23,53 @@ pub(super) fn table_id(text: &str) -> Result<TableId, String> {
     TableId::try_from(text.to_owned())
 }
 
-/// A running service would be fenced off by a second writer.
-async fn refuse_beside_a_service(config: &Config) -> Result<(), Error> {
-    if service::is_running(config).await? {
-        return Err(Error::failed(format!("a service is running for source {}", config.source.name))
-            .way_out("stop it first, then load the tables and start it again"));
+/// `table` as the source describes it, if it is one that is mirrored.
+pub(super) async fn mirrored(config: &Config, table: &TableId) -> Result<TableDescription, Error> {
+    is_meant(config, table)?;
+    service::described(config, table).await
+}
+
+fn is_meant(config: &Config, table: &TableId) -> Result<(), Error> {
+    if config.patterns()?.matches(table) {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::config(format!("{table} matches no pattern of [source] tables")))
 }
 
 impl Snapshot {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
-        let patterns = config.patterns()?;
-        if let Some(table) = self.tables.iter().find(|table| !patterns.matches(table)) {
-            return Err(Error::config(format!("{table} matches no pattern of [source] tables")));
+        self.tables.iter().try_for_each(|table| is_meant(config, table))?;
+        if service::is_running(config).await? {
+            return self.ask_of_service(config).await;
         }
-        refuse_beside_a_service(config).await?;
         let reseed = if self.tables.is_empty() { Reseed::All } else { Reseed::Tables(self.tables) };
         service::run(config, RunOptions { until_caught_up: true, binlog_dir: None, reseed }, Role::Both).await?;
         Ok(Exit::Done)
     }
+
+    /// A job for each table; all are waited for, also if one does not come about.
+    async fn ask_of_service(self, config: &Config) -> Result<Exit, Error> {
+        let mut asking = Asking::open(config)?;
+        let tables = match self.tables.is_empty() {
+            true => asking.checkpoint().await?.tables.into_keys().collect(),
+            false => self.tables,
+        };
+        let jobs: Vec<Job> = tables.into_iter().map(job_of).collect();
+        asking.request(&jobs).await?;
+        let outcomes = asking.wait_for(&jobs).await?;
+        let mut failed = jobs.iter().zip(&outcomes).filter_map(|(job, outcome)| conclude(job, outcome).err());
+        let first = failed.next();
+        for other in failed {
+            tracing::error!("{other}");
+        }
+        match first {
+            Some(error) => Err(error.way_out("`weir backfill list` shows how each load ended")),
+            None => Ok(Exit::Done),
+        }
+    }
+}
+
+fn job_of(table: TableId) -> Job {
+    let now_ms = clock::now_ms();
+    Job { id: JobId::new(now_ms), table, work: Work::Snapshot, origin: Origin::Command, requested_ms: now_ms }
 }
