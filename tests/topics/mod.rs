@@ -19,6 +19,7 @@ mod partitions;
 mod readers;
 mod s3;
 mod s3_faults;
+mod schedules;
 mod tables;
 mod trace;
 mod upkeep;
