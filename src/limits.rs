@@ -241,6 +241,12 @@ pub const JOB_NAME_BYTES_MAX: usize = 128;
 pub const SCHEDULE_NAME_BYTES_MAX: usize = 100;
 /// Jobs read side by side when they are listed: a store on the network answers each after some milliseconds.
 pub const JOBS_READ_TOGETHER: usize = 16;
+/// Jobs that ended are listed for this long: their objects are listed whenever somebody looks for what is to be done.
+pub const JOBS_KEPT: Duration = Duration::from_secs(48 * 3600);
+/// However long ago they ended, so many of the newest stay.
+pub const JOBS_KEPT_MIN: usize = 200;
+/// Old jobs are looked for this often.
+pub const JOBS_FORGOTTEN_EVERY: Duration = Duration::from_secs(3600);
 /// A run of a schedule begins this late at most, so that a service that is being restarted is in time for it. One that is later
 /// than this is missed.
 pub const SCHEDULE_LATE_MAX: Duration = Duration::from_secs(120);

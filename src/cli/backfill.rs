@@ -130,11 +130,11 @@ impl Backfill {
 pub(super) async fn hand_over(config: &Config, job: &Job, wait: bool, output: Output) -> Result<Exit, Error> {
     let mut asking = Asking::open(config)?;
     asking.request(std::slice::from_ref(job)).await?;
-    let is_running = service::is_running(config).await?;
     // A program gets the whole of it at the end, a person the id at once.
     if !output.is_json() {
         print(job.id.as_str())?;
     }
+    let is_running = service::is_running(config).await?;
     let ended = match (is_running, wait) {
         (true, false) => Ok(None),
         (true, true) => asking.wait_for(std::slice::from_ref(job)).await.map(|outcomes| outcomes.into_iter().next()),

@@ -106,6 +106,10 @@ state_dir = "/var/lib/weir/state"   # local, can be rebuilt
 # key = ["id"]                      # default: primary key, else a unique key over NOT NULL columns
 # zero_dates = "null"               # error: stop the table instead
 # partition_by = ["created_day = day(created_at)"]   # folders of the table's files; fixed once it is there
+
+# [[backfill]]                      # rows that are read again and again beside the stream
+# table = "shop.orders"
+# cron = "0 3 * * *"                # minute, hour, day of month, month, day of week; in UTC
 "#,
         name = databases.first().copied().unwrap_or("shop"),
         patterns = patterns.join(", "),

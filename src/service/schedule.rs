@@ -4,13 +4,14 @@
 //! has the same id whoever asks for it, so neither a start anew nor a second service asks twice.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_model::{Minute, TableId};
 
 use crate::config::{Backfill, Config, KeyBound, KeyPart};
 use crate::error::Error;
-use crate::limits::SCHEDULE_CLOCK_BACK_MAX;
+use crate::limits::{JOBS_FORGOTTEN_EVERY, JOBS_KEPT, JOBS_KEPT_MIN, SCHEDULE_CLOCK_BACK_MAX};
 use crate::state::jobs::{Bound, Ended, Job, JobEntry, JobId, JobOutcome, JobStore, Origin, Scope, Work, refusal};
 use crate::state::schedules::{Looked, Missed, Schedule, ScheduleId, ScheduleStore, Seen, due};
 use crate::state::{Put, StateError};
@@ -23,6 +24,8 @@ pub struct Scheduler {
     configured: Vec<Schedule>,
     /// `None` until the store has been asked.
     looked: Option<Looked>,
+    /// When old jobs were looked for; ms since the epoch.
+    forgot_ms: i64,
 }
 
 /// The schedules of the configuration whose tables are mirrored; the others have no effect, and a warning says so.
@@ -58,7 +61,7 @@ fn schedule_of(backfill: &Backfill, id: String, table: &TableId) -> Result<Sched
 impl Scheduler {
     /// Of the source whose `jobs` and `schedules` these are; `configured` stand in its configuration.
     pub fn new(jobs: JobStore, schedules: ScheduleStore, configured: Vec<Schedule>) -> Self {
-        Self { jobs, schedules, configured, looked: None }
+        Self { jobs, schedules, configured, looked: None, forgot_ms: 0 }
     }
 
     /// Asks for what is due at `now_ms`, ms since the epoch, and returns the jobs that are to be carried out. Costs nothing
@@ -86,12 +89,27 @@ impl Scheduler {
         schedules.extend(self.configured.iter().cloned());
         let plan = plan(&looked, &schedules, now_ms);
         let requested = self.request(&plan.runs, now_ms).await?;
-        self.schedules.note_looked(&plan.looked).await?;
+        // Without schedules there is nothing to remember: one that is added later begins when it was added.
+        if !(schedules.is_empty() && looked.schedules.is_empty()) {
+            self.schedules.note_looked(&plan.looked).await?;
+        }
         self.looked = Some(plan.looked);
         for (schedule, missed) in &plan.missed {
             tell_missed(schedule, missed);
         }
+        self.forget_old(now_ms).await;
         Ok(requested)
+    }
+
+    /// Now and then; nothing depends on it, so a failure is only logged.
+    async fn forget_old(&mut self, now_ms: i64) {
+        if now_ms - self.forgot_ms < ms(JOBS_FORGOTTEN_EVERY) {
+            return;
+        }
+        self.forgot_ms = now_ms;
+        if let Err(error) = self.jobs.forget_old(JOBS_KEPT_MIN, now_ms - ms(JOBS_KEPT)).await {
+            tracing::warn!(%error, "jobs that ended long ago could not be removed");
+        }
     }
 
     /// Asks for `runs`. One whose predecessor is under way is refused on the spot, so that lists show why it was not made.
@@ -143,8 +161,11 @@ fn tell_missed(schedule: &Schedule, missed: &[Minute]) {
 }
 
 fn is_clock_wrong(looked: &Looked, now_ms: i64) -> bool {
-    let back_ms = i64::try_from(SCHEDULE_CLOCK_BACK_MAX.as_millis()).unwrap_or(i64::MAX);
-    looked.looked_ms.saturating_sub(now_ms) > back_ms
+    looked.looked_ms.saturating_sub(now_ms) > ms(SCHEDULE_CLOCK_BACK_MAX)
+}
+
+fn ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// What one look at the schedules comes to.

@@ -14,10 +14,8 @@ pub mod schedules;
 mod series;
 
 pub use checkpoint::{Checkpoint, CheckpointRule, LastTransaction, Phase, TableStanding, may_follow};
-pub use jobs::{Job, JobEntry, JobId, JobOutcome, JobProgress, JobStore};
 pub use log::{CheckpointLog, Written};
 pub use requests::{Appeal, AppealKind, Appeals};
-pub use schedules::{Schedule, ScheduleId, ScheduleStore};
 pub use series::{Put, StateSeries};
 
 /// State that could not be read or written. Says which object.

@@ -150,6 +150,36 @@ async fn a_clock_that_steps_back_asks_for_nothing_twice() {
     assert_eq!(clocked.tick(DAY + 5 * MINUTE).await, ["each-20241004T0005Z"]);
 }
 
+#[tokio::test]
+async fn nothing_is_written_where_there_are_no_schedules_and_one_added_later_is_due() {
+    let mut clocked = Clocked::new(Vec::new());
+    clocked.tick(DAY).await;
+    clocked.tick(DAY + HOUR).await;
+    assert_eq!(clocked.schedules.looked().await.unwrap(), None);
+    clocked.schedules.add(&schedule("added", "*/10 * * * *", DAY + HOUR + 5 * MINUTE)).await.unwrap();
+    assert_eq!(clocked.tick(DAY + HOUR + 10 * MINUTE).await, ["added-20241004T0110Z"]);
+    clocked.schedules.remove(&ScheduleId::try_from("added".to_owned()).unwrap()).await.unwrap();
+    clocked.tick(DAY + HOUR + 11 * MINUTE).await;
+    assert_eq!(clocked.schedules.looked().await.unwrap().unwrap().schedules, BTreeMap::new());
+}
+
+#[tokio::test]
+async fn jobs_that_ended_long_ago_are_forgotten() {
+    let mut clocked = Clocked::new(vec![schedule("each", "* * * * *", 0)]);
+    clocked.tick(DAY).await;
+    let runs = JOBS_KEPT_MIN as i64 + 5;
+    for n in 1..=runs {
+        for id in clocked.tick(DAY + n * MINUTE).await {
+            clocked.finish(&id).await;
+        }
+    }
+    // They are said to have ended at the epoch.
+    assert!(clocked.jobs.list().await.unwrap().len() >= JOBS_KEPT_MIN);
+    clocked.tick(DAY + runs * MINUTE + 2 * HOUR).await;
+    let listed = clocked.jobs.list().await.unwrap();
+    assert_eq!(listed.iter().filter(|entry| entry.outcome.is_some()).count(), JOBS_KEPT_MIN);
+}
+
 #[test]
 fn backfills_of_the_configuration_are_schedules() {
     let text = "[source]\nname = \"shop\"\nurl = \"mysql://weir@db\"\ntables = [\"shop.*\"]\n\
