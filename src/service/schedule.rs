@@ -70,7 +70,7 @@ impl Scheduler {
     /// May be dropped at any point: what was not noted is looked at again, and a run that was asked for is not asked for twice.
     ///
     /// # Errors
-    /// When the store cannot be had, or holds a schedule that cannot be read; the next tick tries again.
+    /// When the store cannot be had; the next tick tries again.
     pub async fn tick(&mut self, now_ms: i64) -> Result<Vec<JobId>, StateError> {
         let looked = match self.looked.take() {
             Some(looked) => looked,

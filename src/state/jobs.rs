@@ -8,19 +8,23 @@
 mod job;
 mod refusal;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
+use serde_json::Value;
 
 pub(super) use self::job::is_object_name;
 pub use self::job::{Bound, Ended, Job, JobId, JobOutcome, JobProgress, JobState, Origin, Scope, Work};
 pub use self::refusal::refusal;
-use super::objects::ObjectFolder;
+use super::objects::{Found, ObjectFolder};
 use super::{Put, StateError};
 use crate::limits::JOBS_READ_TOGETHER;
+
+/// How a job ended whose outcome a newer version wrote, or nobody can read.
+const UNREADABLE: &str = "it has ended, and this version cannot read how";
 
 /// A job and everything that is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +52,6 @@ impl JobEntry {
 #[derive(Debug, Clone)]
 pub struct JobStore {
     objects: ObjectFolder,
-    /// Objects that are no jobs and have been told of.
-    told: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// Which objects there are of a job.
@@ -64,7 +66,7 @@ struct Present {
 impl JobStore {
     /// Those under `state`, the folder of one source's state.
     pub fn new(store: Arc<dyn ObjectStore>, state: Path) -> Self {
-        Self { objects: ObjectFolder::new(store, state.join("jobs")), told: Arc::default() }
+        Self { objects: ObjectFolder::new(store, state.join("jobs")) }
     }
 
     /// Asks for a job; durable when it returns. [`Put::Taken`] if one of this id has been asked for already, which happens to
@@ -85,16 +87,13 @@ impl JobStore {
 
     /// The job of this id, if there is one.
     pub async fn find(&self, id: &JobId) -> Result<Option<JobEntry>, StateError> {
-        let Some(job) = self.objects.read(&job_name(id)).await? else { return Ok(None) };
-        let cancelled = self.objects.read::<serde_json::Value>(&cancel_name(id)).await?.is_some();
-        let progress = self.objects.read(&progress_name(id)).await?;
-        let outcome = self.objects.read(&outcome_name(id)).await?;
-        Ok(Some(JobEntry { job, progress, outcome, cancelled }))
+        let cancel = self.objects.find::<Value>(&cancel_name(id)).await? != Found::Absent;
+        self.entry(id.clone(), Present { job: true, cancel, progress: true, outcome: true }).await
     }
 
     /// Says that the job is not wanted any more. Whoever carries it out ends it; one that has ended is left as it is.
     pub async fn cancel(&self, id: &JobId) -> Result<(), StateError> {
-        self.objects.put_absent(&cancel_name(id), &serde_json::json!({})).await.map(|_| ())
+        self.objects.put_absent(&cancel_name(id), &Value::Object(serde_json::Map::new())).await.map(|_| ())
     }
 
     /// Says how far the job is, in place of what was said before. For the running service.
@@ -121,7 +120,7 @@ impl JobStore {
         }
         for (id, present) in self.present().await? {
             // Asked once more: a list of a folder may leave out what is put while it is made.
-            if !present.job && self.readable::<serde_json::Value>(&job_name(&id)).await?.is_none() {
+            if !present.job && self.objects.find::<Value>(&job_name(&id)).await? == Found::Absent {
                 self.remove_rest(&id).await?;
             }
         }
@@ -145,27 +144,18 @@ impl JobStore {
     }
 
     async fn entry(&self, id: JobId, present: Present) -> Result<Option<JobEntry>, StateError> {
-        let job: Option<Job> = self.readable(&job_name(&id)).await?;
+        let job: Option<Job> = self.objects.find(&job_name(&id)).await?.read();
         // A copy under another name is no job of its own.
         let Some(job) = job.filter(|job| job.id == id) else { return Ok(None) };
-        let progress = if present.progress { self.readable(&progress_name(&id)).await? } else { None };
-        let outcome = if present.outcome { self.readable(&outcome_name(&id)).await? } else { None };
+        let progress = if present.progress { self.objects.find(&progress_name(&id)).await?.read() } else { None };
+        let outcome = if present.outcome { self.objects.find(&outcome_name(&id)).await? } else { Found::Absent };
+        let outcome = match outcome {
+            Found::Absent => None,
+            Found::Read(outcome) => Some(outcome),
+            // It has ended all the same: nobody may do it once more.
+            Found::Unreadable => Some(JobOutcome::without_work(Ended::Failed, Some(UNREADABLE.into()), 0)),
+        };
         Ok(Some(JobEntry { job, progress, outcome, cancelled: present.cancel }))
-    }
-
-    /// What an object holds; `None` if it has gone, or cannot be read as such: one that is damaged must not stand in the way
-    /// of the others.
-    async fn readable<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
-        match self.objects.read(name).await {
-            Err(error @ StateError::Damaged { .. }) => {
-                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-                if told.insert(name.to_owned()) {
-                    tracing::warn!(%error, "an object among the jobs is passed over; remove it");
-                }
-                Ok(None)
-            }
-            read => read,
-        }
     }
 
     /// Which objects there are, by job. Other names are not ours and are passed over.

@@ -48,8 +48,7 @@ impl From<StateError> for crate::error::Error {
                 .at(object.clone())
                 .way_out("see that [warehouse] url can be reached, read and written"),
             StateError::Damaged { object, .. } => Self::failed("a state object is damaged").at(object.clone()).way_out(
-                "remove that object: of a checkpoint the number before it takes over, and the tables' own commits know what \
-                 they hold; a job or a schedule has to be asked for again",
+                "remove that object: the number before it takes over, and the tables' own commits know what they hold",
             ),
             StateError::Rule { object, .. } => Self::failed("the checkpoint breaks a rule").at(object.clone()),
             StateError::Contended { series, .. } => Self::failed("several instances write the same state")

@@ -1,6 +1,7 @@
 //! Small JSON objects in one folder: put if absent, overwritten, read, listed and removed by name.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -16,11 +17,31 @@ use super::{Put, StateError};
 pub(super) struct ObjectFolder {
     store: Arc<dyn ObjectStore>,
     folder: Path,
+    /// Objects that could not be read as what they should be, and have been told of.
+    told: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// What lies under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found<T> {
+    Absent,
+    /// Something of another kind: a newer version's, or damage. It must not stand in the way of others.
+    Unreadable,
+    Read(T),
+}
+
+impl<T> Found<T> {
+    pub(super) fn read(self) -> Option<T> {
+        match self {
+            Self::Read(content) => Some(content),
+            Self::Absent | Self::Unreadable => None,
+        }
+    }
 }
 
 impl ObjectFolder {
     pub(super) fn new(store: Arc<dyn ObjectStore>, folder: Path) -> Self {
-        Self { store, folder }
+        Self { store, folder, told: Arc::default() }
     }
 
     /// Puts `content` under `name` unless there is something else already; durable when it returns. Finding these very bytes
@@ -43,14 +64,27 @@ impl ObjectFolder {
         put.map(|_| ()).map_err(|source| self.failed(name, source))
     }
 
-    /// What lies under `name`; `None` if nothing does.
-    ///
-    /// # Errors
-    /// [`StateError::Damaged`] also if it is of another kind.
-    pub(super) async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
-        let Some(bytes) = self.bytes(name).await? else { return Ok(None) };
-        let damaged = |source| StateError::Damaged { object: self.object(name).to_string(), source };
-        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    /// What lies under `name`. That something cannot be read is logged, once.
+    pub(super) async fn find<T: DeserializeOwned>(&self, name: &str) -> Result<Found<T>, StateError> {
+        let Some(bytes) = self.bytes(name).await? else { return Ok(Found::Absent) };
+        match serde_json::from_slice(&bytes) {
+            Ok(content) => Ok(Found::Read(content)),
+            Err(error) => {
+                let object = self.object(name).to_string();
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                if told.insert(name.to_owned()) {
+                    // Where it went wrong, not what stands there: keys are row values.
+                    let (line, column) = (error.line(), error.column());
+                    tracing::warn!(
+                        object,
+                        line,
+                        column,
+                        "a state object cannot be read and is passed over; a newer version wrote it, or it is damaged: then remove it"
+                    );
+                }
+                Ok(Found::Unreadable)
+            }
+        }
     }
 
     /// The names of the folder's objects, sorted.

@@ -134,17 +134,15 @@ impl ScheduleStore {
         Ok(is_there)
     }
 
-    /// Every schedule, in the order of their ids. One that disappears meanwhile has been removed.
-    ///
-    /// # Errors
-    /// [`StateError::Damaged`] if one cannot be read: a newer version may have added it, and passing it over in silence
-    /// would be a backfill that never comes.
+    /// Every schedule, in the order of their ids. One that disappears meanwhile has been removed; what cannot be read is
+    /// passed over, and told once, so that the others have their runs.
     pub async fn list(&self) -> Result<Vec<Schedule>, StateError> {
         let mut schedules = Vec::new();
         for name in self.objects.names().await? {
             let id = name.strip_suffix(".json").and_then(|id| ScheduleId::try_from(id.to_owned()).ok());
-            if id.is_some() {
-                schedules.extend(self.objects.read::<Schedule>(&name).await?);
+            if let Some(id) = id {
+                let found = self.objects.find::<Schedule>(&name).await?.read();
+                schedules.extend(found.filter(|schedule| schedule.id == id));
             }
         }
         Ok(schedules)
@@ -152,7 +150,7 @@ impl ScheduleStore {
 
     /// What a service has seen; `None` before the first.
     pub async fn looked(&self) -> Result<Option<Looked>, StateError> {
-        self.objects.read(&format!("{LOOKED}.json")).await
+        Ok(self.objects.find(&format!("{LOOKED}.json")).await?.read())
     }
 
     /// For the running service.
@@ -169,6 +167,7 @@ fn name_of(id: &ScheduleId) -> String {
 mod tests {
     use object_store::local::LocalFileSystem;
     use object_store::memory::InMemory;
+    use object_store::{ObjectStoreExt, PutPayload};
 
     use super::*;
 
@@ -191,6 +190,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let local: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
         for store in [local, Arc::new(InMemory::new())] {
+            let unreadable = Path::from("_weir/shop/schedules/newer.json");
+            store.put(&unreadable, PutPayload::from("{\"id\": \"newer\"}")).await.unwrap();
             let schedules = ScheduleStore::new(store, Path::from("_weir/shop"));
             assert_eq!(schedules.list().await.unwrap(), []);
             assert_eq!(schedules.looked().await.unwrap(), None);
@@ -211,6 +212,7 @@ mod tests {
             assert!(schedules.remove(&id("a")).await.unwrap());
             assert!(!schedules.remove(&id("a")).await.unwrap());
             assert_eq!(schedules.list().await.unwrap(), [schedule("b")]);
+            assert!(schedules.remove(&id("newer")).await.unwrap());
         }
     }
 

@@ -109,6 +109,22 @@ async fn a_job_of_a_newer_version_is_listed() {
 }
 
 #[tokio::test]
+async fn a_job_whose_outcome_cannot_be_read_has_ended() {
+    let (_folder, stores) = stores();
+    for (store, jobs) in stores {
+        let job = job("a", 1);
+        jobs.request(&job).await.unwrap();
+        let newer = json!({"ended": "postponed", "ended_ms": 5});
+        store.put(&Path::from("_weir/shop/jobs/a.outcome.json"), newer.to_string().into()).await.unwrap();
+        store.put(&Path::from("_weir/shop/jobs/a.progress.json"), PutPayload::from("{}")).await.unwrap();
+        assert_eq!(jobs.unfinished().await.unwrap(), []);
+        let found = jobs.find(&job.id).await.unwrap().unwrap();
+        assert_eq!((found.state_name(), &found.progress), ("failed", &None));
+        assert_eq!(jobs.list().await.unwrap(), [found]);
+    }
+}
+
+#[tokio::test]
 async fn old_outcomes_are_forgotten_but_for_the_newest_few() {
     let (_folder, stores) = stores();
     for (_, jobs) in stores {
