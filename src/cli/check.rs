@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
+use snapshot_loader::key_text::{Extent, key_values};
 use weir_model::TableSchema;
 use weir_mysql::{Check as SourceCheck, CheckInput, CheckStatus, CheckedTable, server};
 
@@ -10,8 +11,10 @@ use crate::capture::resume::resume;
 use crate::config::{Config, TraceKind};
 use crate::error::{Error, Exit};
 use crate::limits::KAFKA_PROBE_MAX;
+use crate::service::schedule::configured;
 use crate::service::{kafka_of, probe_trace};
 use crate::state::CheckpointLog;
+use crate::state::jobs::{Bound, Scope};
 use crate::table::history::newest_version;
 use crate::table::{TableError, Warehouse};
 
@@ -82,7 +85,8 @@ async fn source(config: &Config) -> Result<Vec<Line>, Error> {
         Ok(input) => {
             let input = as_configured(config, input);
             let checks = weir_mysql::checks(&input).into_iter().map(Line::from);
-            Ok(std::iter::once(connected).chain(checks).chain(partitions(config, &input).await).collect())
+            let configured = partitions(config, &input).await.into_iter().chain(backfills(config, &input)?);
+            Ok(std::iter::once(connected).chain(checks).chain(configured).collect())
         }
         Err(error) => {
             let mend = "see the grants that README.md lists for weir's user";
@@ -132,6 +136,28 @@ async fn partitions(config: &Config, input: &CheckInput) -> Vec<Line> {
         lines.push(Line { table: Some(description.table().to_string()), ..Line::of("partitions", result, mend) });
     }
     lines
+}
+
+/// Whether the keys of `[[backfill]]` sections fit their tables; otherwise it would show at the first run only.
+fn backfills(config: &Config, input: &CheckInput) -> Result<Vec<Line>, Error> {
+    let mut lines = Vec::new();
+    for schedule in configured(config)? {
+        let is_its =
+            |table: &&CheckedTable| matches!(table, CheckedTable::Described(d) if *d.table() == schedule.table);
+        let Some(CheckedTable::Described(description)) = input.tables.iter().find(is_its) else { continue };
+        let Scope::Range { from, to } = &schedule.scope else { continue };
+        let ends =
+            [("from", from), ("to", to)].into_iter().filter_map(|(name, end)| end.as_ref().map(|end| (name, end)));
+        let fit = |(name, Bound(key)): (&str, &Bound)| {
+            let read = key_values(description, key, Extent::Prefix);
+            read.map(drop).map_err(|error| format!("{name}: {error}"))
+        };
+        let result = ends.map(fit).collect::<Result<Vec<()>, String>>();
+        let result = result.map(|_| format!("{} reads a range of keys, {} (UTC)", schedule.id, schedule.cron));
+        let mend = "change from and to in its [[backfill]] section";
+        lines.push(Line { table: Some(schedule.table.to_string()), ..Line::of("backfill", result, mend) });
+    }
+    Ok(lines)
 }
 
 /// Whether the source can go on from where the lake is; nothing to say before the first run.

@@ -87,6 +87,21 @@ fn what_cannot_be_meant_is_refused_before_anything_is_asked_for() {
 }
 
 #[test]
+fn check_tells_of_a_configured_range_that_fits_no_key() {
+    let section =
+        |from: &str| format!("[[backfill]]\ntable = \"schedules_check.days\"\ncron = \"0 3 * * *\"\nfrom = {from}\n");
+    let weir = days("schedules_check", &(section("[\"2026-01-01\", 7]") + &section("[\"2026-01-01\", \"seven\"]")));
+    let lines = weir.expect(1, &["check", "--format", "json"]).json();
+    let backfills: Vec<&Value> = lines.as_array().unwrap().iter().filter(|line| line["name"] == "backfill").collect();
+    assert_eq!((backfills.len(), &backfills[0]["status"]), (2, &json!("ok")), "{lines:#}");
+    let wrong = backfills[1]["detail"].as_str().unwrap();
+    assert!(
+        backfills[1]["status"] == "fail" && wrong.contains("from: key column id") && !wrong.contains("seven"),
+        "{wrong}"
+    );
+}
+
+#[test]
 fn a_job_under_way_refuses_another_until_it_is_cancelled() {
     let weir = days("schedules_jobs", "");
     let table = "schedules_jobs.days";

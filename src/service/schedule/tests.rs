@@ -3,10 +3,12 @@
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 
 use super::*;
+use crate::table::faulty::{Fault, FaultyStore};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -30,7 +32,10 @@ struct Clocked {
 
 impl Clocked {
     fn new(configured: Vec<Schedule>) -> Self {
-        let store = Arc::new(InMemory::new());
+        Self::on(Arc::new(InMemory::new()), configured)
+    }
+
+    fn on(store: Arc<dyn ObjectStore>, configured: Vec<Schedule>) -> Self {
         let state = Path::from("_weir/shop");
         let jobs = JobStore::new(store.clone(), state.clone());
         let schedules = ScheduleStore::new(store, state);
@@ -122,6 +127,28 @@ async fn a_run_beside_its_unfinished_predecessor_is_refused_and_listed() {
     assert!(refused.error.as_ref().is_some_and(|why| why.contains("each-20241004T0001Z")), "{refused:?}");
     clocked.finish("each-20241004T0001Z").await;
     assert_eq!(clocked.tick(DAY + 3 * MINUTE).await, ["each-20241004T0003Z"]);
+}
+
+#[tokio::test]
+async fn whatever_the_store_does_a_run_is_asked_for_once_and_none_is_lost() {
+    for (object, fault) in [
+        ("T0300Z.json", Fault::Lost),
+        ("T0300Z.json", Fault::AnswerLost),
+        ("looked.json", Fault::Lost),
+        ("looked.json", Fault::AnswerLost),
+    ] {
+        let store = Arc::new(FaultyStore::default());
+        let mut clocked = Clocked::on(store.clone(), vec![schedule("nightly", "0 3 * * *", 0)]);
+        let three = DAY + 3 * HOUR;
+        clocked.tick(three - MINUTE).await;
+        store.plan(object, fault.clone());
+        assert!(clocked.scheduler.tick(three).await.is_err(), "{object} {fault:?}");
+        clocked.tick(three + 5_000).await;
+        clocked.tick(three + MINUTE).await;
+        let listed = clocked.jobs.unfinished().await.unwrap();
+        assert_eq!(listed.len(), 1, "{object} {fault:?}");
+        assert_eq!(listed[0].job.id.as_str(), "nightly-20241004T0300Z");
+    }
 }
 
 #[tokio::test]
