@@ -80,7 +80,7 @@ impl BenchTable {
         let mut state = this.table.state().clone();
         state.order = OrderState(start);
         state.greatest = vec![start];
-        state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start });
+        state.seed = Some(SeedProgress { plan: 1, done: Vec::new(), start, part: false });
         this.commit(TableChange::to(state)).await?;
 
         let (schema, files) = (Arc::new(schema), this.table.files());

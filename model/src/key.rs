@@ -9,6 +9,7 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A key that cannot be formed. Names the column.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,6 +180,46 @@ impl KeyRef<'_> {
     #[inline]
     pub fn bucket(self, count: u32) -> u32 {
         if count <= 1 { 0 } else { (self.hash64() % u64::from(count)) as u32 }
+    }
+}
+
+/// As a number, or as the hexadecimal digits of its canonical bytes.
+impl Serialize for RecordKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Int(value) => serializer.serialize_i64(*value),
+            Self::Bytes(bytes) => serializer.collect_str(&Digits(bytes)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RecordKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Told {
+            Number(i64),
+            Digits(String),
+        }
+        match Told::deserialize(deserializer)? {
+            Told::Number(value) => Ok(Self::Int(value)),
+            Told::Digits(digits) => {
+                let pair = |at| digits.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+                let bytes: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(pair).collect();
+                bytes
+                    .map(|bytes| Self::Bytes(bytes.into()))
+                    .ok_or_else(|| serde::de::Error::custom("a record key is an even number of hexadecimal digits"))
+            }
+        }
+    }
+}
+
+/// Bytes as hexadecimal digits.
+struct Digits<'a>(&'a [u8]);
+
+impl std::fmt::Display for Digits<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -182,7 +182,7 @@ fn month_text(days: i64) -> String {
 }
 
 /// Year, month and day of a day since 1970-01-01 in the proleptic Gregorian calendar (the civil-from-days algorithm).
-fn civil_of_days(days: i64) -> (i32, i64, i64) {
+pub fn civil_of_days(days: i64) -> (i32, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);

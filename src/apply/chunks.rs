@@ -1,14 +1,17 @@
 //! Chunks that have been read and written and wait for their marker.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use weir_model::{Order, TableId};
+use weir_model::{Order, RecordKey, TableId};
 
-use crate::table::{StagedChunk, StagedFile};
+use crate::table::{AbsentKeys, StagedChunk, StagedFile};
 use crate::transport::ChunkId;
+
+/// Ordinal of a chunk that no plan lists: whether it is in need not be remembered.
+pub const UNPLANNED: u32 = u32::MAX;
 
 /// What became of a chunk whose marker was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct WaitingChunk {
     pub order0: Order,
     /// Empty if the range holds no row.
     pub staged: Vec<StagedChunk>,
+    /// Keys that were looked for and not found.
+    pub absent: Vec<RecordKey>,
     pub outcome: oneshot::Sender<ChunkOutcome>,
 }
 
@@ -41,6 +46,23 @@ pub struct ChunkFiles {
     /// The order of every row of it.
     pub order0: Order,
     pub files: Vec<StagedFile>,
+    /// Keys that were looked for and not found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<RecordKey>,
+}
+
+/// Keys that a chunk did not find, by their buckets in a table of `count`, each key once.
+pub fn absent_by_bucket(keys: &[RecordKey], order0: Order, count: u32) -> Vec<AbsentKeys> {
+    let mut buckets: BTreeMap<u32, HashSet<&RecordKey>> = BTreeMap::new();
+    for key in keys {
+        buckets.entry(key.as_ref().bucket(count)).or_default().insert(key);
+    }
+    let of_bucket = |(bucket, keys): (u32, HashSet<&RecordKey>)| AbsentKeys {
+        bucket,
+        order0,
+        keys: keys.into_iter().cloned().collect(),
+    };
+    buckets.into_iter().map(of_bucket).collect()
 }
 
 /// Where the loader leaves chunks for the workers; a marker in the stream says when to take one.

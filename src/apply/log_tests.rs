@@ -147,7 +147,7 @@ fn read(numbers: &[i64]) -> Vec<(String, i64)> {
 }
 
 fn begin() -> Item {
-    Item::Marker(Marker::SeedBegin { plan: 1, start: Order::new(1, 1), schema: schema(), reset: false })
+    Item::Marker(Marker::SeedBegin { plan: 1, start: Order::new(1, 1), schema: schema(), reset: false, part: false })
 }
 
 #[tokio::test]
@@ -157,7 +157,8 @@ async fn a_chunk_that_is_read_twice_enters_a_bucket_once() {
     for (attempt, order0) in [(1, Order::new(1, 2)), (2, Order::new(1, 3))] {
         let staged = world.chunk(&[10, 11], order0).await;
         let files = staged.iter().map(StagedChunk::describe).collect();
-        let content = serde_json::to_value(ChunkFiles { plan: 1, ordinal: 0, order0, files }).unwrap();
+        let content =
+            serde_json::to_value(ChunkFiles { plan: 1, ordinal: 0, order0, files, absent: Vec::new() }).unwrap();
         let content = ChunkContent::Files(Arc::new(content));
         items.push(Item::Marker(Marker::Chunk { chunk: ChunkId(attempt), content }));
     }
@@ -180,7 +181,7 @@ async fn a_chunk_that_is_left_twice_at_the_desk_enters_once_and_leaves_no_file()
         let staged = world.chunk(&[10, 11], order0).await;
         names.extend(staged.iter().map(|staged| staged.name().to_owned()));
         let (outcome, merged) = oneshot::channel();
-        let waiting = WaitingChunk { plan: 1, ordinal: 0, order0, staged, outcome };
+        let waiting = WaitingChunk { plan: 1, ordinal: 0, order0, staged, absent: Vec::new(), outcome };
         desk.leave(&schema().table, ChunkId(attempt), waiting);
         outcomes.push(merged);
         items.push(Item::Marker(Marker::Chunk { chunk: ChunkId(attempt), content: ChunkContent::Desk }));

@@ -4,15 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_model::evolution::Moment;
-use weir_model::{Order, OrderState, TableSchema};
+use weir_model::{Order, OrderState, RecordKey, TableSchema};
 
-use super::chunks::{ChunkFiles, ChunkOutcome, WaitingChunk};
+use super::chunks::{ChunkFiles, ChunkOutcome, UNPLANNED, WaitingChunk, absent_by_bucket};
 use super::columns::schemas_of_chunk;
 use super::pending::{Complete, note};
 use super::state::{advance, is_in, raise_orders, state_at};
 use super::{Report, Worker, WorkerError};
 use crate::state::{Appeal, AppealKind};
-use crate::table::{Clear, RemoveBelow, SeedProgress, StagedChunk, TableChange, TableState};
+use crate::table::{AbsentKeys, Clear, RemoveBelow, SeedProgress, StagedChunk, TableChange, TableState};
 use crate::transport::{ChunkContent, ChunkId, Delivery, Item, Marker, Share, Subscription};
 
 /// A marker and the buckets whose copies have come.
@@ -53,13 +53,13 @@ impl MarkerAt {
     }
 
     pub(super) fn begins_a_load(&self) -> bool {
-        matches!(self.marker, Marker::SeedBegin { .. })
+        matches!(self.marker, Marker::SeedBegin { part: false, .. })
     }
 }
 
-/// Whether an item is the beginning of a load: with it a table may begin to read another incarnation of its topic.
+/// Whether an item is the beginning of a load of the whole table: with it a table may begin to read another incarnation of its topic.
 pub(super) fn begins_a_load(item: &Item) -> bool {
-    matches!(item, Item::Marker(Marker::SeedBegin { .. }))
+    matches!(item, Item::Marker(Marker::SeedBegin { part: false, .. }))
 }
 
 impl<S: Subscription> Worker<S> {
@@ -133,8 +133,8 @@ impl<S: Subscription> Worker<S> {
                 let clear = (!self.keeps_all()).then_some(Clear { at: *at, buckets });
                 TableChange { clear, ..TableChange::to(state) }
             }
-            Marker::SeedBegin { plan, start, schema, reset } => {
-                let seed = SeedProgress { plan: *plan, done: Vec::new(), start: *start };
+            Marker::SeedBegin { plan, start, schema, reset, part } => {
+                let seed = SeedProgress { plan: *plan, done: Vec::new(), start: *start, part: *part };
                 for bucket in &buckets {
                     raise_orders(&mut state, *bucket, *start);
                     self.set_seed(&mut state, *bucket, Some(seed.clone()));
@@ -154,11 +154,12 @@ impl<S: Subscription> Worker<S> {
                 }
             }
             Marker::SeedEnd { plan } => {
-                let ended = |bucket: &u32| {
-                    seed_of(&state, *bucket).is_some_and(|seed| seed.plan == *plan || !state.is_shared())
-                };
+                // Of another load's end, which came late, nothing must follow.
+                let ended = |bucket: &u32| seed_of(&state, *bucket).is_some_and(|seed| seed.plan == *plan);
                 let ended: BTreeSet<u32> = buckets.iter().copied().filter(ended).collect();
-                let start = ended.iter().find_map(|bucket| seed_of(&state, *bucket)).map(|seed| seed.start);
+                let seed = ended.iter().find_map(|bucket| seed_of(&state, *bucket));
+                // What a load of a part did not find, its chunks have said.
+                let start = seed.filter(|seed| !seed.part).map(|seed| seed.start);
                 for bucket in &ended {
                     self.set_seed(&mut state, *bucket, None);
                 }
@@ -172,9 +173,9 @@ impl<S: Subscription> Worker<S> {
                         .map_err(|error| WorkerError::Rows(format!("a chunk's marker cannot be read: {error}")))?,
                     ChunkContent::Desk => return Ok(Some(TableChange::to(state))),
                 };
-                let staged = self.accepted(*chunk, files, &buckets, &mut state).await?;
+                let (staged, absent) = self.accepted(*chunk, files, &buckets, &mut state).await?;
                 let Some(fit) = self.fit(schemas_of_chunk(&staged)).await? else { return Ok(None) };
-                TableChange { staged, ..fit.change(state) }
+                TableChange { staged, absent, ..fit.change(state) }
             }
         };
         Ok(Some(change))
@@ -201,8 +202,8 @@ impl<S: Subscription> Worker<S> {
         files: ChunkFiles,
         buckets: &BTreeSet<u32>,
         state: &mut TableState,
-    ) -> Result<Vec<StagedChunk>, WorkerError> {
-        let mut staged = Vec::new();
+    ) -> Result<(Vec<StagedChunk>, Vec<AbsentKeys>), WorkerError> {
+        let (mut staged, mut absent) = (Vec::new(), self.absent(&files.absent, files.order0));
         for bucket in buckets {
             let seed = seed_of(state, *bucket).filter(|seed| seed.plan == files.plan && files.order0 > seed.start);
             let under_way = seed.is_some();
@@ -223,6 +224,8 @@ impl<S: Subscription> Worker<S> {
             // All partitions of a share, or none.
             if accepted {
                 staged.append(&mut parts);
+            } else {
+                absent.retain(|keys| keys.bucket != *bucket);
             }
             if !accepted && let Some(shared) = &self.shared {
                 let table = self.table.schema().table.clone();
@@ -234,15 +237,21 @@ impl<S: Subscription> Worker<S> {
                 note_done(seed, files.ordinal);
             }
         }
-        if !staged.is_empty() {
+        absent.retain(|keys| buckets.contains(&keys.bucket));
+        if !staged.is_empty() || !absent.is_empty() {
             state.order = state.order.max(OrderState(files.order0));
         }
-        Ok(staged)
+        Ok((staged, absent))
+    }
+
+    /// Keys that a chunk did not find, by bucket. What a log has stays in it.
+    fn absent(&self, keys: &[RecordKey], order0: Order) -> Vec<AbsentKeys> {
+        if self.keeps_all() { Vec::new() } else { absent_by_bucket(keys, order0, self.table.buckets().count) }
     }
 
     /// Merges a chunk whose upper bound the stream has passed, or refuses it.
     async fn merge_from_desk(&mut self, chunk: WaitingChunk, at: &MarkerAt) -> Result<(), WorkerError> {
-        let WaitingChunk { plan, ordinal, order0, mut staged, outcome } = chunk;
+        let WaitingChunk { plan, ordinal, order0, mut staged, absent, outcome } = chunk;
         loop {
             let mut state = self.state_behind(at);
             let under_way = state.seed.as_ref().is_some_and(|seed| seed.plan == plan && order0 > seed.start);
@@ -260,7 +269,8 @@ impl<S: Subscription> Worker<S> {
             }
             let Some(fit) = self.fit(schemas_of_chunk(&staged)).await? else { continue };
             let described: Vec<_> = staged.iter().map(StagedChunk::describe).collect();
-            if self.put_marker(TableChange { staged, ..fit.change(state) }, at).await? {
+            let absent = self.absent(&absent, order0);
+            if self.put_marker(TableChange { staged, absent, ..fit.change(state) }, at).await? {
                 let _ = outcome.send(ChunkOutcome::Merged);
                 return Ok(());
             }
@@ -304,6 +314,9 @@ const WHOLE: u32 = 0;
 
 /// The chunk is in; false if it was before.
 fn note_done(seed: &mut SeedProgress, ordinal: u32) -> bool {
+    if ordinal == UNPLANNED {
+        return true;
+    }
     let place = seed.done.binary_search(&ordinal);
     if let Err(at) = place {
         seed.done.insert(at, ordinal);

@@ -15,6 +15,8 @@ pub mod log;
 #[cfg(test)]
 mod log_tests;
 mod markers;
+#[cfg(test)]
+mod part_tests;
 mod pending;
 pub mod plan;
 pub mod reduce;

@@ -30,6 +30,8 @@ pub struct TableChange {
     /// Chunks whose upper bound has been passed, a partition of a bucket each at most once: of each key the greater order
     /// stays.
     pub staged: Vec<StagedChunk>,
+    /// Keys that chunks looked for at the source and did not find: what the table has of them below the chunk's order goes.
+    pub absent: Vec<AbsentKeys>,
     pub remove_below: Option<RemoveBelow>,
     /// Where the table stands with this commit; epoch and number of commits are set by the table.
     pub state: TableState,
@@ -55,6 +57,15 @@ pub struct BucketRows {
     pub keys: RecordKeys,
 }
 
+/// Keys of one bucket that the source was without when a chunk was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbsentKeys {
+    pub bucket: u32,
+    /// The order of the chunk.
+    pub order0: Order,
+    pub keys: Vec<RecordKey>,
+}
+
 /// Live rows of some buckets below an order go: what a load of them did not find.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoveBelow {
@@ -71,6 +82,7 @@ impl TableChange {
             rows: Vec::new(),
             deletes: Vec::new(),
             staged: Vec::new(),
+            absent: Vec::new(),
             remove_below: None,
             state,
             accounts: Tally::default(),
@@ -95,7 +107,7 @@ pub(super) fn may_be_committed(
     buckets: &Buckets,
 ) -> Result<(), &'static str> {
     let streams = !change.rows.is_empty() || !change.deletes.is_empty();
-    let loads = !change.staged.is_empty();
+    let loads = !change.staged.is_empty() || !change.absent.is_empty();
     if (loads || change.remove_below.is_some()) && (streams || change.clear.is_some()) {
         return Err("changes of the stream come together with a chunk or the end of a load");
     }
@@ -161,7 +173,10 @@ fn may_be_marked(change: &TableChange, lake: &TableSchema) -> Result<(), &'stati
 /// What must hold of a change of a table that keeps every row.
 fn may_be_appended(change: &TableChange, lake: &TableSchema) -> Result<(), &'static str> {
     let anew = change.evolve.as_ref().is_some_and(|next| !extends(lake, next));
-    let goes = !change.deletes.is_empty() || change.remove_below.is_some() || change.clear.is_some() && !anew;
+    let goes = !change.deletes.is_empty()
+        || !change.absent.is_empty()
+        || change.remove_below.is_some()
+        || change.clear.is_some() && !anew;
     if goes { Err("a row is to go from a table that is appended to") } else { Ok(()) }
 }
 
@@ -188,12 +203,16 @@ fn names_owned(change: &TableChange, buckets: &Buckets) -> Result<(), &'static s
     let of_rows: Vec<u32> = change.rows.iter().map(|rows| rows.bucket).collect();
     let of_chunks: Vec<(u32, &PartitionValues)> =
         change.staged.iter().map(|chunk| (chunk.file.bucket, &chunk.file.partition)).collect();
-    let chunk_buckets = of_chunks.iter().map(|(bucket, _)| bucket);
+    let chunk_buckets = of_chunks.iter().map(|(bucket, _)| bucket).chain(change.absent.iter().map(|keys| &keys.bucket));
     if !cleared.chain(removed).chain(&of_rows).chain(chunk_buckets).all(|bucket| buckets.owns(*bucket)) {
         return Err(NOT_OWNED);
     }
     if buckets.count > 1 && !change.deletes.iter().all(|(key, _)| buckets.owns(buckets.of(key.as_ref()))) {
         return Err(NOT_OWNED);
+    }
+    let is_elsewhere = |absent: &AbsentKeys| absent.keys.iter().any(|key| buckets.of(key.as_ref()) != absent.bucket);
+    if change.absent.iter().any(is_elsewhere) {
+        return Err("a key that a chunk did not find is of another bucket than it says");
     }
     if !once(&of_rows) || !once(&of_chunks) {
         return Err("a bucket comes twice, or has two chunks of one partition");

@@ -38,6 +38,10 @@ impl TableFiles {
         Self { warehouse: warehouse.clone(), folder: warehouse.table_path(table) }
     }
 
+    pub fn warehouse(&self) -> &Warehouse {
+        &self.warehouse
+    }
+
     /// Removes a data file that no commit names.
     pub async fn discard(&self, name: &str) {
         if let Err(error) = self.warehouse.store().delete(&self.folder().child(name)).await {

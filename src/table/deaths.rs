@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use roaring::RoaringBitmap;
-use weir_model::Order;
 use weir_model::key::KeyRef;
+use weir_model::{Order, RecordKey};
 
-use super::change::{Clear, RemoveBelow, all_in};
+use super::change::{AbsentKeys, Clear, RemoveBelow, all_in};
 use super::chunk::StagedChunk;
 use super::files::DataFile;
 use super::index::{Located, RowAddress, lookahead};
@@ -90,6 +90,28 @@ impl Table {
         tally.chunk_rows(Hop::ChunkStale, chunk.file.window, dead.len() - duplicate);
         tally.chunk_rows(Hop::ChunkDuplicate, chunk.file.window, duplicate);
         Ok(dead)
+    }
+
+    /// The keys of `absent` that have a live row, with its address, if the row is older than the chunk that looked for them.
+    pub(super) async fn rows_of_absent(
+        &mut self,
+        absent: &AbsentKeys,
+    ) -> Result<Vec<(RecordKey, RowAddress)>, TableError> {
+        let AbsentKeys { bucket, order0, keys } = absent;
+        if !self.may_merge(*bucket, *order0) {
+            return Err(self.rule("a chunk is not above the floor, so changes that it loses to may be forgotten"));
+        }
+        let refs: Vec<KeyRef<'_>> = keys.iter().map(RecordKey::as_ref).collect();
+        let located = self.locate_all(&refs);
+        let live: Vec<(usize, RowAddress)> = located
+            .into_iter()
+            .enumerate()
+            .filter_map(|(nth, located)| if let Located::Live(address) = located { Some((nth, address)) } else { None })
+            .collect();
+        let addresses: Vec<RowAddress> = live.iter().map(|(_, address)| *address).collect();
+        let orders = self.orders_of(&addresses).await?;
+        let older = live.into_iter().zip(orders).filter(|(_, order)| order < order0);
+        Ok(older.map(|((nth, address), _)| (keys[nth].clone(), address)).collect())
     }
 
     /// Every live row of the cleared buckets dies.

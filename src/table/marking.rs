@@ -45,11 +45,11 @@ impl<'a> Marks<'a> {
     pub(super) fn of_load(remove: &'a RemoveBelow) -> Self {
         Self { buckets: &remove.buckets, below: Some(remove.order), order: remove.order }
     }
+}
 
-    /// Whether a row of this order is meant, unless it is marked already.
-    fn covers(&self, order: Order) -> bool {
-        self.below.is_none_or(|below| order < below)
-    }
+/// Whether a row of this order is meant, unless it is marked already.
+fn is_below(order: Order, below: Option<Order>) -> bool {
+    below.is_none_or(|below| order < below)
 }
 
 /// A new data file, durable and in no commit, whose rows are marked.
@@ -70,18 +70,48 @@ impl Table {
         schema: &TableSchema,
         deaths: &mut Deaths,
     ) -> Result<Vec<MarkedFile>, TableError> {
+        let Marks { below, order, .. } = *marks;
+        self.mark(self.rows_to_look_at(marks), below, order, schema, deaths).await
+    }
+
+    /// The same for some live rows of one bucket, by file, with one order below which they are meant and which they get.
+    pub(super) async fn mark_rows_deleted(
+        &self,
+        bucket: u32,
+        rows: BTreeMap<u32, RoaringBitmap>,
+        order: Order,
+        schema: &TableSchema,
+        deaths: &mut Deaths,
+    ) -> Result<Vec<MarkedFile>, TableError> {
+        let mut found: BTreeMap<Place, Vec<(u32, RoaringBitmap)>> = BTreeMap::new();
+        for (number, rows) in rows {
+            let place = PartitionValues::of_entry(&self.schema.layout, &self.files[&number].add);
+            found.entry((bucket, place)).or_default().push((number, rows));
+        }
+        self.mark(found, Some(order), order, schema, deaths).await
+    }
+
+    /// Marks those of the rows found that are below an order, if one is given, and not marked yet.
+    async fn mark(
+        &self,
+        found: BTreeMap<Place, Vec<(u32, RoaringBitmap)>>,
+        below: Option<Order>,
+        order: Order,
+        schema: &TableSchema,
+        deaths: &mut Deaths,
+    ) -> Result<Vec<MarkedFile>, TableError> {
         let mut marked = Vec::new();
-        for (place, files) in self.rows_to_look_at(marks) {
-            let mut writer = MarkWriter::new(schema, marks.order)?;
+        for (place, files) in found {
+            let mut writer = MarkWriter::new(schema, order)?;
             for (number, rows) in files {
-                let rows = self.unmarked(number, rows, marks).await?;
+                let rows = self.unmarked(number, rows, below).await?;
                 if rows.is_empty() {
                     continue;
                 }
                 self.write_marked(number, &rows, &mut writer).await?;
                 *deaths.rows.entry(number).or_default() |= rows;
                 if writer.bytes >= MARKED_FILE_BYTES {
-                    let full = std::mem::replace(&mut writer, MarkWriter::new(schema, marks.order)?);
+                    let full = std::mem::replace(&mut writer, MarkWriter::new(schema, order)?);
                     marked.push(self.put_marked(full, &place).await?);
                 }
             }
@@ -97,7 +127,7 @@ impl Table {
         let mut found: BTreeMap<Place, Vec<(u32, RoaringBitmap)>> = BTreeMap::new();
         let layout = &self.schema.layout;
         let place = |bucket, file: &DataFile| (bucket, PartitionValues::of_entry(layout, &file.add));
-        for (number, file) in self.files.iter().filter(|(_, file)| marks.covers(file.orders.least)) {
+        for (number, file) in self.files.iter().filter(|(_, file)| is_below(file.orders.least, marks.below)) {
             let Some(bucket) = file.bucket.filter(|bucket| marks.buckets.contains(bucket)) else { continue };
             let mut live: RoaringBitmap = (0..file.rows).collect();
             live -= &file.dead;
@@ -115,8 +145,13 @@ impl Table {
         found
     }
 
-    /// Those of `rows` of a file that are covered and not marked yet.
-    async fn unmarked(&self, number: u32, rows: RoaringBitmap, marks: &Marks<'_>) -> Result<RoaringBitmap, TableError> {
+    /// Those of `rows` of a file that are below the order and not marked yet.
+    async fn unmarked(
+        &self,
+        number: u32,
+        rows: RoaringBitmap,
+        below: Option<Order>,
+    ) -> Result<RoaringBitmap, TableError> {
         let add = &self.files[&number].add;
         let names = [TS_COLUMN, SEQ_COLUMN, DELETED_COLUMN];
         let mut batches = self.folder().columns(&add.path, add.size as u64, &names).await?;
@@ -126,7 +161,7 @@ impl Table {
             let is_marked = |row| deleted.is_some_and(|deleted| deleted.is_valid(row) && deleted.value(row));
             for (row, order) in orders_of_batch(&batch).into_iter().enumerate() {
                 let at = first_row + row as u32;
-                if rows.contains(at) && marks.covers(order) && !is_marked(row) {
+                if rows.contains(at) && is_below(order, below) && !is_marked(row) {
                     unmarked.insert(at);
                 }
             }

@@ -66,13 +66,14 @@ use weir_model::{GtidSet, Order, TableId, TableSchema};
 
 pub use self::absorb::Absorbed;
 pub use self::buckets::Buckets;
-pub use self::change::{BucketRows, Clear, CommitOutcome, RemoveBelow, TableChange};
+pub use self::change::{AbsentKeys, BucketRows, Clear, CommitOutcome, RemoveBelow, TableChange};
 pub use self::chunk::{ChunkWriter, StagedChunk, StagedFile, TableFiles};
 pub use self::compact::Effort;
 pub use self::index::{IndexBudget, IndexHome, Located, RowAddress};
 pub use self::kept::Keeping;
 pub use self::location::{Object, Warehouse};
 pub use self::partition::PartitionValues;
+pub use self::read::orders_of_batch;
 pub use self::record::{BucketShare, CommitRecord, PartialTransaction, SeedProgress, TableState};
 pub use self::reshape::widened;
 pub use self::rewrite::{Rewriting, Rewritten};

@@ -96,7 +96,7 @@ impl Folder {
 }
 
 /// Order of each row of a batch that has our columns; NULL, a foreign writer's, counts as the least.
-pub(super) fn orders_of_batch(batch: &RecordBatch) -> Vec<Order> {
+pub fn orders_of_batch(batch: &RecordBatch) -> Vec<Order> {
     let column = |name: &str| batch.column_by_name(name).map(|c| c.as_primitive::<Int64Type>());
     let (Some(ts), Some(seq)) = (column(TS_COLUMN), column(SEQ_COLUMN)) else {
         return vec![Order::MIN; batch.num_rows()];

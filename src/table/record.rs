@@ -117,8 +117,11 @@ pub struct SeedProgress {
     pub plan: u64,
     /// Ordinals of the merged chunks, ascending.
     pub done: Vec<u32>,
-    /// Rows below this order, and not touched since, are gone from the source once every chunk is merged.
+    /// Rows below this order, and not touched since, are gone from the source once every chunk of the whole table is merged.
     pub start: Order,
+    /// The load is of a part of the table: what it does not find stays, unless a chunk says that it is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub part: bool,
 }
 
 /// The `weir` member of an own commit's `commitInfo`.

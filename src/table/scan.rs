@@ -7,7 +7,7 @@ use arrow_cast::cast;
 use arrow_schema::{Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use futures::TryStreamExt;
-use weir_model::TableId;
+use weir_model::{Order, TableId};
 
 use super::TableError;
 use super::delta::Add;
@@ -15,6 +15,7 @@ use super::location::Warehouse;
 use super::log::{Log, Replay};
 use super::partition::{self, told_column};
 use super::read::Folder;
+use super::writer::orders_of_entry;
 
 /// The live rows of a table at one version.
 #[derive(Debug)]
@@ -65,29 +66,54 @@ impl Scan {
         &self.schema
     }
 
+    /// Its files of which a row may be below `order`.
+    pub fn files_older_than(&self, order: Order) -> Vec<&Add> {
+        self.replay.files.values().filter(|add| orders_of_entry(add).least < order).collect()
+    }
+
+    /// The live rows of one of its files.
+    pub async fn live_rows_of(&self, file: &Add) -> Result<Vec<RecordBatch>, TableError> {
+        let mut live = Vec::new();
+        self.read_file(file, &mut |batch| {
+            live.push(batch);
+            Ok(())
+        })
+        .await?;
+        Ok(live)
+    }
+
     /// Hands the live rows to `sink`, batch by batch, in no order.
     pub async fn for_each(
         &self,
         mut sink: impl FnMut(RecordBatch) -> Result<(), TableError>,
     ) -> Result<(), TableError> {
+        for add in self.replay.files.values() {
+            self.read_file(add, &mut sink).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_file(
+        &self,
+        add: &Add,
+        sink: &mut impl FnMut(RecordBatch) -> Result<(), TableError>,
+    ) -> Result<(), TableError> {
         let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
         let meta_data = self.replay.meta_data.as_ref();
         let told: Vec<&str> =
             meta_data.iter().flat_map(|meta_data| meta_data.partition_columns.iter().map(String::as_str)).collect();
-        for add in self.replay.files.values() {
-            let dead = self.folder.dead_rows(add).await?;
-            let mut batches = self.folder.columns(&add.path, add.size as u64, &names).await?;
-            let mut first_row = 0;
-            while let Some(batch) = batches.try_next().await? {
-                let rows = first_row..first_row + batch.num_rows() as u32;
-                first_row = rows.end;
-                let batch = conform(&batch, &self.schema, &told, add)?;
-                if dead.range_cardinality(rows.clone()) == 0 {
-                    sink(batch)?;
-                } else {
-                    let live: BooleanArray = rows.map(|row| Some(!dead.contains(row))).collect();
-                    sink(filter_record_batch(&batch, &live)?)?;
-                }
+        let dead = self.folder.dead_rows(add).await?;
+        let mut batches = self.folder.columns(&add.path, add.size as u64, &names).await?;
+        let mut first_row = 0;
+        while let Some(batch) = batches.try_next().await? {
+            let rows = first_row..first_row + batch.num_rows() as u32;
+            first_row = rows.end;
+            let batch = conform(&batch, &self.schema, &told, add)?;
+            if dead.range_cardinality(rows.clone()) == 0 {
+                sink(batch)?;
+            } else {
+                let live: BooleanArray = rows.map(|row| Some(!dead.contains(row))).collect();
+                sink(filter_record_batch(&batch, &live)?)?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! A commit worked out before anything is written but what had to be written again: which rows die, which files come and go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::{RecordBatch, UInt32Array};
@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 use weir_model::{Order, RecordKey, RecordKeys, TableSchema, Window, clock};
 
-use super::change::{BucketRows, Clear, TableChange, may_be_behind};
+use super::change::{AbsentKeys, BucketRows, Clear, TableChange, may_be_behind};
 use super::chunk::{StagedChunk, StagedFile};
 use super::deaths::Deaths;
 use super::deletes::VectorFile;
@@ -98,6 +98,17 @@ impl Staged {
         written.chain(self.new_files.iter().map(|new| &new.file.add.path)).cloned().collect()
     }
 
+    /// Files of rows that were marked come with it; gives how many rows.
+    fn take_marked(&mut self, marked: Vec<MarkedFile>) -> u64 {
+        let mut rows = 0;
+        for MarkedFile { file, keys } in marked {
+            rows += u64::from(file.rows);
+            self.rewritten.push(file.add.path.clone());
+            self.new_files.push(NewFile { file, keys });
+        }
+        rows
+    }
+
     /// A data file of rows of one bucket and partition, which have the lake table's columns.
     fn add_file(
         &mut self,
@@ -118,7 +129,8 @@ impl Table {
     /// rows that are marked, files that are copied. Orders are read where a chunk or the end of a load needs them.
     pub(super) async fn stage(&mut self, change: TableChange) -> Result<Staged, TableError> {
         let marks = change.marks(&self.schema);
-        let TableChange { clear, evolve, rows, deletes, staged: chunks, remove_below, state, mut accounts } = change;
+        let TableChange { clear, evolve, rows, deletes, staged: chunks, absent, remove_below, state, mut accounts } =
+            change;
         if !keeps(&self.state, &state, |bucket| !self.buckets().owns(bucket)) {
             return Err(self.rule("the state of a bucket changes that this writer does not have"));
         }
@@ -160,6 +172,10 @@ impl Table {
         for chunk in chunks {
             self.stage_chunk_file(chunk, &mut staged, &mut accounts).await?;
         }
+        for absent in absent {
+            let removed = self.stage_absent(absent, marks, &mut staged).await?;
+            accounts.add(&removed);
+        }
         self.stage_vectors(&mut staged).await?;
         staged.accounts = accounts.counts();
         // What dies, and before that what entered the change, follows from answers of the index.
@@ -169,13 +185,37 @@ impl Table {
 
     /// Rows that die and are in new files, marked as deleted; gives how many.
     async fn stage_marks(&mut self, marks: &Marks<'_>, staged: &mut Staged) -> Result<u64, TableError> {
-        let mut marked = 0;
-        for MarkedFile { file, keys } in self.mark_deleted(marks, &staged.schema, &mut staged.deaths).await? {
-            marked += u64::from(file.rows);
-            staged.rewritten.push(file.add.path.clone());
-            staged.new_files.push(NewFile { file, keys });
+        let marked = self.mark_deleted(marks, &staged.schema, &mut staged.deaths).await?;
+        Ok(staged.take_marked(marked))
+    }
+
+    /// The rows of keys that a chunk did not find at the source die, or are marked, if they are older than the chunk. The
+    /// deletes are remembered like those of the stream.
+    async fn stage_absent(
+        &mut self,
+        absent: AbsentKeys,
+        marks: bool,
+        staged: &mut Staged,
+    ) -> Result<Tally, TableError> {
+        let (bucket, order0) = (absent.bucket, absent.order0);
+        let gone = self.rows_of_absent(&absent).await?;
+        let mut removed = gone.len() as u64;
+        if marks {
+            let mut rows: BTreeMap<u32, RoaringBitmap> = BTreeMap::new();
+            for (_, address) in gone {
+                rows.entry(address.file).or_default().insert(address.row);
+            }
+            let marked = self.mark_rows_deleted(bucket, rows, order0, &staged.schema, &mut staged.deaths).await?;
+            removed = staged.take_marked(marked);
+        } else {
+            for (key, address) in gone {
+                staged.deaths.row(address);
+                staged.deletes.push((key, order0));
+            }
         }
-        Ok(marked)
+        let mut tally = Tally::default();
+        tally.chunk_rows(Hop::ChunkRemoved, Window::of(order0.ts_ms), removed);
+        Ok(tally)
     }
 
     /// Data files of rows, one a partition, and the death of what is live of their keys, in whatever partition it lies.

@@ -72,7 +72,7 @@ async fn a_marker_comes_behind_what_was_before_it<P: Publisher, S: Subscription>
     let markers = [
         Marker::Schema(schema.clone()),
         Marker::ColumnsDropped { at: Order::new(9, 89_999), names: vec!["gone".into()] },
-        Marker::SeedBegin { plan: 3, start: Order::new(9, 90_000), schema, reset: true },
+        Marker::SeedBegin { plan: 3, start: Order::new(9, 90_000), schema, reset: true, part: true },
         Marker::Chunk {
             chunk: ChunkId(u64::MAX),
             content: ChunkContent::Files(Arc::new(serde_json::json!({"a": [1, "b"]}))),

@@ -90,12 +90,19 @@ pub enum Marker {
     ColumnsDropped { at: Order, names: Vec<String> },
     /// The table was emptied without row events; `at` is above everything before.
     Clear { at: Order },
-    /// A load of the whole table begins; rows below `start` that it does not find will go at its end. `schema` is the
-    /// source's; with `reset` a table that cannot take its rows becomes empty and gets those columns.
-    SeedBegin { plan: u64, start: Order, schema: Arc<TableSchema>, reset: bool },
+    /// A load begins. Of the whole table: rows below `start` that it does not find will go at its end; of a `part`, those
+    /// stay. `schema` is the source's; with `reset` a table that cannot take its rows becomes empty and gets those columns.
+    SeedBegin {
+        plan: u64,
+        start: Order,
+        schema: Arc<TableSchema>,
+        reset: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        part: bool,
+    },
     /// The stream has passed this chunk's upper bound.
     Chunk { chunk: ChunkId, content: ChunkContent },
-    /// Every chunk of the load has been merged.
+    /// Every chunk of the load has been merged, or it has been given up.
     SeedEnd { plan: u64 },
 }
 

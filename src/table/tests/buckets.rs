@@ -88,7 +88,7 @@ pub(super) async fn went_in(table: &mut Table, change: TableChange) -> bool {
 fn load_begun(table: &Table, bucket: u32, start: Order) -> TableChange {
     let mut state = table.state().clone();
     move_share(&mut state, bucket);
-    state.shares[bucket as usize].seed = Some(SeedProgress { plan: 1, done: Vec::new(), start });
+    state.shares[bucket as usize].seed = Some(SeedProgress { plan: 1, done: Vec::new(), start, part: false });
     state.order = state.order.max(OrderState(start));
     TableChange::to(state)
 }

@@ -218,7 +218,7 @@ async fn begin_seed(mut table: Table) -> Table {
 async fn begin_load(table: &mut Table, plan: u64, start: Order) {
     let mut state = table.state().clone();
     raise(&mut state, start);
-    state.seed = Some(SeedProgress { plan, done: Vec::new(), start });
+    state.seed = Some(SeedProgress { plan, done: Vec::new(), start, part: false });
     committed(table, TableChange::to(state)).await;
 }
 

@@ -1,6 +1,8 @@
 //! Random sequences of everything that can happen to a table, against a map that forgets nothing. In any of them the process
 //! may be killed at any request, and the next one goes on from what is durable.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::cleaning::{at_once, clean_all, now_ms};
@@ -22,6 +24,8 @@ enum Step {
         from: i64,
         to: i64,
     },
+    /// A chunk of single ids is opened and read, of which some may be absent; it waits.
+    ReadKeys(BTreeSet<i64>),
     /// The oldest chunk that waits is merged, or refused.
     Merge,
     /// The load ends.
@@ -56,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::collection::vec(IDS, 1..3).prop_map(Step::Ghosts),
         2 => Just(Step::BeginSeed),
         6 => (IDS, 1_i64..12).prop_map(|(from, len)| Step::Read { from, to: from + len }),
+        3 => prop::collection::btree_set(IDS, 1..6).prop_map(Step::ReadKeys),
         6 => Just(Step::Merge),
         2 => Just(Step::EndSeed),
         1 => Just(Step::Truncate),
@@ -91,6 +96,8 @@ fn partition_by() -> impl Strategy<Value = Vec<&'static str>> {
 struct Waiting {
     staged: Vec<StagedChunk>,
     rows: Vec<(i64, String)>,
+    /// Ids that were looked for and not found.
+    absent: Vec<i64>,
     order0: Order,
 }
 
@@ -189,7 +196,8 @@ impl World {
                 let start = self.next_order();
                 begin_load(&mut self.table, 1, start).await;
             }
-            Step::Read { from, to } => self.read(from, to).await,
+            Step::Read { from, to } => self.read(self.source.range(from..to).map(|(id, _)| *id).collect()).await,
+            Step::ReadKeys(ids) => self.read(ids).await,
             Step::Merge => self.merge().await,
             Step::EndSeed => self.end_seed().await,
             Step::Truncate => {
@@ -305,23 +313,24 @@ impl World {
         committed(&mut self.table, change).await;
     }
 
-    /// A chunk of the source as it is now, under a fresh order.
-    async fn read(&mut self, from: i64, to: i64) {
+    /// A chunk of these ids of the source as it is now, under a fresh order.
+    async fn read(&mut self, ids: BTreeSet<i64>) {
         if self.table.state().seed.is_none() {
             return;
         }
         let order0 = self.next_order();
-        let rows: Vec<(i64, String)> = self.source.range(from..to).map(|(id, text)| (*id, text.clone())).collect();
+        let (present, absent): (Vec<i64>, Vec<i64>) = ids.into_iter().partition(|id| self.source.contains_key(id));
+        let rows: Vec<(i64, String)> = present.into_iter().map(|id| (id, self.source[&id].clone())).collect();
         let texts: Vec<(i64, &str)> = rows.iter().map(|(id, text)| (*id, text.as_str())).collect();
         let staged = chunk(&self.table, &texts, order0).await;
-        self.waiting.push(Waiting { staged, rows, order0 });
+        self.waiting.push(Waiting { staged, rows, absent, order0 });
     }
 
     async fn merge(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
-        let Waiting { staged, rows, order0 } = self.waiting.remove(0);
+        let Waiting { staged, rows, absent, order0 } = self.waiting.remove(0);
         if !self.table.may_merge(0, order0) {
             return;
         }
@@ -331,9 +340,17 @@ impl World {
                 self.expected.insert(id, row(order0, &text));
             }
         }
+        for id in &absent {
+            if self.expected.get(id).is_some_and(|(order, _)| *order < order0) {
+                self.expected.remove(id);
+                self.last.insert(*id, order0);
+            }
+        }
         let mut state = self.state();
         state.order = state.order.max(OrderState(order0));
-        committed(&mut self.table, TableChange { staged, ..TableChange::to(state) }).await;
+        let keys = absent.iter().map(|id| record_key(self.table.schema(), *id)).collect();
+        let absent = vec![AbsentKeys { bucket: 0, order0, keys }];
+        committed(&mut self.table, TableChange { staged, absent, ..TableChange::to(state) }).await;
     }
 
     async fn end_seed(&mut self) {

@@ -166,7 +166,7 @@ impl World {
             Step::BeginLoad(bucket) => {
                 let start = self.next();
                 self.waiting.remove(&bucket);
-                let seed = SeedProgress { plan: 1, done: Vec::new(), start };
+                let seed = SeedProgress { plan: 1, done: Vec::new(), start, part: false };
                 let edit = |state: &mut TableState| {
                     state.shares[bucket as usize].seed = Some(seed.clone());
                     TableChange::to(TableState::default())

@@ -88,6 +88,28 @@ async fn what_a_load_does_not_find_is_marked_with_its_order_and_what_was_marked_
 }
 
 #[tokio::test]
+async fn keys_that_a_chunk_looks_for_in_vain_are_marked_with_its_order_unless_they_are_newer() {
+    let warehouse = in_memory();
+    let mut table = soft_table(&warehouse).await;
+    for (id, seq, deleted) in [(1, 1, false), (2, 2, true), (3, 3, false)] {
+        take(&mut table, &one(id, at(seq), "before", deleted)).await;
+    }
+    begin_load(&mut table, 1, at(10)).await;
+    take(&mut table, &one(3, at(12), "after", false)).await;
+    let keys = [1, 2, 3, 4].map(|id| record_key(&soft_schema(), id)).to_vec();
+    let absent = vec![AbsentKeys { bucket: 0, order0: at(11), keys }];
+    let state = table.state().clone();
+    let accounts = committed(&mut table, TableChange { absent, ..TableChange::to(state) }).await;
+    assert_eq!(total(&accounts, Hop::ChunkRemoved), 1);
+    let expected = [
+        (1, (at(11), "before".to_owned(), true)),
+        (2, (at(2), "before".to_owned(), true)),
+        (3, (at(12), "after".to_owned(), false)),
+    ];
+    assert_eq!(held(&warehouse).await, BTreeMap::from(expected));
+}
+
+#[tokio::test]
 async fn a_table_that_begins_anew_with_other_columns_loses_even_marked_rows() {
     let warehouse = in_memory();
     let mut table = soft_table(&warehouse).await;
