@@ -89,6 +89,20 @@ impl TableDescription {
         primary.or_else(|| self.indexes.iter().find(ordering)).map(|i| i.name.as_str())
     }
 
+    /// The same table without the columns that are not of its key, which are in key order then.
+    #[must_use]
+    pub fn of_key_alone(&self) -> Self {
+        let key = &self.schema.key;
+        let mut described = self.clone();
+        described.schema.columns = key.iter().map(|&at| self.schema.columns[at].clone()).collect();
+        described.columns = key.iter().map(|&at| self.columns[at].clone()).collect();
+        described.schema.key = (0..key.len()).collect();
+        for index in &mut described.indexes {
+            index.keep_columns(key);
+        }
+        described
+    }
+
     /// Whether MySQL sorts the record key as the canonical key bytes sort. Not so for text whose collation knows more
     /// than bytes, nor for ENUM and SET, which sort by number.
     pub fn key_sorts_bytewise(&self) -> bool {

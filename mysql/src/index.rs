@@ -40,6 +40,13 @@ impl IndexFacts {
             .flatten()
     }
 
+    /// Parts name columns by their place in `columns` from now on; those of other columns name none.
+    pub(crate) fn keep_columns(&mut self, columns: &[usize]) {
+        for part in &mut self.parts {
+            part.column = part.column.and_then(|column| columns.iter().position(|kept| *kept == column));
+        }
+    }
+
     /// Whether reading this index gives the rows in the order of `key`, so that ranges of `key` are ranges of the index.
     pub fn orders_by(&self, key: &[usize]) -> bool {
         let Some(parts) = self.parts.get(..key.len()).filter(|p| !p.is_empty()) else {

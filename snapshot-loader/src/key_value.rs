@@ -1,5 +1,7 @@
 //! One column's value in a bound of a range: exact, printable into a plan file, and turned into an SQL literal that
-//! compares by the column's own rules.
+//! compares by the column's own rules. `arrow` is its way into columns and out of them.
+
+mod arrow;
 
 use mysql_async::Value;
 use serde::{Deserialize, Serialize};
@@ -103,7 +105,7 @@ impl KeyValue {
                     && text.parse::<f64>().is_ok()
                     && only(text, b"0123456789+-.eE")
             }
-            Self::Text(_) => matches!(ty, ColumnType::Text),
+            Self::Text(_) => matches!(ty, ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_)),
             Self::Bytes(text) => {
                 matches!(ty, ColumnType::Binary) && text.len() % 2 == 0 && text.bytes().all(|b| b.is_ascii_hexdigit())
             }

@@ -12,6 +12,7 @@ use weir_mysql::{MysqlError, TableDescription, query};
 
 use crate::error::LoadError;
 use crate::key_value::KeyValue;
+use crate::lookup::key_of_row;
 use crate::range::{ChunkRange, Side, compare};
 
 /// What a chunk aims at; whichever is reached first.
@@ -129,22 +130,7 @@ impl Planner<'_> {
         let sql = format!("SELECT {keys} {} ORDER BY {keys} LIMIT 1 OFFSET {skip}", self.tail_of_query(&conditions));
         // The binary protocol, since text would round a FLOAT.
         let row: Option<Row> = conn.exec_first(sql, ()).await.map_err(|e| MysqlError::from_driver(self.doing(), &e))?;
-        row.map(|row| self.key_of(&row)).transpose()
-    }
-
-    fn key_of(&self, row: &Row) -> Result<Vec<KeyValue>, LoadError> {
-        let columns = self.table.schema.key.iter().map(|&i| &self.table.schema.columns[i]);
-        columns
-            .enumerate()
-            .map(|(at, column)| {
-                let value = row.as_ref(at).unwrap_or(&Value::NULL);
-                KeyValue::from_cell(value, &column.ty).ok_or_else(|| LoadError::Cell {
-                    table: self.table.table().clone(),
-                    column: column.name.clone(),
-                    what: "a key of another form than its type's",
-                })
-            })
-            .collect()
+        row.map(|row| key_of_row(self.table, &row)).transpose()
     }
 
     /// Boundaries found by halving the range of the key's first number until the optimizer estimates each part at a chunk

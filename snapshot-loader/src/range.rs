@@ -15,6 +15,36 @@ pub struct ChunkRange {
     pub to: Option<Vec<KeyValue>>,
 }
 
+/// What a chunk reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection<'a> {
+    Range(&'a ChunkRange),
+    /// The rows of these record keys, as far as there are any; each has a value for every column of the key.
+    Keys(&'a [Vec<KeyValue>]),
+}
+
+impl<'a> From<&'a ChunkRange> for Selection<'a> {
+    fn from(range: &'a ChunkRange) -> Self {
+        Self::Range(range)
+    }
+}
+
+impl<'a> From<&'a [Vec<KeyValue>]> for Selection<'a> {
+    fn from(keys: &'a [Vec<KeyValue>]) -> Self {
+        Self::Keys(keys)
+    }
+}
+
+impl Selection<'_> {
+    /// As an SQL condition; `None` for the whole table.
+    pub fn condition(&self, table: &TableDescription) -> Result<Option<String>, LoadError> {
+        match self {
+            Self::Range(range) => range.condition(table),
+            Self::Keys(keys) => one_of(table, keys).map(Some),
+        }
+    }
+}
+
 /// How a key relates to a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -55,6 +85,31 @@ impl ChunkRange {
         }
         Ok((!conditions.is_empty()).then(|| conditions.join(" AND ")))
     }
+}
+
+/// `key IN (…)`; MySQL looks each of them up in the key's index. No key at all is no row.
+fn one_of(table: &TableDescription, keys: &[Vec<KeyValue>]) -> Result<String, LoadError> {
+    let key = &table.schema.key;
+    let error = |why: String| LoadError::Bound { table: table.table().clone(), why };
+    let mut tuples = Vec::with_capacity(keys.len());
+    for values in keys {
+        if values.len() != key.len() {
+            return Err(error(format!("{} values for a key of {} columns", values.len(), key.len())));
+        }
+        let literals = values.iter().zip(key).map(|(value, &index)| {
+            let column = &table.schema.columns[index];
+            let literal = value.literal(column, &table.columns[index]);
+            literal.map_err(|why| error(format!("column {}: {why}", column.name)))
+        });
+        let literals = literals.collect::<Result<Vec<_>, _>>()?.join(", ");
+        tuples.push(if key.len() == 1 { literals } else { format!("({literals})") });
+    }
+    if tuples.is_empty() {
+        return Ok("FALSE".into());
+    }
+    let names: Vec<String> = table.schema.key_names().into_iter().map(quote_identifier).collect();
+    let names = if names.len() == 1 { names.join("") } else { format!("({})", names.join(", ")) };
+    Ok(format!("{names} IN ({})", tuples.join(", ")))
 }
 
 /// `key side bound`, written out column by column: MySQL makes index ranges of such a chain, not of row constructors.
@@ -138,6 +193,15 @@ mod tests {
         assert_eq!(compare(&table(&["a"]), Side::Above, &ints(&[1])).unwrap(), "`a` > 1");
         assert!(compare(&table(&["a"]), Side::Above, &ints(&[1, 2])).is_err());
         assert!(compare(&table(&["a"]), Side::Above, &[]).is_err());
+    }
+
+    #[test]
+    fn keys_are_looked_up_one_by_one() {
+        let keys = [ints(&[1, 2]), ints(&[3, 4])];
+        assert_eq!(one_of(&table(&["a", "b"]), &keys).unwrap(), "(`a`, `b`) IN ((1, 2), (3, 4))");
+        assert_eq!(one_of(&table(&["a"]), &[ints(&[7])]).unwrap(), "`a` IN (7)");
+        assert_eq!(one_of(&table(&["a"]), &[]).unwrap(), "FALSE");
+        assert!(one_of(&table(&["a", "b"]), &[ints(&[1])]).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use weir_mysql::{MysqlError, TableDescription};
 
 use crate::decode::{Cell, CellError};
 use crate::error::LoadError;
-use crate::range::ChunkRange;
+use crate::range::{ChunkRange, Selection};
 
 /// How rows are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +47,10 @@ impl<'a> ChunkReader<'a> {
     pub async fn open(
         conn: &'a mut Conn,
         table: &'a TableDescription,
-        range: &ChunkRange,
+        selection: impl Into<Selection<'_>>,
         options: &ReadOptions,
     ) -> Result<Self, LoadError> {
-        let sql = select_rows(table, range)?;
+        let sql = select_rows(table, selection)?;
         let result = conn.exec_iter(sql, ()).await.map_err(|e| MysqlError::from_driver(doing(table), &e))?;
         let columns = &table.schema.columns;
         Ok(Self {
@@ -138,10 +138,10 @@ fn doing(table: &TableDescription) -> String {
 
 /// The SELECT of a chunk. Every column by name: `*` would leave out invisible ones. In key order where an index gives that
 /// for nothing.
-pub fn select_rows(table: &TableDescription, range: &ChunkRange) -> Result<String, LoadError> {
+pub fn select_rows<'s>(table: &TableDescription, selection: impl Into<Selection<'s>>) -> Result<String, LoadError> {
     let names: Vec<String> = table.schema.columns.iter().map(|c| quote_identifier(&c.name)).collect();
     let mut sql = format!("SELECT {} FROM {}", names.join(", "), table.table().quoted());
-    let condition = range.condition(table)?;
+    let condition = selection.into().condition(table)?;
     // A secondary index costs a look-up a row; for the whole table the engine's own order is cheaper.
     let index = table.key_index().filter(|index| condition.is_some() || *index == weir_mysql::index::PRIMARY);
     if let Some(index) = index {

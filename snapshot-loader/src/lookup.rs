@@ -1,0 +1,100 @@
+//! Questions about single keys: the next one above a bound, and which of some keys the source has.
+
+use std::collections::HashSet;
+
+use arrow_array::RecordBatch;
+use arrow_select::concat::concat_batches;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row, Value};
+use weir_model::schema::quote_identifier;
+use weir_model::{ColumnBuilder, RecordKey, RecordKeys, TableSchema, ZeroDates};
+use weir_mysql::{MysqlError, TableDescription};
+
+use crate::error::LoadError;
+use crate::key_value::KeyValue;
+use crate::range::{Side, compare};
+use crate::read::{ChunkReader, ReadOptions};
+
+/// The least key of the table above `bound`, in the server's order; `None` if there is none. A bound of fewer values than
+/// the key has columns stands for every key that begins with them.
+pub async fn key_above(
+    conn: &mut Conn,
+    table: &TableDescription,
+    bound: &[KeyValue],
+) -> Result<Option<Vec<KeyValue>>, LoadError> {
+    let keys: Vec<String> = table.schema.key_names().into_iter().map(quote_identifier).collect();
+    let keys = keys.join(", ");
+    let index = table.key_index().map(|index| format!(" FORCE INDEX ({})", quote_identifier(index)));
+    let sql = format!(
+        "SELECT {keys} FROM {}{} WHERE {} ORDER BY {keys} LIMIT 1",
+        table.table().quoted(),
+        index.unwrap_or_default(),
+        compare(table, Side::Above, bound)?
+    );
+    let doing = || format!("looking for the key above a bound in {}", table.table());
+    let row: Option<Row> = conn.exec_first(sql, ()).await.map_err(|e| MysqlError::from_driver(doing(), &e))?;
+    row.map(|row| key_of_row(table, &row)).transpose()
+}
+
+/// The record key in a row that holds the key's columns, in key order.
+pub(crate) fn key_of_row(table: &TableDescription, row: &Row) -> Result<Vec<KeyValue>, LoadError> {
+    let columns = table.schema.key.iter().map(|&i| &table.schema.columns[i]);
+    let value = |(at, column): (usize, &weir_model::Column)| {
+        let value = row.as_ref(at).unwrap_or(&Value::NULL);
+        KeyValue::from_cell(value, &column.ty).ok_or_else(|| LoadError::Cell {
+            table: table.table().clone(),
+            column: column.name.clone(),
+            what: "a key of another form than its type's",
+        })
+    };
+    columns.enumerate().map(value).collect()
+}
+
+/// The rows of those of `keys` that the table has, with the columns of the key alone, in key order: an index answers.
+///
+/// By the collation of a text column a key may find a row whose key is spelled otherwise.
+pub async fn keys_present(
+    conn: &mut Conn,
+    table: &TableDescription,
+    keys: &[Vec<KeyValue>],
+) -> Result<RecordBatch, LoadError> {
+    let narrow = table.of_key_alone();
+    // A zero date in a key cannot be NULL in the lake; such a row stops its table when it is loaded.
+    let options = ReadOptions { zero_dates: ZeroDates::Null, ..ReadOptions::default() };
+    let mut reader = ChunkReader::open(conn, &narrow, keys, &options).await?;
+    let mut batches = Vec::new();
+    while let Some(batch) = reader.next_batch().await? {
+        batches.push(batch);
+    }
+    let joined = concat_batches(&narrow.schema.arrow(), &batches);
+    Ok(joined.expect("every batch of a reader has the same columns"))
+}
+
+/// Record keys in the form in which the lake tells them apart.
+///
+/// # Errors
+/// If a value does not fit its column.
+pub fn record_keys(table: &TableDescription, keys: &[Vec<KeyValue>]) -> Result<HashSet<RecordKey>, LoadError> {
+    let narrow = table.of_key_alone();
+    let mut columns: Vec<ColumnBuilder> =
+        narrow.schema.columns.iter().map(|column| ColumnBuilder::new(&column.ty, ZeroDates::Error)).collect();
+    for key in keys {
+        for ((value, column), builder) in key.iter().zip(&narrow.schema.columns).zip(&mut columns) {
+            let misfit = |why: String| LoadError::Bound { table: table.table().clone(), why };
+            value.push(&column.ty, builder).map_err(|why| misfit(format!("column {}: {why}", column.name)))?;
+        }
+    }
+    let arrays = columns.iter_mut().map(ColumnBuilder::finish).collect();
+    let misfit = |why: &dyn std::fmt::Display| LoadError::Bound { table: table.table().clone(), why: why.to_string() };
+    let batch = RecordBatch::try_new(narrow.schema.arrow(), arrays).map_err(|error| misfit(&error))?;
+    let keys = RecordKeys::of(&batch, &narrow.schema.key_names()).map_err(|error| misfit(&error))?;
+    Ok((0..keys.len()).map(|row| keys.get(row).to_owned()).collect())
+}
+
+/// The record keys of the rows of `batch`, which holds the key's columns by name; `None` for one that has no literal.
+pub fn keys_of(batch: &RecordBatch, schema: &TableSchema) -> Vec<Option<Vec<KeyValue>>> {
+    let columns: Vec<_> =
+        schema.key.iter().map(|&i| &schema.columns[i]).map(|c| (batch.column_by_name(&c.name), &c.ty)).collect();
+    let key = |row| columns.iter().map(|(values, ty)| KeyValue::from_array((*values)?, row, ty)).collect();
+    (0..batch.num_rows()).map(key).collect()
+}
