@@ -139,6 +139,8 @@ pub const KAFKA_RETRY_DELAY: Duration = Duration::from_millis(500);
 pub const TOPICS_LISTED_EVERY: Duration = Duration::from_secs(1);
 /// Whoever captures looks this often at tables that have not yet taken in what was published.
 pub const LAKE_LOOKED_AT_EVERY: Duration = Duration::from_millis(50);
+/// What people and schedules ask for is looked for this often: on S3 a list costs money.
+pub const JOBS_LOOKED_AT_EVERY: Duration = Duration::from_secs(2);
 /// Requests of those who apply are looked for this often.
 pub const APPEALS_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
 /// What a table that others write, too, could not do at once is tried again after this,
@@ -213,6 +215,10 @@ pub const CLEAN_EVERY: Duration = Duration::from_secs(600);
 pub const UPKEEP_TRIES_MAX: u32 = 20;
 /// Logs are looked at this often for versions that are past their retention.
 pub const LOG_CLEANED_EVERY: Duration = Duration::from_secs(600);
+/// Single keys that one chunk reads: they are spelled out in its statement, and those that are absent in its marker.
+pub const KEYS_PER_CHUNK: usize = 1_000;
+/// Keys of the lake that the source is asked for at once, whether it has them.
+pub const KEYS_LOOKED_UP_TOGETHER: usize = 1_000;
 /// Problems of a table that are told one by one; more are counted.
 pub const PROBLEMS_TOLD_MAX: usize = 100;
 /// Rows that the data files of a table may have had since it was opened: an index names a row in five bytes, and all

@@ -24,7 +24,7 @@ use weir_model::{Gtid, LogPosition, OrderState, TableId, clock};
 
 use self::event_time::event_time;
 use self::lane::{Lane, LaneStart, TransactionTime};
-use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, SeedOpening, Told};
+use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, SeedBegun, SeedOpening, Told};
 use self::resume::is_same_transaction;
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
@@ -390,10 +390,14 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 self.waiting.push(chunk);
                 self.release_chunks().await?;
             }
-            Request::EndSeed { table, plan, reply } => {
+            Request::EndSeed { table, plan, part, reply } => {
                 let mut sent = None;
                 if self.lane(&table).is_some() {
-                    sent = Some(self.send_standing(table, Phase::Streaming, 0, Marker::SeedEnd { plan }).await?);
+                    let marker = Marker::SeedEnd { plan };
+                    sent = Some(match part {
+                        true => self.send_marker(table, marker).await?,
+                        false => self.send_standing(table, Phase::Streaming, 0, marker).await?,
+                    });
                 }
                 let _ = reply.send(sent);
             }
@@ -407,13 +411,17 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
 
     /// Announces a load, and that it has begun, in one publish.
     async fn begin_seed(&mut self, opening: SeedOpening) -> Result<(), CaptureError> {
-        let SeedOpening { table, plan, schema, reset, reply } = opening;
-        let mut sent = None;
+        let SeedOpening { table, plan, schema, reset, part, reply } = opening;
+        let mut begun = None;
         if let Some(start) = self.lane_order(&table) {
-            let marker = Marker::SeedBegin { plan, start, schema, reset };
-            sent = Some(self.send_standing(table, Phase::Filling { restart: false }, plan, marker).await?);
+            let marker = Marker::SeedBegin { plan, start, schema, reset, part };
+            let number = match part {
+                true => self.send_marker(table, marker).await?,
+                false => self.send_standing(table, Phase::Filling { restart: false }, plan, marker).await?,
+            };
+            begun = Some(SeedBegun { number, start });
         }
-        let _ = reply.send(sent);
+        let _ = reply.send(begun);
         Ok(())
     }
 

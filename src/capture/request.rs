@@ -36,16 +36,16 @@ pub struct ReadChunk {
 /// Asked of capture.
 #[derive(Debug)]
 pub enum Request {
-    /// A load of the whole table begins.
+    /// A load begins.
     BeginSeed(SeedOpening),
     /// A chunk attempt begins; `None` if the table is not captured. With `settles` all changes that have a lower order are
     /// sent first: they keep it, even if the source is lost and read again from what was sent.
     OpenChunk { table: TableId, settles: bool, reply: oneshot::Sender<Option<ChunkOpening>> },
     /// A chunk attempt has been read.
     CloseChunk(ReadChunk),
-    /// Every chunk of the load has been merged. Answered with the publish of the marker; `None` if the table is not
-    /// captured.
-    EndSeed { table: TableId, plan: u64, reply: oneshot::Sender<Option<PublishNumber>> },
+    /// Every chunk of the load has been merged, or a load of a part is given up. Answered with the publish of the marker;
+    /// `None` if the table is not captured.
+    EndSeed { table: TableId, plan: u64, part: bool, reply: oneshot::Sender<Option<PublishNumber>> },
     /// The table has stopped; its changes are dropped from here on.
     Stop { table: TableId, error: String },
 }
@@ -60,8 +60,19 @@ pub struct SeedOpening {
     pub schema: Arc<TableSchema>,
     /// A table that cannot take such rows becomes empty and gets these columns.
     pub reset: bool,
+    /// It is of a part of the table, which goes on as it stands.
+    pub part: bool,
     /// Answered once the marker is sent; `None` if the table is not captured.
-    pub reply: oneshot::Sender<Option<PublishNumber>>,
+    pub reply: oneshot::Sender<Option<SeedBegun>>,
+}
+
+/// A load that has been announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeedBegun {
+    /// The publish of its marker.
+    pub number: PublishNumber,
+    /// Everything before it has a lower order, and everything that it loads or that comes after it a greater one.
+    pub start: Order,
 }
 
 /// Told by capture, in the order in which it happened.

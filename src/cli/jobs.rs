@@ -109,8 +109,8 @@ impl Asking {
 /// Tells how a job ended; one that is not done is an error.
 pub(super) fn conclude(job: &Job, outcome: &JobOutcome) -> Result<Exit, Error> {
     if outcome.ended == Ended::Done {
-        let JobOutcome { rows_read, upserted, removed, .. } = outcome;
-        tracing::info!(table = %job.table, rows_read, upserted, removed, "job {} is done", job.id);
+        let JobOutcome { rows_read, removed, .. } = outcome;
+        tracing::info!(table = %job.table, rows_read, removed, "job {} is done", job.id);
         return Ok(Exit::Done);
     }
     let why = outcome.error.as_deref().map_or_else(String::new, |error| format!(": {error}"));
@@ -162,7 +162,6 @@ pub(super) struct JobView<'a> {
     origin: String,
     requested_at: String,
     ended_at: Option<String>,
-    upserted: Option<u64>,
     removed: Option<u64>,
     error: Option<&'a str>,
 }
@@ -183,7 +182,6 @@ impl<'a> JobView<'a> {
             origin: origin(&job.origin),
             requested_at: at(job.requested_ms),
             ended_at: outcome.map(|outcome| at(outcome.ended_ms)),
-            upserted: outcome.map(|outcome| outcome.upserted),
             removed: outcome.map(|outcome| outcome.removed),
             error: outcome.and_then(|outcome| outcome.error.as_deref()).or_else(|| job.work.why_not()),
         }

@@ -99,6 +99,18 @@ impl Config {
         Ok(SourceOptions::new(self.source.url.expose()).with_password(password))
     }
 
+    /// How to reach the replica that chunks are read from, if there is one. Its password is the source's unless its url says
+    /// another.
+    pub fn snapshot_options(&self) -> Result<Option<SourceOptions>, Error> {
+        let Some(url) = &self.source.snapshot_url else { return Ok(None) };
+        let options = SourceOptions::new(url.expose());
+        if url.has_password() {
+            return Ok(Some(options));
+        }
+        let shared = self.source_options()?.opts()?.pass().map(str::to_owned);
+        Ok(Some(options.with_password(shared)))
+    }
+
     /// How to reach the server of the trace, password included.
     pub fn trace_server(&self) -> Result<TraceServer, Error> {
         let server = TraceServer::of(&self.trace.url)

@@ -115,7 +115,6 @@ fn every_documented_key_is_accepted_and_the_idle_ones_warn() {
     assert_eq!(config.trace_path(), Path::new("/var/lib/weir/state/trace.sqlite"));
     assert_eq!(config.apply.index_memory_bytes(), 512 << 20);
     insta::assert_snapshot!(config.warnings().join("\n"), @r"
-    source.snapshot_url has no effect yet
     source.rows_per_second_max has no effect yet
     source.pause_above_threads_running has no effect yet
     source.on_drop has no effect yet

@@ -11,6 +11,7 @@
 //! durable.
 
 mod absence;
+mod jobs;
 mod kafka;
 mod progress;
 mod reading;
@@ -121,7 +122,11 @@ async fn run_until(config: &Config, mut options: RunOptions, stop: &Cancellation
         has_run = true;
         match supervise(incarnation, stop).await {
             Ok(Finished::Restart) => {}
-            Ok(ended) => return finished(ended),
+            Ok(Finished::LoadAnew(tables)) => {
+                options.reseed = Reseed::Tables(tables);
+                continue;
+            }
+            Ok(ended) => return finished(&ended),
             Err(failure) if failure.is_away() => wait_for_warehouse(config, &failure, stop).await,
             Err(failure) => return Err(failure.into()),
         }
@@ -135,9 +140,9 @@ fn index_home(config: &Config) -> IndexHome {
 }
 
 /// How a service ends that need not begin again.
-fn finished(ended: Finished) -> Result<(), Error> {
+fn finished(ended: &Finished) -> Result<(), Error> {
     match ended {
-        Finished::Asked | Finished::Restart | Finished::CaughtUp { stopped: 0 } => Ok(()),
+        Finished::Asked | Finished::Restart | Finished::LoadAnew(_) | Finished::CaughtUp { stopped: 0 } => Ok(()),
         Finished::CaughtUp { stopped } => {
             Err(Error::failed(format!("{stopped} table(s) stopped; `weir status` says why, the others are caught up")))
         }
@@ -164,7 +169,7 @@ async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken
         Ok(finished) => {
             let patience = match finished {
                 Finished::CaughtUp { .. } => Patience::UntilAllIsIn,
-                Finished::Asked | Finished::Restart => Patience::Stop,
+                Finished::Asked | Finished::Restart | Finished::LoadAnew(_) => Patience::Stop,
             };
             incarnation.supervisor.finish(patience).await?;
             Ok(finished)

@@ -53,10 +53,12 @@ impl TableRegistrar {
         Table::open_or_create(&self.warehouse, schema, self.writer.clone(), state, Buckets::whole()).await
     }
 
-    /// Whether a load of `table` is under way, as its commits say.
+    /// Whether a load of the whole `table` is under way, as its commits say.
     pub fn is_filling(&self, table: &TableId) -> bool {
         let opened = self.opened.lock().expect("no code panics while holding it");
-        opened.get(table).is_some_and(|opened| opened.seed.is_some())
+        let seed = opened.get(table).and_then(|opened| opened.seed.as_ref());
+        // One of a part is asked for by a job, which goes on with it.
+        seed.is_some_and(|seed| !seed.part)
     }
 }
 

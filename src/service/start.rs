@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use weir_model::{GtidSet, TableId};
 use weir_mysql::{CheckStatus, SourceOptions, catalogue, check, server};
 
+use super::jobs::job_desk;
 use super::progress::Progress;
 use super::reading::Reading;
 use super::registrar::TableRegistrar;
 use super::seed::{Load, Loader, Merging};
 use super::shipping::{Shipper, Shipping};
 use super::source_tables::SourceTables;
-use super::supervisor::{LoadMaker, Supervisor};
+use super::supervisor::{LoadBegin, LoadMaker, Supervisor};
 use super::trace::open_trace;
 use super::upkeep::keep_logs_short;
 use super::{Reseed, RunOptions};
@@ -173,6 +174,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
     );
     let loader = Loader {
         source: source.clone(),
+        replica: config.snapshot_options()?,
         requests: requests.clone(),
         merging: Merging::Desk(desk),
         connections: Arc::new(Semaphore::new(config.source.max_connections)),
@@ -196,6 +198,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         loads: BTreeMap::new(),
         load_failures,
         load_failed,
+        jobs: job_desk(config, &warehouse, registrar.reset.clone())?,
         dirty: true,
         // What was handed to a worker counts once that commits it.
         durable: mpsc::unbounded_channel().1,
@@ -372,8 +375,16 @@ fn begin_as_it_stands(supervisor: &mut Supervisor, registrar: &TableRegistrar, t
 
 fn load_maker(config: &Config, registrar: &Arc<TableRegistrar>, warehouse: &Warehouse) -> LoadMaker {
     let (config, registrar, warehouse) = (config.clone(), registrar.clone(), warehouse.clone());
-    Box::new(move |table, restart| {
-        let opened = registrar.opened.lock().expect("no code panics while holding it").get(table).cloned()?;
+    Box::new(move |table, begin| {
+        let mut opened = registrar.opened.lock().expect("no code panics while holding it");
+        let opened = opened.get_mut(table)?;
+        // Any other load that begins takes the place of the one under way.
+        let seed = opened.seed.take();
+        let resume = match &begin {
+            LoadBegin::Anew => None,
+            LoadBegin::GoOn => seed.filter(|seed| !seed.part),
+            LoadBegin::Part { plan, .. } => seed.filter(|seed| seed.part && seed.plan == *plan),
+        };
         let settings = config.table_settings(table);
         let plans = warehouse.state_path(&config.source.name).join("plans").join(&*table.to_string());
         Some(Load {
@@ -381,13 +392,15 @@ fn load_maker(config: &Config, registrar: &Arc<TableRegistrar>, warehouse: &Ware
             key: settings.key,
             zero_dates: settings.zero_dates,
             layout: settings.layout,
-            files: opened.files,
+            files: opened.files.clone(),
             buckets: 1,
             // The registrar has seen to it.
             reset: false,
             plans: StateSeries::new(warehouse.store().clone(), plans),
             plan_under_way: Arc::default(),
-            resume: if restart { None } else { opened.seed },
+            resume,
+            scope: begin.scope(),
+            figures: Arc::default(),
         })
     })
 }

@@ -13,15 +13,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use weir_model::{GtidSet, TableId, clock};
 
+use super::jobs::JobDesk;
 use super::kafka::merging::LakeMerging;
 use super::kafka::watch::LakeWatch;
 use super::progress::Progress;
-use super::seed::{Load, Loader, SeedError};
+use super::seed::{Load, LoadFigures, LoadScope, Loader, SeedError};
 use super::shipping::{Patience, Shipper};
 use crate::apply::{Report, WorkerError};
 use crate::capture::CaptureError;
 use crate::capture::request::{Request, Told};
-use crate::limits::{APPEALS_LOOKED_AT_EVERY, CHECKPOINT_INTERVAL, PUBLISHER_ENDS_MAX};
+use crate::limits::{APPEALS_LOOKED_AT_EVERY, CHECKPOINT_INTERVAL, JOBS_LOOKED_AT_EVERY, PUBLISHER_ENDS_MAX};
+use crate::state::jobs::{JobId, Scope};
 use crate::state::{AppealKind, Checkpoint, CheckpointLog, Phase, StateError, TableStanding};
 use crate::trace::{Origin, Shipment};
 use crate::transport::kafka::Durable;
@@ -29,7 +31,7 @@ use crate::transport::kafka::position::Position;
 use crate::transport::{Boundary, PublishError, PublishNumber};
 
 /// Why an incarnation ended without an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finished {
     /// It was asked to stop.
     Asked,
@@ -37,6 +39,8 @@ pub enum Finished {
     CaughtUp { stopped: usize },
     /// A table's state moved under us: begin again from what is durable.
     Restart,
+    /// These tables were asked to be loaded anew: begin again from what is durable, and them from their beginning.
+    LoadAnew(Vec<TableId>),
 }
 
 /// Why an incarnation cannot go on.
@@ -66,8 +70,28 @@ impl Failure {
     }
 }
 
-/// How a load is begun for a table.
-pub type LoadMaker = Box<dyn Fn(&TableId, bool) -> Option<Load> + Send>;
+/// How a load is begun for a table; `None` if the table is not captured.
+pub type LoadMaker = Box<dyn Fn(&TableId, LoadBegin) -> Option<Load> + Send>;
+
+/// Where a load begins.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LoadBegin {
+    /// The whole table, from the beginning.
+    Anew,
+    /// The whole table, with the load that was under way.
+    GoOn,
+    /// A part, with the plan that was under way, if the table still is at it; 0 if there was none.
+    Part { scope: Scope, plan: u64 },
+}
+
+impl LoadBegin {
+    pub fn scope(&self) -> LoadScope {
+        match self {
+            Self::Anew | Self::GoOn => LoadScope::Whole,
+            Self::Part { scope, .. } => LoadScope::Part(scope.clone()),
+        }
+    }
+}
 
 /// The channels and parts of one incarnation.
 pub struct Supervisor {
@@ -89,8 +113,9 @@ pub struct Supervisor {
     pub seeds: bool,
     pub progress: Progress,
     pub loads: BTreeMap<TableId, LoadUnderWay>,
-    pub load_failures: mpsc::UnboundedReceiver<(TableId, SeedError)>,
-    pub load_failed: mpsc::UnboundedSender<(TableId, SeedError)>,
+    pub load_failures: mpsc::UnboundedReceiver<LoadFailure>,
+    pub load_failed: mpsc::UnboundedSender<LoadFailure>,
+    pub jobs: JobDesk,
     pub dirty: bool,
     /// Publishes that have become durable, where that takes a transport of its own.
     pub durable: mpsc::UnboundedReceiver<Durable>,
@@ -108,7 +133,19 @@ pub struct Lake {
 pub struct LoadUnderWay {
     task: JoinHandle<()>,
     /// Number of its plan, once it has one; 0 before.
-    plan: Arc<AtomicU64>,
+    pub plan: Arc<AtomicU64>,
+    /// It is of a part of the table, which goes on streaming.
+    pub part: bool,
+    pub job: Option<JobId>,
+    pub figures: Arc<LoadFigures>,
+}
+
+/// A load that could not go on.
+pub struct LoadFailure {
+    table: TableId,
+    /// Number of its plan; 0 if it had none.
+    plan: u64,
+    error: SeedError,
 }
 
 impl Drop for LoadUnderWay {
@@ -128,6 +165,8 @@ impl Supervisor {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut appeals = tokio::time::interval(APPEALS_LOOKED_AT_EVERY);
         appeals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut jobs = tokio::time::interval(JOBS_LOOKED_AT_EVERY);
+        jobs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if self.is_caught_up() {
                 return Ok(Finished::CaughtUp { stopped: self.count_stopped() });
@@ -142,7 +181,7 @@ impl Supervisor {
                     }
                 }
                 Some(durable) = self.durable.recv() => self.on_durable(durable),
-                Some((table, error)) = self.load_failures.recv() => self.on_load_failed(table, &error),
+                Some(failure) = self.load_failures.recv() => self.on_load_failed(&failure),
                 ended = &mut *capture => {
                     ended.unwrap_or(Err(CaptureError::Publisher(PublishError::Closed)))?;
                     return Ok(Finished::Asked);
@@ -155,6 +194,13 @@ impl Supervisor {
                     written = self.write_checkpoint() => written?,
                 },
                 _ = appeals.tick(), if self.lake.is_some() => self.hear_appeals().await,
+                _ = jobs.tick() => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(Finished::Asked),
+                    finished = self.look_at_jobs() => if let Some(finished) = finished {
+                        return Ok(finished);
+                    },
+                },
             }
         }
     }
@@ -172,6 +218,7 @@ impl Supervisor {
         while let Ok(report) = self.reports.try_recv() {
             self.on_report(report).await?;
         }
+        self.finish_jobs().await;
         self.checkpoint.running = false;
         self.dirty = true;
         self.write_checkpoint().await?;
@@ -304,15 +351,19 @@ impl Supervisor {
                 self.dirty = true;
             }
             Report::SeedBegun { table, plan } => {
-                if self.is_under_way(&table, plan) {
+                if self.is_under_way(&table, plan) && !self.loads.get(&table).is_some_and(|load| load.part) {
                     self.stand(&table, Phase::Filling { restart: false }, None);
                 }
             }
             Report::SeedEnded { table, plan } => {
                 if self.is_under_way(&table, plan) {
-                    tracing::info!(%table, "loaded");
-                    self.loads.remove(&table);
-                    self.stand(&table, Phase::Streaming, None);
+                    match self.loads.remove(&table) {
+                        Some(load) if load.part => self.end_part(&load).await,
+                        _ => {
+                            tracing::info!(%table, "loaded");
+                            self.stand(&table, Phase::Streaming, None);
+                        }
+                    }
                 }
             }
             Report::Stopped { error: WorkerError::Fenced { epoch }, .. } => {
@@ -334,14 +385,21 @@ impl Supervisor {
         Ok(None)
     }
 
-    fn on_load_failed(&mut self, table: TableId, error: &SeedError) {
+    fn on_load_failed(&mut self, failure: &LoadFailure) {
+        let LoadFailure { table, plan, error } = failure;
+        if !self.is_under_way(table, *plan) {
+            return;
+        }
+        if self.loads.get(table).is_some_and(|load| load.part) {
+            return self.part_failed(table, error);
+        }
         match error {
             // Whoever stopped the table has said why.
             SeedError::NotCaptured => {}
             error => {
                 let error = format!("while it was loaded: {error}");
-                self.ask_to_stop(&table, &error);
-                self.stop_table(&table, error);
+                self.ask_to_stop(table, &error);
+                self.stop_table(table, error);
             }
         }
     }
@@ -364,19 +422,26 @@ impl Supervisor {
     /// Starts the load of `table`, instead of one under way; from the beginning if `restart`.
     pub fn begin_load(&mut self, table: &TableId, restart: bool) {
         self.loads.remove(table);
-        let Some(load) = (self.load_of)(table, restart) else { return };
-        let plan = load.plan_under_way.clone();
+        let begin = if restart { LoadBegin::Anew } else { LoadBegin::GoOn };
+        let Some(load) = (self.load_of)(table, begin) else { return };
         match &load.resume {
             Some(_) => self.stand(table, Phase::Filling { restart: false }, None),
             None => self.stand(table, Phase::Filling { restart: true }, None),
         }
-        let (loader, failed, table_id) = (self.loader.clone(), self.load_failed.clone(), table.clone());
+        self.start_load(load, None);
+    }
+
+    /// Runs a load, for a job or on our own account.
+    pub(super) fn start_load(&mut self, load: Load, job: Option<JobId>) {
+        let (table, part) = (load.table.clone(), load.scope.is_part());
+        let (plan, figures) = (load.plan_under_way.clone(), load.figures.clone());
+        let (loader, failed, of, at) = (self.loader.clone(), self.load_failed.clone(), table.clone(), plan.clone());
         let task = tokio::spawn(async move {
             if let Err(error) = loader.load(load).await {
-                let _ = failed.send((table_id, error));
+                let _ = failed.send(LoadFailure { table: of, plan: at.load(Ordering::Acquire), error });
             }
         });
-        self.loads.insert(table.clone(), LoadUnderWay { task, plan });
+        self.loads.insert(table, LoadUnderWay { task, plan, part, job, figures });
     }
 
     /// `table` streams without a load.
@@ -432,6 +497,7 @@ impl Supervisor {
         let Some(target) = &self.target else { return false };
         let reached = self.progress.safe().map_or(&self.checkpoint.gtid_set, |boundary| &boundary.gtid_set);
         target.is_subset(reached)
+            && self.jobs_are_done()
             && !self.checkpoint.tables.values().any(|standing| matches!(standing.phase, Phase::Filling { .. }))
     }
 

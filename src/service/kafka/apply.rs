@@ -387,8 +387,13 @@ mod tests {
             Arc::new(TableSchema { table, columns: vec![column], key: vec![0], layout: weir_model::Layout::default() });
         let batch = ChangeBuilder::new(schema.clone(), ZeroDates::Null).finish();
         let changes = Item::Changes(Changes { batch, sent: Tally::default(), partial_rows: 0 });
-        let begin =
-            Item::Marker(Marker::SeedBegin { plan: 1, start: Order::MIN, schema: schema.clone(), reset: false });
+        let begin = Item::Marker(Marker::SeedBegin {
+            plan: 1,
+            start: Order::MIN,
+            schema: schema.clone(),
+            reset: false,
+            part: false,
+        });
         assert_eq!(schema_of(&changes, false), Some(schema.clone()));
         assert_eq!(schema_of(&changes, true), None);
         assert_eq!(schema_of(&begin, true), Some(schema));

@@ -21,13 +21,14 @@ use crate::capture::{Capture, CaptureStart, Settings};
 use crate::config::{Config, SnapshotMode};
 use crate::error::Error;
 use crate::limits::{KAFKA_PUBLISH_BYTES_MAX, REQUESTS_MAX, TRACE_MARK_LOOKED_AT_EVERY};
+use crate::service::jobs::job_desk;
 use crate::service::progress::Progress;
 use crate::service::reading::Reading;
-use crate::service::seed::{Load, Loader, Merging};
+use crate::service::seed::{Load, LoadScope, Loader, Merging};
 use crate::service::shipping::{Shipper, Shipping};
 use crate::service::source_tables::SourceTables;
 use crate::service::start::{Incarnation, SourceFacts, asked_tables, look_at_source, register_all, resumes, write};
-use crate::service::supervisor::{Lake, LoadMaker, Supervisor};
+use crate::service::supervisor::{Lake, LoadBegin, LoadMaker, Supervisor};
 use crate::service::trace::{ConfiguredTrace, open_trace};
 use crate::service::upkeep::keep_logs_short;
 use crate::service::{Reseed, RunOptions};
@@ -107,6 +108,7 @@ pub(super) async fn start(
     let (durable, durable_inbox) = mpsc::unbounded_channel();
     let loader = Loader {
         source: source.clone(),
+        replica: config.snapshot_options()?,
         requests: requests.clone(),
         merging: Merging::Lake(merging.clone()),
         connections: Arc::new(Semaphore::new(config.source.max_connections)),
@@ -131,6 +133,7 @@ pub(super) async fn start(
         loads: BTreeMap::new(),
         load_failures,
         load_failed,
+        jobs: job_desk(config, &warehouse, asked.clone())?,
         dirty: true,
         durable: durable_inbox,
         lake: Some(Lake { watch, merging }),
@@ -331,10 +334,11 @@ fn load_maker(
 ) -> LoadMaker {
     let (config, registrar, warehouse, asked) = (config.clone(), registrar.clone(), warehouse.clone(), asked.clone());
     let resumed = Mutex::new(resumed);
-    Box::new(move |table, restart| {
+    Box::new(move |table, begin| {
         let settings = config.table_settings(table);
         let plans = warehouse.state_path(&config.source.name).join("plans").join(&*table.to_string());
         let resume = resumed.lock().expect("no code panics while holding it").remove(table);
+        let is_asked = asked.contains(table) && begin.scope() == LoadScope::Whole;
         Some(Load {
             table: table.clone(),
             key: settings.key,
@@ -342,10 +346,12 @@ fn load_maker(
             layout: settings.layout,
             files: TableFiles::of(&warehouse, table),
             buckets: registrar.topics.of(table)?.partitions,
-            reset: asked.contains(table),
+            reset: is_asked,
             plans: StateSeries::new(warehouse.store().clone(), plans),
             plan_under_way: Arc::default(),
-            resume: if restart { None } else { resume },
+            resume: resume.filter(|_| begin == LoadBegin::GoOn),
+            scope: begin.scope(),
+            figures: Arc::default(),
         })
     })
 }

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use weir_model::schema::escape_name;
-use weir_model::{Order, TableId};
+use weir_model::{Order, RecordKey, TableId};
 
 use super::watch::LakeWatch;
 use crate::apply::Report;
 use crate::apply::chunks::ChunkFiles;
+use crate::capture::request::SeedBegun;
 use crate::service::seed::SeedError;
 use crate::state::{Appeal, AppealKind, Appeals, StateSeries};
 use crate::table::{SeedProgress, StagedChunk, Warehouse};
@@ -23,6 +24,9 @@ pub struct LoadProgress {
     pub plan: u64,
     /// Ordinals of the chunks that every bucket has taken in, with the number of the attempt that was.
     pub done: BTreeMap<u32, u64>,
+    /// What it loads has a greater order.
+    #[serde(default)]
+    pub start: Order,
 }
 
 /// What all loads share. Clones share it.
@@ -66,8 +70,18 @@ impl LakeMerging {
         let Some(found) = self.last(table).await?.filter(|found| found.plan == plan) else { return Ok(None) };
         self.progress.lock().await.insert(table.clone(), found.clone());
         self.lock().insert(table.clone(), number);
-        // Its first order is with the tables: nobody asks for it here.
-        Ok(Some(SeedProgress { plan: found.plan, done: found.done.into_keys().collect(), start: Order::MIN }))
+        let LoadProgress { plan, done, start } = found;
+        Ok(Some(SeedProgress { plan, done: done.into_keys().collect(), start, part: false }))
+    }
+
+    /// The load of a part that was under way by this plan, to go on from.
+    pub async fn part_under_way(&self, table: &TableId, plan: u64) -> Result<Option<SeedProgress>, SeedError> {
+        let Some(found) = self.last(table).await?.filter(|found| plan > 0 && found.plan == plan) else {
+            return Ok(None);
+        };
+        self.progress.lock().await.insert(table.clone(), found.clone());
+        let LoadProgress { plan, done, start } = found;
+        Ok(Some(SeedProgress { plan, done: done.into_keys().collect(), start, part: true }))
     }
 
     async fn last(&self, table: &TableId) -> Result<Option<LoadProgress>, SeedError> {
@@ -91,16 +105,22 @@ impl LakeMerging {
         Ok(())
     }
 
-    /// A load of this plan is about to be announced.
-    pub async fn begin(&self, table: &TableId, plan: u64) -> Result<(), SeedError> {
-        self.lock().remove(table);
-        self.keep(table, LoadProgress { plan, done: BTreeMap::new() }).await
+    /// A load of this plan is about to be announced; one of a `part` makes up for no stop.
+    pub async fn begin(&self, table: &TableId, plan: u64, part: bool) -> Result<(), SeedError> {
+        if !part {
+            self.lock().remove(table);
+        }
+        self.keep(table, LoadProgress { plan, ..LoadProgress::default() }).await
     }
 
     /// It was announced in this publish.
-    pub fn begun(&self, table: &TableId, plan: u64, number: PublishNumber) {
-        self.lock().insert(table.clone(), number);
+    pub async fn begun(&self, table: &TableId, plan: u64, begun: SeedBegun, part: bool) -> Result<(), SeedError> {
+        if !part {
+            self.lock().insert(table.clone(), begun.number);
+        }
+        self.keep(table, LoadProgress { plan, start: begun.start, ..LoadProgress::default() }).await?;
         self.report(Report::SeedBegun { table: table.clone(), plan });
+        Ok(())
     }
 
     /// Whether a stop that `table` told of, having seen publish `seen`, has been made up for by a load since.
@@ -127,9 +147,17 @@ impl LakeMerging {
     }
 
     /// What the chunk's marker says of its files.
-    pub fn content(&self, plan: u64, ordinal: u32, order0: Order, staged: &[StagedChunk]) -> ChunkContent {
+    pub fn content(
+        &self,
+        plan: u64,
+        ordinal: u32,
+        order0: Order,
+        staged: &[StagedChunk],
+        absent: Vec<RecordKey>,
+    ) -> ChunkContent {
         let files = staged.iter().map(StagedChunk::describe).collect();
-        let files = serde_json::to_value(ChunkFiles { plan, ordinal, order0, files }).expect("it is plain data");
+        let files =
+            serde_json::to_value(ChunkFiles { plan, ordinal, order0, files, absent }).expect("it is plain data");
         ChunkContent::Files(Arc::new(files))
     }
 

@@ -108,7 +108,11 @@ async fn capture_until(
         let epoch = incarnation.epoch();
         match super::supervise(incarnation, stop).await {
             Ok(Finished::Restart) => {}
-            Ok(ended) => return finished(ended),
+            Ok(Finished::LoadAnew(tables)) => {
+                options.reseed = Reseed::Tables(tables);
+                continue;
+            }
+            Ok(ended) => return finished(&ended),
             Err(Failure::Capture(CaptureError::Publisher(PublishError::Fenced(why)))) => {
                 fenced_by_another(config, epoch, &why).await?;
                 tracing::warn!(%why, "the broker has given up this producer; a new one begins from what is durable");

@@ -153,9 +153,6 @@ pub struct JobOutcome {
     pub error: Option<String>,
     #[serde(default)]
     pub rows_read: u64,
-    /// Rows of the lake that became others.
-    #[serde(default)]
-    pub upserted: u64,
     /// Rows of the lake that the source did not have any more.
     #[serde(default)]
     pub removed: u64,
@@ -165,7 +162,7 @@ pub struct JobOutcome {
 impl JobOutcome {
     /// Of a job of which nothing was done.
     pub fn without_work(ended: Ended, error: Option<String>, ended_ms: i64) -> Self {
-        Self { ended, error, rows_read: 0, upserted: 0, removed: 0, ended_ms }
+        Self { ended, error, rows_read: 0, removed: 0, ended_ms }
     }
 }
 

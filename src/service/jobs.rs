@@ -1,0 +1,412 @@
+//! Carries out what people and schedules have asked for: loads of parts beside the stream, and of whole tables.
+//!
+//! Jobs lie beside the tables as small objects, so that whoever asks need not be on this machine and what was asked survives
+//! a restart. What to do about each is decided by [`step`], which is pure; a load does the work.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+use weir_model::{TableId, clock};
+
+use super::schedule::{self, Scheduler};
+use super::seed::{LoadFigures, SeedError};
+use super::supervisor::{Finished, LoadBegin, LoadUnderWay, Supervisor};
+use crate::config::Config;
+use crate::error::Error;
+use crate::state::jobs::{Ended, Job, JobEntry, JobId, JobOutcome, JobProgress, JobState, JobStore, Work, refusal};
+use crate::state::schedules::ScheduleStore;
+use crate::state::{Phase, StateError};
+use crate::table::Warehouse;
+
+/// The jobs of one source, as its supervisor knows them.
+pub struct JobDesk {
+    store: JobStore,
+    scheduler: Scheduler,
+    /// Tables that this incarnation has begun to load anew, because that was asked.
+    begun_anew: BTreeSet<TableId>,
+    /// What has ended and may not have been written yet, with how far it came.
+    ended: BTreeMap<JobId, (Option<JobProgress>, JobOutcome)>,
+    /// Progress as it was last written.
+    noted: BTreeMap<JobId, JobProgress>,
+    /// Whether every job that was seen has ended; `None` before the first look.
+    idle: Option<bool>,
+}
+
+/// The jobs of the configured source. `begun_anew` as for [`JobDesk::new`].
+pub fn job_desk(config: &Config, warehouse: &Warehouse, begun_anew: BTreeSet<TableId>) -> Result<JobDesk, Error> {
+    let state = warehouse.state_path(&config.source.name);
+    let store = JobStore::new(warehouse.store().clone(), state.clone());
+    let schedules = ScheduleStore::new(warehouse.store().clone(), state);
+    let scheduler = Scheduler::new(store.clone(), schedules, schedule::configured(config)?);
+    Ok(JobDesk::new(store, scheduler, begun_anew))
+}
+
+impl JobDesk {
+    /// `begun_anew` are the tables that this incarnation loads because jobs, or whoever started it, asked for them.
+    pub fn new(store: JobStore, scheduler: Scheduler, begun_anew: BTreeSet<TableId>) -> Self {
+        Self { store, scheduler, begun_anew, ended: BTreeMap::new(), noted: BTreeMap::new(), idle: None }
+    }
+
+    /// Whether nothing that was asked is left to do.
+    pub fn is_idle(&self) -> bool {
+        self.idle == Some(true)
+    }
+
+    fn end(&mut self, id: &JobId, ended: Ended, error: Option<String>, load: Option<&LoadUnderWay>) {
+        let figures = load.map(|load| load.figures.as_ref());
+        let count = |of: fn(&LoadFigures) -> u64| figures.map_or(0, of);
+        let outcome = JobOutcome {
+            ended,
+            error,
+            rows_read: count(|figures| figures.rows.load(Ordering::Relaxed)),
+            removed: count(|figures| figures.removed.load(Ordering::Relaxed)),
+            ended_ms: clock::now_ms(),
+        };
+        tracing::info!(job = %id, outcome = ?outcome.ended, rows = outcome.rows_read, removed = outcome.removed, "job ended");
+        self.ended.insert(id.clone(), (load.map(LoadUnderWay::progress), outcome));
+        self.idle = Some(false);
+    }
+
+    /// Makes durable what has ended.
+    async fn write_ended(&mut self) -> Result<(), StateError> {
+        while let Some((id, (progress, outcome))) = self.ended.first_key_value() {
+            if let Some(progress) = progress {
+                self.store.note_progress(id, progress).await?;
+            }
+            self.store.end(id, outcome).await?;
+            let id = id.clone();
+            self.noted.remove(&id);
+            self.ended.remove(&id);
+        }
+        Ok(())
+    }
+
+    async fn note(&mut self, id: &JobId, progress: JobProgress) -> Result<(), StateError> {
+        let same = |noted: &JobProgress| JobProgress { updated_ms: progress.updated_ms, ..noted.clone() } == progress;
+        if self.noted.get(id).is_some_and(same) {
+            return Ok(());
+        }
+        self.store.note_progress(id, &progress).await?;
+        self.noted.insert(id.clone(), progress);
+        Ok(())
+    }
+}
+
+/// What is to be done about a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    /// Its table, or its turn, is not yet there.
+    Wait,
+    /// Its load goes on.
+    Tell,
+    /// Load the part; with the number of the plan that an earlier incarnation had come to, 0 if none.
+    BeginPart { plan: u64 },
+    /// Load the table anew, which takes an incarnation of its own.
+    BeginAnew,
+    /// It has been taken up in this incarnation.
+    NoteBegun,
+    /// It is over. With the plan of a load that is given up, if one was announced.
+    End { ended: Ended, error: Option<String>, gives_up: Option<u64> },
+}
+
+impl Step {
+    fn end(ended: Ended, error: impl Into<Option<String>>) -> Self {
+        Self::End { ended, error: error.into(), gives_up: None }
+    }
+}
+
+/// What the supervisor knows of a job's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct TableNow {
+    /// None if the table is not captured.
+    phase: Option<Phase>,
+    /// A load of it is under way, for this job or otherwise.
+    loading: Loading,
+    /// This incarnation loads it anew since somebody asked for that.
+    begun_anew: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loading {
+    None,
+    OfJob,
+    Other,
+}
+
+/// Decides by the job, those asked before it that have not ended, and its table.
+fn step(entry: &JobEntry, earlier: &[JobEntry], table: TableNow) -> Step {
+    let JobEntry { job, progress, cancelled, .. } = entry;
+    let plan = progress.as_ref().map_or(0, |progress| progress.plan);
+    let is_running = progress.as_ref().is_some_and(|progress| progress.state == JobState::Running);
+    if *cancelled && !(is_running && job.work == Work::Snapshot) {
+        let error = Some("cancelled".to_owned());
+        return Step::End { ended: Ended::Cancelled, error, gives_up: (plan > 0).then_some(plan) };
+    }
+    if table.loading == Loading::OfJob {
+        return Step::Tell;
+    }
+    let is_new = progress.is_none();
+    if is_new && let Some(why) = refusal(job, earlier) {
+        return Step::end(Ended::Refused, why);
+    }
+    let Some(phase) = table.phase else {
+        return Step::end(
+            Ended::Refused,
+            format!("{} is not captured: no such table, or no pattern matches it", job.table),
+        );
+    };
+    match &job.work {
+        Work::Snapshot if is_running => match phase {
+            Phase::Streaming => Step::end(Ended::Done, None),
+            Phase::Stopped => Step::end(Ended::Failed, "the table stopped; `weir status` says why".to_owned()),
+            Phase::Filling { .. } => Step::Wait,
+        },
+        Work::Snapshot if table.begun_anew => Step::NoteBegun,
+        Work::Snapshot => match phase {
+            Phase::Filling { .. } => Step::Wait,
+            Phase::Streaming | Phase::Stopped => Step::BeginAnew,
+        },
+        Work::Backfill(_) => match phase {
+            Phase::Streaming if table.loading == Loading::None => Step::BeginPart { plan },
+            Phase::Stopped => Step::end(
+                Ended::Failed,
+                format!("the table has stopped; `weir snapshot --table {}` loads it anew", job.table),
+            ),
+            Phase::Streaming | Phase::Filling { .. } => Step::Wait,
+        },
+        Work::Newer(_) => Step::end(Ended::Refused, job.work.why_not().map(str::to_owned)),
+    }
+}
+
+impl Supervisor {
+    /// Looks at what is asked. Gives how the incarnation ends if tables are to be loaded anew. A store that is away is asked
+    /// again at the next look.
+    pub(super) async fn look_at_jobs(&mut self) -> Option<Finished> {
+        match self.take_steps().await {
+            Ok(anew) if anew.is_empty() => None,
+            Ok(anew) => Some(Finished::LoadAnew(anew)),
+            Err(error) => {
+                tracing::warn!(%error, "what is asked of the service cannot be read or noted yet");
+                None
+            }
+        }
+    }
+
+    async fn take_steps(&mut self) -> Result<Vec<TableId>, StateError> {
+        self.jobs.write_ended().await?;
+        self.jobs.scheduler.tick(clock::now_ms()).await?;
+        let open = self.jobs.store.unfinished().await?;
+        let mut anew = Vec::new();
+        for (nth, entry) in open.iter().enumerate() {
+            let table = self.table_now(&entry.job);
+            match step(entry, &open[..nth], table) {
+                Step::Wait => {}
+                Step::Tell => self.tell_progress(&entry.job).await?,
+                Step::BeginPart { plan } => self.begin_part(&entry.job, plan).await,
+                Step::BeginAnew => anew.push(entry.job.table.clone()),
+                Step::NoteBegun => {
+                    let running = running(0, &LoadFigures::default());
+                    self.jobs.note(&entry.job.id, running).await?;
+                }
+                Step::End { ended, error, gives_up } => {
+                    let load = self.loads.remove(&entry.job.table);
+                    let (of_job, other) = match load {
+                        Some(load) if load.job.as_ref() == Some(&entry.job.id) => (Some(load), None),
+                        other => (None, other),
+                    };
+                    self.loads.extend(other.map(|load| (entry.job.table.clone(), load)));
+                    if let Some(plan) = gives_up {
+                        self.give_up(&entry.job.table, plan);
+                    }
+                    self.jobs.end(&entry.job.id, ended, error, of_job.as_ref());
+                }
+            }
+        }
+        self.jobs.write_ended().await?;
+        self.jobs.idle = Some(open.is_empty());
+        Ok(anew)
+    }
+
+    fn table_now(&self, job: &Job) -> TableNow {
+        let loading = match self.loads.get(&job.table) {
+            None => Loading::None,
+            Some(load) if load.job.as_ref() == Some(&job.id) => Loading::OfJob,
+            Some(_) => Loading::Other,
+        };
+        let phase = self.checkpoint.tables.get(&job.table).map(|standing| standing.phase);
+        TableNow { phase, loading, begun_anew: self.jobs.begun_anew.contains(&job.table) }
+    }
+
+    async fn begin_part(&mut self, job: &Job, plan: u64) {
+        let Work::Backfill(scope) = &job.work else { return };
+        let begin = LoadBegin::Part { scope: scope.clone(), plan };
+        let Some(mut load) = (self.load_of)(&job.table, begin) else { return };
+        if let Some(lake) = &self.lake {
+            match lake.merging.part_under_way(&job.table, plan).await {
+                Ok(resume) => load.resume = resume,
+                Err(error) => return tracing::warn!(job = %job.id, %error, "the job begins later"),
+            }
+        }
+        tracing::info!(job = %job.id, table = %job.table, "job begins");
+        self.start_load(load, Some(job.id.clone()));
+    }
+
+    async fn tell_progress(&mut self, job: &Job) -> Result<(), StateError> {
+        let Some(load) = self.loads.get(&job.table) else { return Ok(()) };
+        let progress = load.progress();
+        self.jobs.note(&job.id, progress).await
+    }
+
+    /// Tells the stream that a load of a part is over before its end, so that its table remembers deletes no longer.
+    fn give_up(&self, table: &TableId, plan: u64) {
+        let (loader, table) = (self.loader.clone(), table.clone());
+        tokio::spawn(async move {
+            if let Err(error) = loader.end(&table, plan, true).await {
+                tracing::debug!(%table, %error, "a load that is given up could not be ended; the next one ends it");
+            }
+        });
+    }
+
+    /// A load of a part has ended.
+    pub(super) async fn end_part(&mut self, load: &LoadUnderWay) {
+        if let Some(job) = &load.job {
+            self.jobs.end(job, Ended::Done, None, Some(load));
+            self.finish_jobs().await;
+        }
+    }
+
+    /// A load of a part has failed: its table streams on.
+    pub(super) fn part_failed(&mut self, table: &TableId, error: &SeedError) {
+        let Some(load) = self.loads.remove(table) else { return };
+        // Whoever stopped the table or capture has said why, and the job is looked at again.
+        if matches!(error, SeedError::NotCaptured) {
+            return;
+        }
+        let plan = load.plan.load(Ordering::Acquire);
+        if plan > 0 {
+            self.give_up(table, plan);
+        }
+        if let Some(job) = &load.job {
+            self.jobs.end(job, Ended::Failed, Some(error.to_string()), Some(&load));
+        }
+    }
+
+    /// Whether everything that was asked has been done.
+    pub(super) fn jobs_are_done(&self) -> bool {
+        self.jobs.is_idle() && self.jobs.ended.is_empty()
+    }
+
+    /// Makes durable what has ended; what cannot be now, is at the next look.
+    pub(super) async fn finish_jobs(&mut self) {
+        if let Err(error) = self.jobs.write_ended().await {
+            tracing::warn!(%error, "how a job ended could not be noted yet");
+        }
+    }
+}
+
+impl LoadUnderWay {
+    fn progress(&self) -> JobProgress {
+        running(self.plan.load(Ordering::Acquire), &self.figures)
+    }
+}
+
+fn running(plan: u64, figures: &LoadFigures) -> JobProgress {
+    JobProgress {
+        state: JobState::Running,
+        plan,
+        chunks: figures.chunks.load(Ordering::Relaxed),
+        chunks_done: figures.chunks_done.load(Ordering::Relaxed),
+        rows: figures.rows.load(Ordering::Relaxed),
+        updated_ms: clock::now_ms(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::jobs::{Bound, Origin, Scope};
+
+    fn entry(work: Work, state: Option<(JobState, u64)>, cancelled: bool) -> JobEntry {
+        let job = Job {
+            id: JobId::new(1),
+            table: TableId::new("shop", "orders"),
+            work,
+            origin: Origin::Command,
+            requested_ms: 1,
+        };
+        let progress = state.map(|(state, plan)| JobProgress { state, plan, ..running(0, &LoadFigures::default()) });
+        JobEntry { job, progress, outcome: None, cancelled }
+    }
+
+    fn backfill() -> Work {
+        Work::Backfill(Scope::Range { from: Some(Bound(vec![5.into()])), to: None })
+    }
+
+    const FILLING: Phase = Phase::Filling { restart: false };
+
+    fn table(phase: Phase, loading: Loading) -> TableNow {
+        TableNow { phase: Some(phase), loading, begun_anew: false }
+    }
+
+    fn ends(step: &Step) -> Option<Ended> {
+        if let Step::End { ended, .. } = step { Some(*ended) } else { None }
+    }
+
+    #[test]
+    fn a_backfill_waits_for_its_table_and_goes_on_with_its_plan() {
+        let job = entry(backfill(), None, false);
+        assert_eq!(step(&job, &[], table(Phase::Streaming, Loading::None)), Step::BeginPart { plan: 0 });
+        assert_eq!(step(&job, &[], table(Phase::Streaming, Loading::Other)), Step::Wait);
+        assert_eq!(step(&job, &[], table(FILLING, Loading::Other)), Step::Wait);
+        assert_eq!(step(&job, &[], table(Phase::Streaming, Loading::OfJob)), Step::Tell);
+        assert_eq!(ends(&step(&job, &[], table(Phase::Stopped, Loading::None))), Some(Ended::Failed));
+        let nowhere = TableNow { phase: None, ..table(Phase::Streaming, Loading::None) };
+        assert_eq!(ends(&step(&job, &[], nowhere)), Some(Ended::Refused));
+        let killed = entry(backfill(), Some((JobState::Running, 7)), false);
+        assert_eq!(step(&killed, &[], table(Phase::Streaming, Loading::None)), Step::BeginPart { plan: 7 });
+    }
+
+    #[test]
+    fn one_that_is_under_way_twice_is_refused_but_not_for_itself_after_a_restart() {
+        let (earlier, job) = (entry(backfill(), None, false), entry(backfill(), None, false));
+        let now = table(Phase::Streaming, Loading::None);
+        assert_eq!(ends(&step(&job, std::slice::from_ref(&earlier), now)), Some(Ended::Refused));
+        let begun = entry(backfill(), Some((JobState::Running, 7)), false);
+        assert_eq!(step(&begun, &[earlier], now), Step::BeginPart { plan: 7 });
+    }
+
+    #[test]
+    fn a_cancelled_load_is_given_up_with_its_plan_and_one_that_has_not_begun_without() {
+        let now = table(Phase::Streaming, Loading::OfJob);
+        for (state, plan) in [(Some((JobState::Running, 7)), Some(7)), (None, None)] {
+            let Step::End { ended, gives_up, .. } = step(&entry(backfill(), state, true), &[], now) else {
+                panic!("a cancelled job ends");
+            };
+            assert_eq!((ended, gives_up), (Ended::Cancelled, plan));
+        }
+    }
+
+    #[test]
+    fn a_table_is_loaded_anew_in_an_incarnation_of_its_own() {
+        let job = entry(Work::Snapshot, None, false);
+        for phase in [Phase::Streaming, Phase::Stopped] {
+            assert_eq!(step(&job, &[], table(phase, Loading::None)), Step::BeginAnew);
+        }
+        assert_eq!(step(&job, &[], table(FILLING, Loading::Other)), Step::Wait);
+        let begun = TableNow { begun_anew: true, ..table(FILLING, Loading::Other) };
+        assert_eq!(step(&job, &[], begun), Step::NoteBegun);
+        let noted = entry(Work::Snapshot, Some((JobState::Running, 0)), false);
+        assert_eq!(step(&noted, &[], begun), Step::Wait);
+        assert_eq!(ends(&step(&noted, &[], table(Phase::Streaming, Loading::None))), Some(Ended::Done));
+        assert_eq!(ends(&step(&noted, &[], table(Phase::Stopped, Loading::None))), Some(Ended::Failed));
+        // What has begun cannot be taken back.
+        let cancelled = JobEntry { cancelled: true, ..noted };
+        assert_eq!(step(&cancelled, &[], begun), Step::Wait);
+    }
+
+    #[test]
+    fn what_a_newer_version_asked_for_is_refused() {
+        let job = entry(Work::Newer(serde_json::json!({"polish": {}})), None, false);
+        assert_eq!(ends(&step(&job, &[], table(Phase::Streaming, Loading::None))), Some(Ended::Refused));
+    }
+}

@@ -1,0 +1,171 @@
+//! The end of a load of a part: rows of it that the lake has and the source has no more go.
+//!
+//! A row of the lake is a candidate if nothing has touched it since the load began: what the load found has a greater
+//! order. Whether a candidate lies in the load's range need not be certain, since by a text's collation it is the server that
+//! knows: it goes only if the source, asked for its very key under a fresh order, has no such row.
+
+use std::collections::HashSet;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, RecordBatch};
+use snapshot_loader::{ChunkRange, KeyValue, TableProgress, keys_of, keys_present};
+use weir_model::schema::{DELETED_COLUMN, SEQ_COLUMN, TS_COLUMN};
+use weir_model::{Order, RecordKey, RecordKeys, TableSchema};
+use weir_mysql::TableDescription;
+
+use super::plan::{Piece, range_of};
+use super::{Load, Loader, SeedError};
+use crate::apply::chunks::UNPLANNED;
+use crate::limits::{CHUNK_RETRY_DELAY, KEYS_LOOKED_UP_TOGETHER, KEYS_PER_CHUNK};
+use crate::table::{Scan, TableError, history};
+
+impl Loader {
+    /// Finds rows that are gone from the source and has them removed; returns how many keys were.
+    pub(super) async fn remove_absent(
+        &self,
+        load: &Load,
+        plan: u64,
+        start: Order,
+        progress: &TableProgress,
+    ) -> Result<u64, SeedError> {
+        let (description, range) = self.again(load, || self.range(load)).await?;
+        let figures = history::figures(load.files.warehouse(), &load.table).await?;
+        let Some(lake) = figures.and_then(|figures| figures.state).and_then(|state| state.schema) else { return Ok(0) };
+        let search = Search { start, range, lake };
+        let scan = Scan::open(load.files.warehouse(), &load.table, None, Some(&search.columns())).await?;
+        let (mut found, mut absent, mut removed) = (Vec::new(), Vec::new(), 0);
+        for file in scan.files_older_than(start) {
+            for batch in scan.live_rows_of(file).await? {
+                found.extend(search.candidates(&batch)?);
+                while found.len() >= KEYS_LOOKED_UP_TOGETHER {
+                    let some = found.split_off(found.len() - KEYS_LOOKED_UP_TOGETHER);
+                    absent.extend(self.again(load, || self.absent_of(&description, &some)).await?);
+                }
+                while absent.len() >= KEYS_PER_CHUNK {
+                    let keys = absent.split_off(absent.len() - KEYS_PER_CHUNK);
+                    removed += self.chunk(load, plan, UNPLANNED, &Piece::Keys { keys }, progress).await?.absent;
+                }
+            }
+        }
+        if !found.is_empty() {
+            absent.extend(self.again(load, || self.absent_of(&description, &found)).await?);
+        }
+        if !absent.is_empty() {
+            removed += self.chunk(load, plan, UNPLANNED, &Piece::Keys { keys: absent }, progress).await?.absent;
+        }
+        Ok(removed)
+    }
+
+    /// What the load reads, as the source describes it by now.
+    async fn range(&self, load: &Load) -> Result<(TableDescription, ChunkRange), SeedError> {
+        let _permit = self.permit().await?;
+        let mut connection = self.connect_to_read().await?;
+        let description = self.describe(&mut connection, load).await?;
+        let range = range_of(&mut connection, &description, &load.scope).await?;
+        Ok((description, range))
+    }
+
+    /// Those of `candidates` that the source seems to have no row of.
+    async fn absent_of(
+        &self,
+        description: &TableDescription,
+        candidates: &[Candidate],
+    ) -> Result<Vec<Vec<KeyValue>>, SeedError> {
+        let _permit = self.permit().await?;
+        let mut connection = self.connect_to_read().await?;
+        let keys: Vec<Vec<KeyValue>> = candidates.iter().map(|candidate| candidate.values.clone()).collect();
+        let present = keys_present(&mut connection, description, &keys).await?;
+        let present = RecordKeys::of(&present, &description.schema.key_names()).map_err(TableError::from)?;
+        let present: HashSet<RecordKey> = (0..present.len()).map(|row| present.get(row).to_owned()).collect();
+        let absent = candidates.iter().filter(|candidate| !present.contains(&candidate.key));
+        Ok(absent.map(|candidate| candidate.values.clone()).collect())
+    }
+
+    /// Asks until it is answered, or will never be.
+    async fn again<T, F>(&self, load: &Load, ask: impl Fn() -> F) -> Result<T, SeedError>
+    where
+        F: Future<Output = Result<T, SeedError>>,
+    {
+        loop {
+            match ask().await {
+                Err(error) if error.is_passing() => {
+                    tracing::warn!(table = %load.table, %error, "the source is asked again");
+                    tokio::time::sleep(CHUNK_RETRY_DELAY).await;
+                }
+                answered => return answered,
+            }
+        }
+    }
+}
+
+/// A key of the lake that may be gone from the source.
+struct Candidate {
+    key: RecordKey,
+    values: Vec<KeyValue>,
+}
+
+/// Which rows of the lake are candidates.
+struct Search {
+    /// Those below are.
+    start: Order,
+    range: ChunkRange,
+    /// The table's columns in the lake.
+    lake: TableSchema,
+}
+
+impl Search {
+    /// What must be read of each row.
+    fn columns(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.lake.key_names().into_iter().map(str::to_owned).collect();
+        names.extend([TS_COLUMN, SEQ_COLUMN].map(str::to_owned));
+        if self.lake.layout.deletes_softly() {
+            names.push(DELETED_COLUMN.to_owned());
+        }
+        names
+    }
+
+    fn candidates(&self, rows: &RecordBatch) -> Result<Vec<Candidate>, TableError> {
+        let orders = crate::table::orders_of_batch(rows);
+        let deleted = rows.column_by_name(DELETED_COLUMN).map(|column| column.as_boolean());
+        let is_deleted = |row: usize| deleted.is_some_and(|deleted| deleted.is_valid(row) && deleted.value(row));
+        let keys = RecordKeys::of(rows, &self.lake.key_names())?;
+        let values = keys_of(rows, &self.lake);
+        let older = values.into_iter().enumerate().filter(|(row, _)| orders[*row] < self.start && !is_deleted(*row));
+        let candidate = |(row, values): (usize, Option<Vec<KeyValue>>)| {
+            let values = values.filter(|values| may_be_in(values, &self.range))?;
+            Some(Candidate { key: keys.get(row).to_owned(), values })
+        };
+        Ok(older.filter_map(candidate).collect())
+    }
+}
+
+/// Whether a key may lie in the range: false only where both begin with numbers, which everybody orders alike.
+fn may_be_in(key: &[KeyValue], range: &ChunkRange) -> bool {
+    let number = |values: &[KeyValue]| match values.first() {
+        Some(KeyValue::Int(value)) => Some(i128::from(*value)),
+        Some(KeyValue::UInt(value)) => Some(i128::from(*value)),
+        _ => None,
+    };
+    let Some(first) = number(key) else { return true };
+    let bound = |bound: &Option<Vec<KeyValue>>| bound.as_deref().and_then(number);
+    bound(&range.from).is_none_or(|from| first >= from) && bound(&range.to).is_none_or(|to| first <= to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_left_out_only_if_numbers_tell_that_it_is_outside() {
+        let range = |from: i64, to: i64| ChunkRange {
+            from: Some(vec![KeyValue::Int(from)]),
+            to: Some(vec![KeyValue::Int(to), KeyValue::Text("m".into())]),
+        };
+        assert!(may_be_in(&[KeyValue::Int(5)], &range(5, 9)));
+        assert!(may_be_in(&[KeyValue::Int(9), KeyValue::Text("z".into())], &range(5, 9)));
+        assert!(!may_be_in(&[KeyValue::Int(4)], &range(5, 9)));
+        assert!(!may_be_in(&[KeyValue::UInt(u64::MAX)], &range(5, 9)));
+        assert!(may_be_in(&[KeyValue::Text("a".into())], &range(5, 9)));
+        assert!(may_be_in(&[KeyValue::Int(4)], &ChunkRange::all()));
+    }
+}
