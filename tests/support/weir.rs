@@ -192,6 +192,22 @@ impl Weir {
         self.start(&["run"], "run.log")
     }
 
+    /// Starts `weir run` and waits until commands see that it runs: one that comes before does its work itself, and the service
+    /// would lose against it.
+    pub fn run_until_it_is_seen(&self) -> Running {
+        let status = || {
+            let output = self.output(&["status", "--format", "json"]).stdout;
+            serde_json::from_slice::<serde_json::Value>(&output).unwrap_or_default()
+        };
+        let before = status()["epoch"].as_u64();
+        let running = self.run();
+        eventually("the service is seen", Duration::from_secs(60), || {
+            let status = status();
+            status["running"] == true && status["epoch"].as_u64() > before
+        });
+        running
+    }
+
     /// Starts `weir capture` in the background; its log goes to `capture.log`.
     pub fn capture(&self) -> Running {
         self.start(&["capture"], "capture.log")

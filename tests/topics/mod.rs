@@ -1,6 +1,8 @@
 //! What the service must hold to, each topic against real servers and independent readers.
 
 mod accounts;
+mod backfill;
+mod backfill_random;
 mod binlog;
 mod binlog_live;
 mod columns;

@@ -31,10 +31,6 @@ fn wrong_arguments_are_refused_before_anything_is_read() {
         (&["run", "--fast"], "unexpected argument"),
         (&["read"], "--table"),
         (&["read", "--table", "orders"], "not database.table"),
-        (&["backfill"], "--table"),
-        (&["backfill", "--table", "orders"], "not database.table"),
-        (&["schedule"], "Usage"),
-        (&["schedule", "add", "--table", "shop.a", "--cron", "daily"], "five fields"),
         (&["reconcile", "--since", "yesterday"], "2h"),
         (&["reconcile", "--format", "pdf"], "possible values"),
         (&["status", "--format", "xml"], "possible values"),
@@ -48,20 +44,8 @@ fn wrong_arguments_are_refused_before_anything_is_read() {
 #[test]
 fn every_command_explains_itself() {
     let folder = tempfile::tempdir().unwrap();
-    for command in [
-        "init",
-        "check",
-        "run",
-        "snapshot",
-        "backfill",
-        "schedule",
-        "status",
-        "reconcile",
-        "read",
-        "table",
-        "binlog",
-        "completions",
-    ] {
+    for command in ["init", "check", "run", "snapshot", "status", "reconcile", "read", "table", "binlog", "completions"]
+    {
         let output = weir(folder.path(), &[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(String::from_utf8_lossy(&output.stdout).contains("--config"), "{command}");
@@ -85,7 +69,6 @@ fn a_wrong_configuration_names_the_key_and_the_line() {
         ("[transport]\nkind = \"kafka\"\nbrokers = \"nowhere\"\n", "transport.brokers"),
         ("[transport]\nkind = \"kafka\"\npartitions = 0\n", "transport.partitions"),
         ("[transport]\nkind = \"pigeon\"\n", "weir.toml, line 8"),
-        ("[[backfill]]\ntable = \"shop.a\"\ncron = \"daily\"\n", "backfill[0].cron"),
         ("[[table]]\nname = \"shop.a\"\nmode = \"append\"\ndeletes = \"soft\"\n", "table[0].deletes"),
     ] {
         std::fs::write(&file, format!("{CONFIG}{addition}")).unwrap();

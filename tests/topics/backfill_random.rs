@@ -1,0 +1,165 @@
+//! Loads and backfills against chance: random ranges during random changes, and a first load that is killed again and again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::beside;
+use crate::support::lake::{Workload, assert_equal};
+use crate::support::mysql::Mysql;
+use crate::support::weir::{Weir, eventually};
+
+/// Numbers from a fixed seed (splitmix64), so that a failure can be run again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+const IDS: u64 = 600;
+
+/// Kills of a service while it loads a table.
+const KILLS: u64 = 8;
+
+/// Statements on a few rows, keys that change among them.
+fn change(random: &mut Random, table: &str) -> String {
+    let (id, other, v) = (random.below(IDS), random.below(IDS), random.below(1_000_000));
+    match random.below(10) {
+        0..=3 => format!("REPLACE INTO {table} VALUES ({id}, {v})"),
+        4..=6 => format!("UPDATE {table} SET v = {v} WHERE id BETWEEN {id} AND {id} + 3"),
+        7 => format!("UPDATE IGNORE {table} SET id = {other} WHERE id = {id}"),
+        _ => format!("DELETE FROM {table} WHERE id = {id}"),
+    }
+}
+
+fn write(mysql: &Mysql, table: &str, seed: u64, stop: &AtomicBool) {
+    let mut random = Random(seed);
+    while !stop.load(Ordering::Acquire) {
+        let count = 1 + random.below(12);
+        let statements: Vec<String> = (0..count).map(|_| change(&mut random, table)).collect();
+        mysql.run(&format!("BEGIN; {}; COMMIT", statements.join("; ")));
+    }
+}
+
+#[test]
+fn random_backfills_beside_random_changes_never_step_back() {
+    let mysql = Mysql::shared();
+    mysql.run("CREATE DATABASE bf_random; CREATE TABLE bf_random.t (id INT PRIMARY KEY, v INT)");
+    let weir = Weir::new(&mysql.url, &["bf_random.*"], "");
+    weir.catch_up();
+    let seed = 20_261_128;
+    eprintln!("changes and backfills of seed {seed}");
+    let mut random = Random(seed);
+    let mut service = Some(weir.run_until_it_is_seen());
+    beside(
+        |stop| write(mysql, "bf_random.t", seed + 1, stop),
+        || {
+            for nth in 0..14 {
+                let (a, b) = (random.below(IDS), random.below(IDS));
+                let (from, to) = (a.min(b).to_string(), a.max(b).to_string());
+                let asked = match random.below(3) {
+                    0 => vec!["--key", &from, "--key", &to],
+                    1 => vec!["--from", &from, "--to", &to],
+                    _ => vec!["--from", &from],
+                };
+                // A row that goes behind the stream's back must go from the lake with the next backfill of its range.
+                weir.expect(0, &[&["backfill", "--table", "bf_random.t", "--wait"][..], &asked].concat());
+                if nth == 6 {
+                    service.take().into_iter().for_each(crate::support::weir::Running::kill);
+                    service = Some(weir.run_until_it_is_seen());
+                }
+            }
+        },
+    );
+    assert_eq!(service.take().map(|service| service.terminate().0), Some(Some(0)));
+    weir.catch_up();
+    assert_equal(mysql, &weir, "bf_random");
+    weir.expect(0, &["reconcile"]);
+    never_steps_back(&weir, "bf_random.t");
+}
+
+/// In no version has a row a lower order than in one before.
+fn never_steps_back(weir: &Weir, table: &str) {
+    let described = weir.expect(0, &["table", "describe", table, "--format", "json"]).json();
+    let newest = described["version"].as_i64().expect("a version");
+    assert!(newest > 20, "{newest} versions say little");
+    let mut greatest: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+    for version in 0..=newest {
+        let version_text = version.to_string();
+        let columns = "id,_weir_ts_ms,_weir_seq";
+        let arguments =
+            ["read", "--table", table, "--version", &version_text, "--format", "jsonl", "--columns", columns];
+        for line in weir.expect(0, &arguments).stdout.lines() {
+            let row: Value = serde_json::from_str(line).expect("a row");
+            let number = |name: &str| row[name].as_i64().expect("a number");
+            let (id, order) = (number("id"), (number("_weir_ts_ms"), number("_weir_seq")));
+            let before = greatest.insert(id, order);
+            assert!(before <= Some(order), "row {id} steps back in version {version}: {before:?} to {order:?}");
+        }
+    }
+}
+
+#[test]
+fn a_first_load_goes_on_where_it_was_killed() {
+    let mysql = &Mysql::start(&[]);
+    mysql.run("CREATE DATABASE lk; CREATE TABLE lk.t (id INT PRIMARY KEY AUTO_INCREMENT, a BIGINT, v VARCHAR(120))");
+    let fill = "INSERT INTO lk.t (a, v) SELECT RAND() * 1e9, REPEAT('x', 90) FROM";
+    mysql.run(&format!("{fill} information_schema.columns LIMIT 3000"));
+    for _ in 0..8 {
+        mysql.run(&format!("{fill} lk.t"));
+    }
+    mysql.run("ANALYZE TABLE lk.t");
+    let rows: u64 = mysql.value("SELECT CAST(COUNT(*) AS CHAR) FROM lk.t").parse().unwrap();
+    let read = || -> u64 {
+        let query = "SELECT CAST(variable_value AS CHAR) FROM performance_schema.global_status WHERE variable_name = 'Innodb_rows_read'";
+        mysql.value(query).parse().unwrap()
+    };
+    let before = read();
+    let weir = Weir::new(&mysql.url, &["lk.*"], "");
+    let mut random = Random(4);
+    let (started, mut kills) = (Instant::now(), 0_u64);
+    while kills < KILLS {
+        let service = weir.run();
+        std::thread::sleep(Duration::from_millis(1_500 + random.below(1_500)));
+        service.kill();
+        kills += 1;
+    }
+    weir.catch_up();
+    let again = (read() - before).saturating_sub(rows);
+    eprintln!("{rows} rows, {kills} kills within {:?}: {again} rows read again", started.elapsed());
+    assert_equal(mysql, &weir, "lk");
+    // At most what each of four connections was at when it was killed: a chunk of 200,000 rows, and half as many more.
+    assert!(again <= kills * 4 * 300_000, "{again}");
+    weir.expect(0, &["reconcile"]);
+}
+
+#[test]
+fn a_table_that_is_loaded_under_changes_ends_equal_and_the_stream_keeps_up() {
+    let mysql = Mysql::shared();
+    let workload = Workload { mysql, database: "bf_load", seed: 31 };
+    workload.create(20_000);
+    let weir = Weir::new(&mysql.url, &["bf_load.*"], "");
+    let mut writers = workload.live(24_000, &["--rate", "2000"]);
+    let service = weir.run();
+    let mut lag_max = 0;
+    eventually("the writers are done", Duration::from_secs(120), || {
+        let status = weir.output(&["status", "--format", "json"]);
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+        let lags = status["tables"].as_array().into_iter().flatten().filter_map(|table| table["lag_ms"].as_i64());
+        lag_max = lags.fold(lag_max, i64::max);
+        writers.try_wait().expect("its state can be asked").is_some()
+    });
+    eprintln!("greatest lag while the tables were loaded and changed: {lag_max} ms");
+    assert_eq!(service.terminate().0, Some(0));
+    weir.catch_up();
+    assert_equal(mysql, &weir, "bf_load");
+    weir.expect(0, &["reconcile"]);
+}
