@@ -123,7 +123,7 @@ impl KeyValue {
 }
 
 /// Text as its UTF-8 bytes, brought into the column's character set, under the column's collation.
-fn text_literal(text: &str, facts: &ColumnFacts) -> Result<String, String> {
+pub(crate) fn text_literal(text: &str, facts: &ColumnFacts) -> Result<String, String> {
     let (Some(charset), Some(collation)) = (&facts.charset, &facts.collation) else {
         return Err("text for a column without a character set".into());
     };

@@ -2,7 +2,7 @@
 //!
 //! Knows MySQL, Arrow and Parquet, and nothing of Kafka, Delta or the service. A service drives three functions:
 //! [`plan_chunks`] once a table, then for each chunk [`ChunkReader::open`] (or [`read_chunk`]) between watermarks of its
-//! own. The rest ([`load`], [`progress`]) is the standalone tool.
+//! own; [`ChunkReader::open_keys`] looks single keys up. The rest ([`load`], [`progress`]) is the standalone tool.
 //!
 //! Reading order: [`key_value`] and [`range`] (what a chunk is, and its SQL), [`plan`] (dividing a table), [`decode`] and
 //! [`read`] (rows into columns), [`load`].
@@ -10,6 +10,7 @@
 pub mod decode;
 pub mod error;
 pub mod key_value;
+pub mod keys;
 pub mod load;
 pub mod manifest;
 pub mod plan;

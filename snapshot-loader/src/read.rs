@@ -10,6 +10,8 @@ use weir_mysql::{MysqlError, TableDescription};
 
 use crate::decode::{Cell, CellError};
 use crate::error::LoadError;
+use crate::key_value::KeyValue;
+use crate::keys::select_keys;
 use crate::range::ChunkRange;
 
 /// How rows are read.
@@ -50,7 +52,25 @@ impl<'a> ChunkReader<'a> {
         range: &ChunkRange,
         options: &ReadOptions,
     ) -> Result<Self, LoadError> {
-        let sql = select_rows(table, range)?;
+        Self::start(conn, table, select_rows(table, range)?, options).await
+    }
+
+    /// The same for single keys: the rows that the server finds by any of `keys`, see [`select_keys`].
+    pub async fn open_keys(
+        conn: &'a mut Conn,
+        table: &'a TableDescription,
+        keys: &[Vec<KeyValue>],
+        options: &ReadOptions,
+    ) -> Result<Self, LoadError> {
+        Self::start(conn, table, select_keys(table, keys)?, options).await
+    }
+
+    async fn start(
+        conn: &'a mut Conn,
+        table: &'a TableDescription,
+        sql: String,
+        options: &ReadOptions,
+    ) -> Result<Self, LoadError> {
         let result = conn.exec_iter(sql, ()).await.map_err(|e| MysqlError::from_driver(doing(table), &e))?;
         let columns = &table.schema.columns;
         Ok(Self {
@@ -136,11 +156,15 @@ fn doing(table: &TableDescription) -> String {
     format!("reading rows of {}", table.table())
 }
 
-/// The SELECT of a chunk. Every column by name: `*` would leave out invisible ones. In key order where an index gives that
-/// for nothing.
-pub fn select_rows(table: &TableDescription, range: &ChunkRange) -> Result<String, LoadError> {
+/// `SELECT … FROM table`. Every column by name: `*` would leave out invisible ones.
+pub(crate) fn select_columns(table: &TableDescription) -> String {
     let names: Vec<String> = table.schema.columns.iter().map(|c| quote_identifier(&c.name)).collect();
-    let mut sql = format!("SELECT {} FROM {}", names.join(", "), table.table().quoted());
+    format!("SELECT {} FROM {}", names.join(", "), table.table().quoted())
+}
+
+/// The SELECT of a chunk, in key order where an index gives that for nothing.
+pub fn select_rows(table: &TableDescription, range: &ChunkRange) -> Result<String, LoadError> {
+    let mut sql = select_columns(table);
     let condition = range.condition(table)?;
     // A secondary index costs a look-up a row; for the whole table the engine's own order is cheaper.
     let index = table.key_index().filter(|index| condition.is_some() || *index == weir_mysql::index::PRIMARY);

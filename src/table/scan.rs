@@ -15,6 +15,7 @@ use super::location::Warehouse;
 use super::log::{Log, Replay};
 use super::partition::{self, told_column};
 use super::read::Folder;
+use super::statistics::whole_bounds;
 
 /// The live rows of a table at one version.
 #[derive(Debug)]
@@ -70,27 +71,63 @@ impl Scan {
         &self,
         mut sink: impl FnMut(RecordBatch) -> Result<(), TableError>,
     ) -> Result<(), TableError> {
+        for file in self.files() {
+            self.read(&file, &mut sink).await?;
+        }
+        Ok(())
+    }
+
+    /// The data files of the version, to be read one by one by [`Self::read`].
+    pub fn files(&self) -> impl Iterator<Item = ScanFile<'_>> {
+        self.replay.files.values().map(ScanFile)
+    }
+
+    /// Hands the live rows of one file to `sink`, batch by batch, in the file's order.
+    ///
+    /// # Errors
+    /// One that [`TableError::is_lost_file`] tells if the file, or its deletion vector, is not there.
+    pub async fn read(
+        &self,
+        file: &ScanFile<'_>,
+        mut sink: impl FnMut(RecordBatch) -> Result<(), TableError>,
+    ) -> Result<(), TableError> {
+        let add = file.0;
         let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
         let meta_data = self.replay.meta_data.as_ref();
         let told: Vec<&str> =
             meta_data.iter().flat_map(|meta_data| meta_data.partition_columns.iter().map(String::as_str)).collect();
-        for add in self.replay.files.values() {
-            let dead = self.folder.dead_rows(add).await?;
-            let mut batches = self.folder.columns(&add.path, add.size as u64, &names).await?;
-            let mut first_row = 0;
-            while let Some(batch) = batches.try_next().await? {
-                let rows = first_row..first_row + batch.num_rows() as u32;
-                first_row = rows.end;
-                let batch = conform(&batch, &self.schema, &told, add)?;
-                if dead.range_cardinality(rows.clone()) == 0 {
-                    sink(batch)?;
-                } else {
-                    let live: BooleanArray = rows.map(|row| Some(!dead.contains(row))).collect();
-                    sink(filter_record_batch(&batch, &live)?)?;
-                }
+        let dead = self.folder.dead_rows(add).await?;
+        let mut batches = self.folder.columns(&add.path, add.size as u64, &names).await?;
+        let mut first_row = 0;
+        while let Some(batch) = batches.try_next().await? {
+            let rows = first_row..first_row + batch.num_rows() as u32;
+            first_row = rows.end;
+            let batch = conform(&batch, &self.schema, &told, add)?;
+            if dead.range_cardinality(rows.clone()) == 0 {
+                sink(batch)?;
+            } else {
+                let live: BooleanArray = rows.map(|row| Some(!dead.contains(row))).collect();
+                sink(filter_record_batch(&batch, &live)?)?;
             }
         }
         Ok(())
+    }
+}
+
+/// A data file of a version, as its log tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanFile<'a>(&'a Add);
+
+impl ScanFile<'_> {
+    /// By its path in the table's folder.
+    pub fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// The least and the greatest value of a column of whole numbers, neither of which need be a live row's, if the log
+    /// tells them and that no row has NULL there.
+    pub fn whole_bounds(&self, column: &str) -> Option<(i64, i64)> {
+        whole_bounds(self.0.stats.as_deref(), column)
     }
 }
 
