@@ -4,6 +4,7 @@ mod accounts;
 mod binlog;
 mod binlog_live;
 mod columns;
+mod deep;
 mod failures;
 mod kafka;
 mod kafka_accounts;

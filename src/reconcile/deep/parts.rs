@@ -35,10 +35,6 @@ struct Bound {
 }
 
 impl Cut {
-    pub fn is_all(&self) -> bool {
-        self.from.is_none() && self.to.is_none()
-    }
-
     /// Whether it has no lower bound: rows without a key are told of there, once.
     pub fn is_first(&self) -> bool {
         self.from.is_none()
@@ -141,7 +137,7 @@ mod tests {
         let parts = parts_of(&[&a, &b], &types);
         assert_eq!(parts.iter().map(|part| part.chunks.len()).collect::<Vec<_>>(), [2, 1]);
         let whole = parts_of(&[&[text("p")]], &[&ColumnType::Text]);
-        assert!(whole.len() == 1 && whole[0].cut.is_all());
+        assert!(whole.len() == 1 && whole[0].cut == Cut::default());
         assert_eq!(parts_of(&[&[KeyValue::Int(5)]], &[&ColumnType::UInt64]).len(), 1);
         assert_eq!(
             parts_of(&[&[KeyValue::Int(5), KeyValue::Int(6)]], &[&ColumnType::Int8, &ColumnType::UInt64]).len(),
