@@ -8,7 +8,8 @@
 4. applying: `weir run --until-caught-up` of that backlog, onto a table seeded before
 5. through Kafka, with counts in ClickHouse, beside the direct way: another such backlog by one process and by `weir capture` with
    one to three `weir apply`, CPU by process, freshness, and what the trace takes (bench/kafka.py)
-6. the table engine by itself, without MySQL, beside delta-rs MERGE and a table written once (bench/engine.py)
+6. deep reconcile of a table that is equal, and of one that differs, beside a checksum of every row by the server (bench/deep.py)
+7. the table engine by itself, without MySQL, beside delta-rs MERGE and a table written once (bench/engine.py)
 
 Each figure is taken BENCH_REPEATS times; min, median and max are shown. Seconds are wall clock from the start of the process
 to its end, CPU and peak memory the kernel's account of that process alone. Before weir's figures count, DuckDB has to find the
@@ -24,7 +25,8 @@ Environment:
   BENCH_FRESH_RATES         changes a second (default 1000,20000)
   BENCH_FRESH_INTERVALS_MS  commit_interval_ms (default 200,1000)
   BENCH_DIR       keep the server's data here and use it again, instead of in a temporary folder
-  BENCH_ONLY      "seed", "apply", "kafka" or "engine": only that part
+  BENCH_DEEP_ROWS rows of the table that deep reconcile compares (default 5000000)
+  BENCH_ONLY      "seed", "apply", "kafka", "deep" or "engine": only that part
   BENCH_ENGINE_…  as bench/engine.py says
   WEIR_BIN, FLOOR_BIN  the programs (default target/release/weir, target/bench-floor/release/floor)
 """
@@ -39,6 +41,7 @@ import sys
 import tempfile
 import time
 
+from deep import bench_deep
 from engine import bench_engine, print_engine
 from kafka import bench_kafka, print_details
 from lake import WEIR, Lake
@@ -51,6 +54,7 @@ OUT = ROOT / "bench/out"
 
 SEED_ROWS = int(os.environ.get("BENCH_ROWS", 2_000_000))
 CHANGES = int(os.environ.get("BENCH_CHANGES", 1_000_000))
+DEEP_ROWS = int(os.environ.get("BENCH_DEEP_ROWS", 5_000_000))
 HOT_ROWS = int(os.environ.get("BENCH_HOT_ROWS", 1_000_000))
 
 
@@ -156,6 +160,7 @@ def processor() -> str:
 def ratios_of(figures: dict[str, Figure]) -> dict[str, float]:
     """weir's median rows a second as a share of each floor's, and through Kafka as a share of direct."""
     pairs = [("seed", "select_1"), ("seed", "select_2"), ("apply", "mysqlbinlog"), ("apply", "dump")]
+    pairs += [("deep", "crc32"), ("deep", "sha2")]
     pairs += [(name, "apply_direct") for name in figures if name.startswith(("apply_kafka", "capture_apply"))]
     return {
         f"{ours}/{floor}": round(figures[ours].rows_per_second()["median"] / figures[floor].rows_per_second()["median"], 3)
@@ -195,7 +200,7 @@ def main() -> None:
         print(__doc__)
         raise SystemExit(0 if sys.argv[1] in ("-h", "--help") else 2)
     only = os.environ.get("BENCH_ONLY", "")
-    programs = {"kafka": [WEIR], "engine": []}.get(only, [WEIR, FLOOR])
+    programs = {"kafka": [WEIR], "deep": [WEIR], "engine": []}.get(only, [WEIR, FLOOR])
     for program in programs:
         if not os.access(program, os.X_OK):
             raise SystemExit(f"bench: there is no {program}; run make bench")
@@ -226,6 +231,8 @@ def bench_service(work: pathlib.Path, only: str) -> tuple[dict[str, Figure], dic
         if only in ("", "kafka"):
             carried, kafka = bench_kafka(source, work, CHANGES, HOT_ROWS)
             figures |= carried
+        if only in ("", "deep"):
+            figures |= bench_deep(source, work, DEEP_ROWS)
         return figures, backlog, kafka
     finally:
         source.stop()

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "scripts/services.sh"
 FILL_STEP_ROWS = 100_000
 # A server that has the tables in memory, so that its disk is not what is measured.
-MYSQL_FLAGS = ["--innodb-buffer-pool-size=1G", "--innodb-redo-log-capacity=1G", "--max-binlog-size=1G"]
+MYSQL_FLAGS = ["--innodb-buffer-pool-size=2G", "--innodb-redo-log-capacity=1G", "--max-binlog-size=1G"]
 
 
 class Source:
@@ -37,6 +37,10 @@ class Source:
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute(sql)
             return cursor.fetchone()
+
+    def query_none(self, sql: str) -> None:
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
 
     def make_tables(self) -> None:
         with self.connect() as connection, connection.cursor() as cursor:

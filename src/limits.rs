@@ -98,6 +98,35 @@ pub const TRACE_CAUGHT_UP_MAX: Duration = Duration::from_secs(15);
 pub const RECONCILE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Pause between two looks at the tables meanwhile.
 pub const RECONCILE_POLL: Duration = Duration::from_millis(200);
+/// Tables that a deep comparison reads side by side, each on a connection of its own: it takes a core to read one, and so does
+/// the server.
+pub const DEEP_TABLES_TOGETHER: usize = 2;
+/// Chunks of a table that are compared at once: each file of the lake whose keys overlap them is read, so fewer, larger parts
+/// read less, and hold more.
+pub const DEEP_PART_CHUNKS: usize = 5;
+/// Bytes of keys and hashes that a side holds in memory; what is beyond lies in a scratch file. A part of a million rows
+/// with a key of one number takes half of it. Of a table three are held: both sides of a part, and the source's of the next.
+pub const DEEP_HELD_BYTES: usize = 48 << 20;
+/// A scratch file is written in pieces of this size, and each of its runs is read so.
+pub const DEEP_RUN_BUFFER_BYTES: usize = 64 << 10;
+/// Keys of a table that differ and are looked at again; more are counted.
+pub const DEEP_SUSPECTS_MAX: usize = 100_000;
+/// Keys of a kind that a report names.
+pub const DEEP_KEYS_SHOWN_MAX: usize = 1_000;
+/// Keys that are looked up by one SELECT: servers give up making ranges of very long conditions.
+pub const DEEP_LOOKUP_KEYS: usize = 200;
+/// Before the lake's side is read, a table that lags gets this long to come to what the source's side was.
+pub const DEEP_WAIT_SHORT: Duration = Duration::from_millis(1_500);
+/// If the two sides then differ, it gets this long, which is several times the pace of checkpoints.
+pub const DEEP_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A key that both sides have had, unchanged and not the same, in so many rounds is a difference.
+pub const DEEP_ROUNDS_ALIKE: u32 = 3;
+/// Rounds before a key that keeps changing is left as in flight.
+pub const DEEP_ROUNDS_MAX: u32 = 10;
+/// Between two rounds: a change that was visible before the server told of it has come by then.
+pub const DEEP_ROUND_PAUSE: Duration = Duration::from_millis(300);
+/// A comparison begins anew so often if the table is altered meanwhile, or its files go.
+pub const DEEP_ATTEMPTS_MAX: u32 = 3;
 /// Buckets of a partition column that is made by `bucket(…)`: each is a file in every commit that touches it.
 pub const PARTITION_BUCKETS_MAX: u32 = 4_096;
 /// Bytes of a text that a partition is named after. With the column's name it is the name of a folder, and of those no file

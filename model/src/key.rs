@@ -90,6 +90,14 @@ impl RecordKeys {
         self.len() == 0
     }
 
+    /// Bytes of memory that they take, roughly.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Int(values) => size_of_val(&values[..]),
+            Self::Bytes { data, ends } => data.len() + size_of_val(&ends[..]),
+        }
+    }
+
     #[inline]
     pub fn get(&self, row: usize) -> KeyRef<'_> {
         match self {
@@ -259,10 +267,10 @@ fn as_i64(column: &ArrayRef) -> Option<Vec<i64>> {
 }
 
 /// Nine bytes hold every 64-bit integer, signed or not.
-const INTEGER_BYTES: usize = 9;
+pub(crate) const INTEGER_BYTES: usize = 9;
 
 /// Big-endian with an offset of 2^71, so that bytes sort as numbers and the width of the column does not matter.
-fn integer_bytes(value: i128) -> [u8; INTEGER_BYTES] {
+pub(crate) fn integer_bytes(value: i128) -> [u8; INTEGER_BYTES] {
     let shifted = (value + (1_i128 << 71)).to_be_bytes();
     let mut bytes = [0; INTEGER_BYTES];
     bytes.copy_from_slice(&shifted[16 - INTEGER_BYTES..]);

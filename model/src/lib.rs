@@ -13,10 +13,12 @@ pub mod cron;
 pub mod digest;
 pub mod evolution;
 pub mod key;
+pub mod key_parts;
 pub mod layout;
 pub mod order;
 pub mod partition;
 pub mod position;
+pub mod row_hash;
 pub mod schema;
 pub mod value;
 

@@ -2,7 +2,7 @@
 //!
 //! Knows MySQL, Arrow and Parquet, and nothing of Kafka, Delta or the service. A service drives three functions:
 //! [`plan_chunks`] once a table, then for each chunk [`ChunkReader::open`] (or [`read_chunk`]) between watermarks of its
-//! own. The rest ([`load`], [`progress`]) is the standalone tool.
+//! own; a [`Selection`] may also be of single keys. The rest ([`load`], [`progress`]) is the standalone tool.
 //!
 //! Reading order: [`key_value`] and [`range`] (what a chunk is, and its SQL), [`key_text`] (keys as people write them), [`plan`] (dividing a table), [`decode`] and
 //! [`read`] (rows into columns), [`load`].

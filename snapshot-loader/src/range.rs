@@ -87,7 +87,10 @@ impl ChunkRange {
     }
 }
 
-/// `key IN (…)`; MySQL looks each of them up in the key's index. No key at all is no row.
+/// A condition that holds for each of some keys; MySQL looks them up in the key's index. No key at all is no row.
+///
+/// A server finds keys by its own rules: under a collation that knows no case, `école` also finds `École`. Whoever asks has
+/// to look at the keys of the rows that come.
 fn one_of(table: &TableDescription, keys: &[Vec<KeyValue>]) -> Result<String, LoadError> {
     let key = &table.schema.key;
     let error = |why: String| LoadError::Bound { table: table.table().clone(), why };
@@ -101,15 +104,21 @@ fn one_of(table: &TableDescription, keys: &[Vec<KeyValue>]) -> Result<String, Lo
             let literal = value.literal(column, &table.columns[index]);
             literal.map_err(|why| error(format!("column {}: {why}", column.name)))
         });
-        let literals = literals.collect::<Result<Vec<_>, _>>()?.join(", ");
-        tuples.push(if key.len() == 1 { literals } else { format!("({literals})") });
+        tuples.push(literals.collect::<Result<Vec<_>, _>>()?);
     }
     if tuples.is_empty() {
         return Ok("FALSE".into());
     }
     let names: Vec<String> = table.schema.key_names().into_iter().map(quote_identifier).collect();
-    let names = if names.len() == 1 { names.join("") } else { format!("({})", names.join(", ")) };
-    Ok(format!("{names} IN ({})", tuples.join(", ")))
+    if let [name] = &names[..] {
+        return Ok(format!("{name} IN ({})", tuples.concat().join(", ")));
+    }
+    // Written out: MySQL makes index ranges of these, and not of row constructors with literals of other types.
+    let equal = |tuple: &Vec<String>| {
+        let terms: Vec<String> = names.iter().zip(tuple).map(|(name, value)| format!("{name} = {value}")).collect();
+        format!("({})", terms.join(" AND "))
+    };
+    Ok(format!("({})", tuples.iter().map(equal).collect::<Vec<_>>().join(" OR ")))
 }
 
 /// `key side bound`, written out column by column: MySQL makes index ranges of such a chain, not of row constructors.
@@ -198,10 +207,16 @@ mod tests {
     #[test]
     fn keys_are_looked_up_one_by_one() {
         let keys = [ints(&[1, 2]), ints(&[3, 4])];
-        assert_eq!(one_of(&table(&["a", "b"]), &keys).unwrap(), "(`a`, `b`) IN ((1, 2), (3, 4))");
+        assert_eq!(one_of(&table(&["a", "b"]), &keys).unwrap(), "((`a` = 1 AND `b` = 2) OR (`a` = 3 AND `b` = 4))");
         assert_eq!(one_of(&table(&["a"]), &[ints(&[7])]).unwrap(), "`a` IN (7)");
         assert_eq!(one_of(&table(&["a"]), &[]).unwrap(), "FALSE");
         assert!(one_of(&table(&["a", "b"]), &[ints(&[1])]).is_err());
+        let mut by_enum = table(&["a"]);
+        by_enum.schema.columns[0].ty = ColumnType::Enum(vec!["new".into()]);
+        let (charset, collation) = (Some("utf8mb4".into()), Some("utf8mb4_bin".into()));
+        by_enum.columns[0] = ColumnFacts { charset, collation, ..ColumnFacts::default() };
+        let condition = one_of(&by_enum, &[vec![KeyValue::Text("new".into())]]).unwrap();
+        assert_eq!(condition, "`a` IN (_utf8mb4 X'6E6577' COLLATE utf8mb4_bin)");
     }
 
     #[test]

@@ -136,11 +136,15 @@ fn doing(table: &TableDescription) -> String {
     format!("reading rows of {}", table.table())
 }
 
-/// The SELECT of a chunk. Every column by name: `*` would leave out invisible ones. In key order where an index gives that
-/// for nothing.
-pub fn select_rows<'s>(table: &TableDescription, selection: impl Into<Selection<'s>>) -> Result<String, LoadError> {
+/// `SELECT … FROM table`. Every column by name: `*` would leave out invisible ones.
+fn select_columns(table: &TableDescription) -> String {
     let names: Vec<String> = table.schema.columns.iter().map(|c| quote_identifier(&c.name)).collect();
-    let mut sql = format!("SELECT {} FROM {}", names.join(", "), table.table().quoted());
+    format!("SELECT {} FROM {}", names.join(", "), table.table().quoted())
+}
+
+/// The SELECT of a chunk, in key order where an index gives that for nothing.
+pub fn select_rows<'s>(table: &TableDescription, selection: impl Into<Selection<'s>>) -> Result<String, LoadError> {
+    let mut sql = select_columns(table);
     let condition = selection.into().condition(table)?;
     // A secondary index costs a look-up a row; for the whole table the engine's own order is cheaper.
     let index = table.key_index().filter(|index| condition.is_some() || *index == weir_mysql::index::PRIMARY);

@@ -1,12 +1,16 @@
-//! `weir reconcile`: the report of what passed every hop.
+//! `weir reconcile`: the report of what passed every hop, and, if asked for, of rows that differ.
+
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use snapshot_loader::Progress;
 use weir_model::{TableId, Window, clock};
 
 use super::output::{print, table};
 use super::snapshot::table_id;
 use crate::config::Config;
 use crate::error::{Error, Exit};
+use crate::reconcile::deep::{DeepQuestion, Recheck, compare_tables};
 use crate::reconcile::{Question, Report, Verdict, gather, render, report};
 use crate::service::{self, open_trace};
 use crate::table::Warehouse;
@@ -20,6 +24,12 @@ pub(super) struct Reconcile {
     /// Count only what happened since then: 2026-11-21T02:00:00Z, 2026-11-21, or 90m, 2h, 7d ago.
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Window>,
+    /// Compare the rows as well: read every table on both sides, and name the keys that differ.
+    #[arg(long)]
+    deep: bool,
+    /// Compare only so many percent of the ranges of each table, drawn at random.
+    #[arg(long, value_name = "PERCENT", value_parser = percent, requires = "deep")]
+    sample: Option<f64>,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -37,6 +47,7 @@ impl Reconcile {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
         let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
         let trace = open_trace(config)?;
+        let kafka = service::kafka_of(config)?;
         let question = Question {
             source: &config.source.name,
             options: config.source_options()?,
@@ -44,9 +55,29 @@ impl Reconcile {
             warehouse: &warehouse,
             tables: self.tables,
             since: self.since,
-            kafka: service::kafka_of(config)?,
+            kafka: kafka.clone(),
         };
-        let report = report(gather(&question, &trace).await?);
+        let mut facts = gather(&question, &trace).await?;
+        if self.deep {
+            let zero_dates = |table: &TableId| (table.clone(), config.table_settings(table).zero_dates);
+            let asked = DeepQuestion {
+                source: config.source.name.clone(),
+                options: config.source_options()?,
+                warehouse: warehouse.clone(),
+                kafka,
+                tables: facts.tables.iter().map(|facts| zero_dates(&facts.table)).collect(),
+                connections: config.source.max_connections,
+                sample_percent: self.sample,
+                scratch: config.state_dir().join("scratch"),
+                progress: Progress::new(),
+            };
+            let progress = asked.progress.clone();
+            let mut compared = progress.show_while(compare_tables(Arc::new(asked), Arc::new(Recheck))).await?;
+            for table in &mut facts.tables {
+                table.deep = compared.remove(&table.table);
+            }
+        }
+        let report = report(facts);
         match self.format {
             Format::Table => print(&for_terminal(&report))?,
             Format::Json => print(&serde_json::to_string_pretty(&report).map_err(|e| Error::failed(e.to_string()))?)?,
@@ -61,11 +92,21 @@ impl Reconcile {
 fn for_terminal(report: &Report) -> String {
     let mut text = format!("source {} at {}: {}\n", report.source, report.at, report.verdict.name());
     text.push_str(&table(&render::COLUMNS, report.tables.iter().map(render::cells)));
+    let deep = render::deep_rows(report);
+    if !deep.is_empty() {
+        text.push_str(&format!("\n\n{}\n", table(&render::DEEP_COLUMNS, deep)));
+    }
     text.push_str(&format!("\nposition {}", report.position));
     for remark in render::remarks(report) {
         text.push_str(&format!("\n{remark}"));
     }
     text
+}
+
+/// More than 0, and at most 100.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').parse::<f64>().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
+    number.ok_or_else(|| format!("`{text}` is no share of 100; write 5, 0.5 or 5%"))
 }
 
 /// The window that holds a moment: a timestamp, a day (UTC), or so long ago.
@@ -95,6 +136,14 @@ fn since(text: &str) -> Result<Window, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_above_nothing_and_up_to_all() {
+        assert_eq!((percent("5"), percent("0.5%"), percent("100")), (Ok(5.0), Ok(0.5), Ok(100.0)));
+        for wrong in ["", "0", "-1", "101", "NaN", "half"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_time_is_a_timestamp_a_day_or_so_long_ago() {

@@ -82,7 +82,7 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
     for Place { table, reach, whole, .. } in places {
         let counts = sink.totals(question.source, &table, question.since).await?;
         let open = windows.as_ref().map(|windows| windows.of(&table, whole)).unwrap_or_default();
-        facts.tables.push(TableFacts { table, reach, counts, open });
+        facts.tables.push(TableFacts { table, reach, counts, open, deep: None });
     }
     Ok(facts)
 }
@@ -113,9 +113,9 @@ fn tables_asked_for(
 }
 
 /// Where a table is.
-struct Place {
+pub(super) struct Place {
     table: TableId,
-    reach: Reach,
+    pub reach: Reach,
     position: GtidSet,
     /// The last publish that it certainly has; of no meaning on `direct`.
     whole: PublishNumber,
@@ -160,7 +160,7 @@ fn may_come(reach: &Reach) -> bool {
 }
 
 /// A table holds what its own commits say and what the checkpoint says: an idle table makes no commits.
-fn place(
+pub(super) fn place(
     table: &TableId,
     checkpoint: &Checkpoint,
     state: Option<&TableState>,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::deep::{DeepReport, ShownKey};
 use super::report::{Report, TableReport};
 
 /// The columns of the tables below and of the terminal's: hops, then the rows of chunks.
@@ -31,7 +32,64 @@ pub fn cells(table: &TableReport) -> Vec<String> {
     [table.table.to_string(), table.verdict.name().to_owned()].into_iter().chain(hops).chain(chunks).collect()
 }
 
-/// A line for every equation that does not hold and every notice.
+/// The columns of a second table, of rows that were compared with the source's.
+pub const DEEP_COLUMNS: [&str; 9] = [
+    "table",
+    "rows at the source",
+    "rows in the lake",
+    "missing",
+    "extra",
+    "different",
+    "in flight",
+    "looked at again",
+    "ranges",
+];
+
+/// The cells of every table that was compared, under [`DEEP_COLUMNS`]; empty if none was.
+pub fn deep_rows(report: &Report) -> Vec<Vec<String>> {
+    let compared = report.tables.iter().filter_map(|table| Some((table, table.deep.as_ref()?)));
+    let compared = compared.filter(|(_, deep)| deep.not_compared.is_none());
+    compared.map(|(table, deep)| deep_cells(&table.table.to_string(), deep)).collect()
+}
+
+fn deep_cells(table: &str, deep: &DeepReport) -> Vec<String> {
+    let ranges = format!("{} of {}", deep.ranges_compared, deep.ranges);
+    let counts = [
+        deep.rows_source,
+        deep.rows_table,
+        deep.missing_count,
+        deep.extra_count,
+        deep.different_count,
+        deep.in_flight_count + deep.unconfirmed_count,
+        deep.rechecked,
+    ];
+    let counts = counts.iter().map(u64::to_string);
+    [table.to_owned()].into_iter().chain(counts).chain([ranges]).collect()
+}
+
+/// Keys of a kind that people are shown; programs are shown more.
+const KEYS_SHOWN: usize = 20;
+
+fn key_remarks(table: &TableReport) -> Vec<String> {
+    let Some(deep) = &table.deep else { return Vec::new() };
+    let kinds: [(&str, &[ShownKey], u64); 3] = [
+        ("missing in the lake", &deep.missing, deep.missing_count),
+        ("not at the source", &deep.extra, deep.extra_count),
+        ("different", &deep.different, deep.different_count),
+    ];
+    let mut lines = Vec::new();
+    for (what, keys, count) in kinds {
+        let key = |key: &ShownKey| format!("{}: {what}: {key}", table.table);
+        lines.extend(keys.iter().take(KEYS_SHOWN).map(key));
+        if count > keys.len().min(KEYS_SHOWN) as u64 {
+            let more = count - keys.len().min(KEYS_SHOWN) as u64;
+            lines.push(format!("{}: {what}: {more} more", table.table));
+        }
+    }
+    lines
+}
+
+/// A line for every equation that does not hold, every notice, and keys that differ.
 pub fn remarks(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     for table in &report.tables {
@@ -41,6 +99,7 @@ pub fn remarks(report: &Report) -> Vec<String> {
             lines.push(format!("{}: {earlier} and {later} differ by {count} in window {window}, op {op}", table.table));
         }
         lines.extend(table.notices.iter().map(|notice| format!("{}: {notice}", table.table)));
+        lines.extend(key_remarks(table));
     }
     lines
 }
@@ -57,6 +116,15 @@ pub fn markdown(report: &Report) -> String {
     for table in &report.tables {
         text.push_str(&row(&cells(table).iter().map(|cell| escape(cell)).collect::<Vec<_>>()));
     }
+    let deep = deep_rows(report);
+    if !deep.is_empty() {
+        text.push('\n');
+        text.push_str(&row(&DEEP_COLUMNS.map(str::to_owned)));
+        text.push_str(&row(&DEEP_COLUMNS.map(|name| if name == "table" { "---" } else { "---:" }.to_owned())));
+        for cells in deep {
+            text.push_str(&row(&cells.iter().map(|cell| escape(cell)).collect::<Vec<_>>()));
+        }
+    }
     let remarks = remarks(report);
     if !remarks.is_empty() {
         text.push('\n');
@@ -72,28 +140,39 @@ pub fn html(report: &Report) -> String {
     let title = format!("{}: {}", escape_html(&report.source), report.verdict.name());
     let mut text = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n<style>{STYLE}</style></head>\n\
-         <body><h1 class=\"{}\">{title}</h1>\n<p>At {}, position <code>{}</code></p>\n<table><thead><tr>",
+         <body><h1 class=\"{}\">{title}</h1>\n<p>At {}, position <code>{}</code></p>\n",
         report.verdict.name(),
         report.at,
         report.position
     );
-    for name in COLUMNS {
-        let _ = write!(text, "<th>{name}</th>");
+    html_table(&mut text, &COLUMNS, report.tables.iter().map(|table| (table.verdict.name(), cells(table))));
+    let deep = deep_rows(report);
+    if !deep.is_empty() {
+        html_table(&mut text, &DEEP_COLUMNS, deep.into_iter().map(|cells| ("", cells)));
     }
-    text.push_str("</tr></thead><tbody>\n");
-    for table in &report.tables {
-        let _ = write!(text, "<tr class=\"{}\">", table.verdict.name());
-        for cell in cells(table) {
-            let _ = write!(text, "<td>{}</td>", escape_html(&cell));
-        }
-        text.push_str("</tr>\n");
-    }
-    text.push_str("</tbody></table>\n<ul>\n");
+    text.push_str("<ul>\n");
     for remark in remarks(report) {
         let _ = writeln!(text, "<li>{}</li>", escape_html(&remark));
     }
     text.push_str("</ul></body></html>\n");
     text
+}
+
+/// Rows are a class and cells.
+fn html_table<'a>(text: &mut String, header: &[&str], rows: impl Iterator<Item = (&'a str, Vec<String>)>) {
+    text.push_str("<table><thead><tr>");
+    for name in header {
+        let _ = write!(text, "<th>{name}</th>");
+    }
+    text.push_str("</tr></thead><tbody>\n");
+    for (class, cells) in rows {
+        let _ = write!(text, "<tr class=\"{class}\">");
+        for cell in cells {
+            let _ = write!(text, "<td>{}</td>", escape_html(&cell));
+        }
+        text.push_str("</tr>\n");
+    }
+    text.push_str("</tbody></table>\n");
 }
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color-scheme:light dark}\
@@ -119,13 +198,23 @@ mod tests {
             tally.event(hop, Op::Delete, Window(0), EventId(1));
         }
         let table = TableId::new("shop", "<a|b>");
-        let facts = TableFacts { table, reach: Reach::Behind(2), counts: tally.counts(), open: Default::default() };
+        let deep = DeepReport {
+            rows_source: 7,
+            rows_table: 6,
+            missing_count: 2,
+            missing: vec![ShownKey(vec![("id".into(), 5.into()), ("code".into(), "a|<b>".into())])],
+            ranges: 3,
+            ranges_compared: 3,
+            ..DeepReport::default()
+        };
+        let (counts, open) = (tally.counts(), Default::default());
+        let facts = TableFacts { table, reach: Reach::Behind(2), counts, open, deep: Some(deep) };
         report(Facts { source: "shop".into(), tables: vec![facts], ..Facts::default() })
     }
 
     #[test]
     fn markdown_names_what_is_missing_and_where() {
-        insta::assert_snapshot!(markdown(&sample()), @r"
+        insta::assert_snapshot!(markdown(&sample()), @r#"
         # shop: different
 
         At 1970-01-01T00:00:00Z, position ``.
@@ -134,15 +223,22 @@ mod tests {
         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
         | shop.<a\|b> | different | 1 | 0 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |
 
+        | table | rows at the source | rows in the lake | missing | extra | different | in flight | looked at again | ranges |
+        | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+        | shop.<a\|b> | 7 | 6 | 2 | 0 | 0 | 0 | 0 | 3 of 3 |
+
         - shop.<a\|b>: published and consumed differ by 1 in window 1970-01-01T00:00:00Z, op d
         - shop.<a\|b>: 2 transaction(s) of the source are not in yet
-        ");
+        - shop.<a\|b>: missing in the lake: {"id":5,"code":"a\|<b>"}
+        - shop.<a\|b>: missing in the lake: 1 more
+        "#);
     }
 
     #[test]
     fn html_escapes_names_and_needs_nothing_else() {
         let page = html(&sample());
         assert!(page.contains("shop.&lt;a|b&gt;") && !page.contains("<a|b>"), "{page}");
+        assert!(page.contains("a|&lt;b&gt;") && !page.contains("<b>"), "{page}");
         assert!(!page.contains("http"), "{page}");
     }
 }

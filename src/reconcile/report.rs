@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 use weir_model::{GtidSet, TableId, Window};
 
 use super::accounts::{Unbalanced, audit, rfc3339};
+use super::deep::DeepReport;
 use crate::trace::{Hop, StageCount};
 
 /// Everything a report is made from.
@@ -27,6 +28,8 @@ pub struct TableFacts {
     pub counts: Vec<StageCount>,
     /// Windows in which more was published since: what was consumed of them is compared another time.
     pub open: BTreeSet<Window>,
+    /// Its rows, compared with the source's, if that was asked for.
+    pub deep: Option<DeepReport>,
 }
 
 /// Whether a table holds all that the source had executed when it was asked.
@@ -48,7 +51,7 @@ pub enum Reach {
 }
 
 /// The report; serialised, it is the JSON that programs read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     pub source: String,
     /// RFC 3339, whole seconds.
@@ -80,7 +83,7 @@ impl Verdict {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TableReport {
     pub table: TableId,
     pub verdict: Verdict,
@@ -88,6 +91,8 @@ pub struct TableReport {
     pub chunks: Counts<5>,
     pub unbalanced: Vec<Unbalanced>,
     pub notices: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deep: Option<DeepReport>,
 }
 
 /// Sums over all windows and operations, by name, in the order in which they are passed.
@@ -145,19 +150,22 @@ fn table_report(facts: TableFacts) -> TableReport {
     if audit.unbalanced.iter().any(|unbalanced| unbalanced.count == 0) {
         notices.push("where the count is 0, as many passed on both sides, but not the same ones".into());
     }
-    let verdict = match (audit.unbalanced.is_empty(), &facts.reach) {
+    let accounts = match (audit.unbalanced.is_empty(), &facts.reach) {
         (false, _) => Verdict::Different,
         (true, Reach::All) => Verdict::Balanced,
         (true, _) => Verdict::InFlight,
     };
+    let rows = facts.deep.as_ref().map_or(Verdict::Balanced, DeepReport::verdict);
+    notices.extend(facts.deep.iter().flat_map(DeepReport::remarks));
     let total = |hop: Hop| facts.counts.iter().filter(|count| count.hop == hop).map(|count| count.count).sum();
     TableReport {
         table: facts.table,
-        verdict,
+        verdict: accounts.max(rows),
         hops: Counts(HOPS.map(|hop| (hop.name(), total(hop)))),
         chunks: Counts(CHUNKS.map(|(name, hop)| (name, total(hop)))),
         unbalanced: audit.unbalanced,
         notices,
+        deep: facts.deep,
     }
 }
 
@@ -199,6 +207,7 @@ mod tests {
             reach,
             counts,
             open: BTreeSet::new(),
+            deep: None,
         };
         Facts {
             source: "shop".into(),
@@ -274,6 +283,20 @@ mod tests {
             assert_eq!(report.verdict, Verdict::InFlight);
             assert_eq!(report.tables[1].notices.len(), 1);
         }
+    }
+
+    #[test]
+    fn rows_that_differ_outweigh_balanced_accounts() {
+        let with = |deep: DeepReport| {
+            let mut facts = facts(vec![(Reach::All, counts(0))]);
+            facts.tables[0].deep = Some(deep);
+            report(facts)
+        };
+        let missing = with(DeepReport { missing_count: 1, ..DeepReport::default() });
+        assert_eq!(missing.verdict, Verdict::Different);
+        insta::assert_snapshot!(serde_json::to_string(&missing.tables[0].deep).unwrap(), @r#"{"rows_source":0,"rows_table":0,"missing":[],"missing_count":1,"extra":[],"extra_count":0,"different":[],"different_count":0,"in_flight_count":0,"rechecked":0,"unconfirmed_count":0,"ranges":0,"ranges_compared":0}"#);
+        assert_eq!(with(DeepReport::failed("away".into())).verdict, Verdict::InFlight);
+        assert_eq!(with(DeepReport::default()).verdict, Verdict::Balanced);
     }
 
     #[test]

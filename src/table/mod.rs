@@ -77,7 +77,7 @@ pub use self::read::orders_of_batch;
 pub use self::record::{BucketShare, CommitRecord, PartialTransaction, SeedProgress, TableState};
 pub use self::reshape::widened;
 pub use self::rewrite::{Rewriting, Rewritten};
-pub use self::scan::Scan;
+pub use self::scan::{Scan, ScanFile};
 
 use self::files::DataFile;
 use self::index::{Index, RowSpaceFull};
@@ -154,6 +154,11 @@ pub enum TableError {
 impl TableError {
     fn warehouse(url: &str, what: String) -> Self {
         Self::Warehouse { url: url.to_owned(), what }
+    }
+
+    /// Whether something that the log names is not in the store.
+    pub fn is_lost_file(&self) -> bool {
+        matches!(self, Self::Store(object_store::Error::NotFound { .. }))
     }
 
     /// Whether the store could not be had, or its answer, rather than that it refused: what was asked may be done, and

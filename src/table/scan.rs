@@ -15,6 +15,7 @@ use super::location::Warehouse;
 use super::log::{Log, Replay};
 use super::partition::{self, told_column};
 use super::read::Folder;
+use super::statistics::whole_bounds;
 use super::writer::orders_of_entry;
 
 /// The live rows of a table at one version.
@@ -66,38 +67,32 @@ impl Scan {
         &self.schema
     }
 
-    /// Its files of which a row may be below `order`.
-    pub fn files_older_than(&self, order: Order) -> Vec<&Add> {
-        self.replay.files.values().filter(|add| orders_of_entry(add).least < order).collect()
-    }
-
-    /// The live rows of one of its files.
-    pub async fn live_rows_of(&self, file: &Add) -> Result<Vec<RecordBatch>, TableError> {
-        let mut live = Vec::new();
-        self.read_file(file, &mut |batch| {
-            live.push(batch);
-            Ok(())
-        })
-        .await?;
-        Ok(live)
-    }
-
     /// Hands the live rows to `sink`, batch by batch, in no order.
     pub async fn for_each(
         &self,
         mut sink: impl FnMut(RecordBatch) -> Result<(), TableError>,
     ) -> Result<(), TableError> {
-        for add in self.replay.files.values() {
-            self.read_file(add, &mut sink).await?;
+        for file in self.files() {
+            self.read(&file, &mut sink).await?;
         }
         Ok(())
     }
 
-    async fn read_file(
+    /// The data files of the version, to be read one by one by [`Self::read`].
+    pub fn files(&self) -> impl Iterator<Item = ScanFile<'_>> {
+        self.replay.files.values().map(ScanFile)
+    }
+
+    /// Hands the live rows of one file to `sink`, batch by batch, in the file's order.
+    ///
+    /// # Errors
+    /// One that [`TableError::is_lost_file`] tells if the file, or its deletion vector, is not there.
+    pub async fn read(
         &self,
-        add: &Add,
-        sink: &mut impl FnMut(RecordBatch) -> Result<(), TableError>,
+        file: &ScanFile<'_>,
+        mut sink: impl FnMut(RecordBatch) -> Result<(), TableError>,
     ) -> Result<(), TableError> {
+        let add = file.0;
         let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
         let meta_data = self.replay.meta_data.as_ref();
         let told: Vec<&str> =
@@ -117,6 +112,28 @@ impl Scan {
             }
         }
         Ok(())
+    }
+}
+
+/// A data file of a version, as its log tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanFile<'a>(&'a Add);
+
+impl ScanFile<'_> {
+    /// By its path in the table's folder.
+    pub fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// Whether a row of it may be below `order`.
+    pub fn may_be_older_than(&self, order: Order) -> bool {
+        orders_of_entry(self.0).least < order
+    }
+
+    /// The least and the greatest value of a column of whole numbers, neither of which need be a live row's, if the log
+    /// tells them and that no row has NULL there.
+    pub fn whole_bounds(&self, column: &str) -> Option<(i64, i64)> {
+        whole_bounds(self.0.stats.as_deref(), column)
     }
 }
 

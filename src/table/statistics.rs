@@ -134,6 +134,14 @@ pub fn rows_of(stats: Option<&str>) -> Option<u64> {
     serde_json::from_str::<Value>(stats?).ok()?.get("numRecords")?.as_u64()
 }
 
+/// The bounds of a column of whole numbers that statistics tell, if they also tell that no row has NULL there.
+pub fn whole_bounds(stats: Option<&str>, column: &str) -> Option<(i64, i64)> {
+    let stats: Value = serde_json::from_str(stats?).ok()?;
+    let whole = |side: &str| stats.get(side)?.get(column)?.as_i64();
+    (whole("nullCount")? == 0).then_some(())?;
+    whole("minValues").zip(whole("maxValues"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -189,5 +197,14 @@ mod tests {
         let stats: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&stats["tightBounds"], &stats["minValues"]["id"]), (&json!(false), &json!(1)));
         assert_eq!((rows_of(Some(&text)), rows_of(None)), (Some(3), None));
+    }
+
+    #[test]
+    fn bounds_are_told_only_if_they_are_of_every_row() {
+        let stats = |nulls: &str| format!(r#"{{"minValues":{{"id":-1}},"maxValues":{{"id":7}},"nullCount":{nulls}}}"#);
+        assert_eq!(whole_bounds(Some(&stats(r#"{"id":0}"#)), "id"), Some((-1, 7)));
+        for without in [stats(r#"{"id":1}"#), stats("{}"), "{}".into(), "no JSON".into()] {
+            assert_eq!(whole_bounds(Some(&without), "id"), None, "{without}");
+        }
     }
 }

@@ -6,6 +6,7 @@ mod backfill_random;
 mod binlog;
 mod binlog_live;
 mod columns;
+mod deep;
 mod failures;
 mod kafka;
 mod kafka_accounts;

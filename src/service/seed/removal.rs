@@ -17,7 +17,7 @@ use super::plan::{Piece, range_of};
 use super::{Load, Loader, SeedError};
 use crate::apply::chunks::UNPLANNED;
 use crate::limits::{CHUNK_RETRY_DELAY, KEYS_LOOKED_UP_TOGETHER, KEYS_PER_CHUNK};
-use crate::table::{Scan, TableError, history};
+use crate::table::{Scan, ScanFile, TableError, history};
 
 impl Loader {
     /// Finds rows that are gone from the source and has them removed; returns how many keys were.
@@ -34,8 +34,14 @@ impl Loader {
         let search = Search { start, range, lake };
         let scan = Scan::open(load.files.warehouse(), &load.table, None, Some(&search.columns())).await?;
         let (mut found, mut absent, mut removed) = (Vec::new(), Vec::new(), 0);
-        for file in scan.files_older_than(start) {
-            for batch in scan.live_rows_of(file).await? {
+        for file in scan.files().filter(|file| search.may_hold(file)) {
+            let mut batches = Vec::new();
+            let keep = |batch| {
+                batches.push(batch);
+                Ok(())
+            };
+            scan.read(&file, keep).await?;
+            for batch in batches {
                 found.extend(search.candidates(&batch)?);
                 while found.len() >= KEYS_LOOKED_UP_TOGETHER {
                     let some = found.split_off(found.len() - KEYS_LOOKED_UP_TOGETHER);
@@ -124,6 +130,16 @@ impl Search {
         names
     }
 
+    /// Whether a candidate may be in the file.
+    fn may_hold(&self, file: &ScanFile<'_>) -> bool {
+        let first = self.lake.key_names().first().and_then(|name| file.whole_bounds(name));
+        let (least, greatest) = first.unwrap_or((i64::MIN, i64::MAX));
+        let bound = |bound: &Option<Vec<KeyValue>>| bound.as_deref().and_then(first_number);
+        file.may_be_older_than(self.start)
+            && bound(&self.range.from).is_none_or(|from| i128::from(greatest) >= from)
+            && bound(&self.range.to).is_none_or(|to| i128::from(least) <= to)
+    }
+
     fn candidates(&self, rows: &RecordBatch) -> Result<Vec<Candidate>, TableError> {
         let orders = crate::table::orders_of_batch(rows);
         let deleted = rows.column_by_name(DELETED_COLUMN).map(|column| column.as_boolean());
@@ -141,14 +157,18 @@ impl Search {
 
 /// Whether a key may lie in the range: false only where both begin with numbers, which everybody orders alike.
 fn may_be_in(key: &[KeyValue], range: &ChunkRange) -> bool {
-    let number = |values: &[KeyValue]| match values.first() {
-        Some(KeyValue::Int(value)) => Some(i128::from(*value)),
-        Some(KeyValue::UInt(value)) => Some(i128::from(*value)),
-        _ => None,
-    };
-    let Some(first) = number(key) else { return true };
-    let bound = |bound: &Option<Vec<KeyValue>>| bound.as_deref().and_then(number);
+    let Some(first) = first_number(key) else { return true };
+    let bound = |bound: &Option<Vec<KeyValue>>| bound.as_deref().and_then(first_number);
     bound(&range.from).is_none_or(|from| first >= from) && bound(&range.to).is_none_or(|to| first <= to)
+}
+
+/// The whole number that a key begins with, if it does.
+fn first_number(key: &[KeyValue]) -> Option<i128> {
+    match key.first() {
+        Some(KeyValue::Int(value)) => Some((*value).into()),
+        Some(KeyValue::UInt(value)) => Some((*value).into()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

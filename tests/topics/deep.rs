@@ -1,0 +1,328 @@
+//! Deep reconcile: rows that differ between source and lake are found with their very keys, whatever made them differ, and
+//! none is called different that is only in flight.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::beside;
+use crate::support::clickhouse::Clickhouse;
+use crate::support::kafka::Kafka;
+use crate::support::lake::{Workload, python};
+use crate::support::mysql::Mysql;
+use crate::support::weir::{Weir, eventually};
+
+/// The report of `weir reconcile --deep`, which must exit with `code`.
+fn deep(weir: &Weir, code: i32, more: &[&str]) -> Value {
+    let arguments = [&["reconcile", "--deep", "--format", "json"], more].concat();
+    weir.expect(code, &arguments).json()
+}
+
+/// What the report says of a table's rows.
+fn of<'a>(report: &'a Value, table: &str) -> &'a Value {
+    let tables = report["tables"].as_array().expect("a report has tables");
+    &tables.iter().find(|entry| entry["table"] == table).unwrap_or_else(|| panic!("{table}: {report:#}"))["deep"]
+}
+
+/// Fails unless every table was compared and proven.
+fn proven(report: &Value) {
+    assert_eq!(report["verdict"], "balanced", "{report:#}");
+    for table in report["tables"].as_array().expect("a report has tables") {
+        let deep = &table["deep"];
+        assert_eq!(deep["rows_source"], deep["rows_table"], "{table:#}");
+        assert_eq!(deep["ranges"], deep["ranges_compared"], "{table:#}");
+        assert_eq!(deep.get("not_compared"), None, "{table:#}");
+        for count in ["missing_count", "extra_count", "different_count", "in_flight_count", "unconfirmed_count"] {
+            assert_eq!(deep[count], 0, "{table:#}");
+        }
+    }
+}
+
+/// Fails unless exactly these keys of a table are missing, extra and different.
+fn found(report: &Value, table: &str, missing: Value, extra: Value, different: Value) {
+    let deep = of(report, table);
+    for (kind, expected) in [("missing", missing), ("extra", extra), ("different", different)] {
+        assert_eq!(deep[kind], expected, "{kind} of {table}: {deep:#}");
+        assert_eq!(deep[format!("{kind}_count")], expected.as_array().expect("a list").len(), "{deep:#}");
+    }
+}
+
+/// Another engine does something to a lake table.
+fn foreign(weir: &Weir, database: &str, table: &str, what: &[&str]) {
+    let path = weir.warehouse().join(database).join(table);
+    let output = python("tests/support/foreign.py").arg("--path").arg(path).args(what).output();
+    let output = output.expect("the other engine starts");
+    assert!(output.status.success(), "{what:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Files of the table's folder that its newest version names and that were there when it was loaded.
+fn data_files(weir: &Weir, database: &str, table: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(weir.warehouse().join(database).join(table)).expect("a table has a folder");
+    let paths = entries.map(|entry| entry.expect("a folder can be listed").path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "parquet")).collect()
+}
+
+fn sections(tables: &[&str], settings: &str) -> String {
+    tables.iter().map(|table| format!("[[table]]\nname = \"{table}\"\n{settings}\n\n")).collect()
+}
+
+#[test]
+fn tables_of_every_type_key_and_layout_are_proven_equal() {
+    let mysql = &Mysql::start(&[]);
+    let workload = Workload { mysql, database: "deep", seed: 51 };
+    workload.create(6_000);
+    let layouts = sections(&["deep.t_auto", "deep.t_composite"], "deletes = \"soft\"")
+        + &sections(&["deep.t_varchar", "deep.t_int"], "mode = \"append\"")
+        + &sections(&["deep.t_unsigned"], "storage = \"copy-on-write\"")
+        + &sections(&["deep.t_binary16"], "partition_by = [\"b = bucket(4, id)\"]");
+    let weir = Weir::new(&mysql.url, &["deep.*"], &layouts);
+    weir.catch_up();
+    proven(&deep(&weir, 0, &[]));
+    let mut writers = workload.live(12_000, &["--ddl"]);
+    let service = weir.run();
+    assert!(writers.wait().expect("the workload ends").success());
+    service.kill();
+    weir.catch_up();
+    let report = deep(&weir, 0, &[]);
+    proven(&report);
+    assert!(of(&report, "deep.t_wide")["rows_source"].as_u64() > Some(50), "{report:#}");
+    for format in ["table", "markdown", "html"] {
+        let text = weir.expect(0, &["reconcile", "--deep", "--format", format]).stdout;
+        assert!(text.contains("rows at the source") && text.contains("deep.t_wide"), "{text}");
+    }
+}
+
+/// Tables with a few rows each, and what makes their faults.
+fn small(mysql: &Mysql, database: &str) -> Weir {
+    mysql.run(&format!(
+        "CREATE DATABASE {database}; USE {database};
+         CREATE TABLE n (id INT PRIMARY KEY, v VARCHAR(20), f DOUBLE, d DECIMAL(9,3), b VARBINARY(9), big BIGINT);
+         INSERT INTO n VALUES (1, 'a', 0.0, 1.005, x'00', 1), (2, 'b', 1.5, 2.500, x'0100', 2), (3, '', -0.0, 0, x'', 3),
+             (4, NULL, NULL, NULL, NULL, NULL), (5, 'e', 5e-324, 99.999, x'FF', 9007199254740993);
+         CREATE TABLE k (shop INT, code VARCHAR(20), v INT, PRIMARY KEY (shop, code));
+         INSERT INTO k VALUES (1, 'école', 1), (1, 'p', 2), (2, 'Zoo', 3), (2, 'ab', 4)"
+    ));
+    let weir = Weir::new(&mysql.url, &[&format!("{database}.*")], "");
+    weir.catch_up();
+    proven(&deep(&weir, 0, &[]));
+    weir
+}
+
+#[test]
+fn what_changes_at_the_source_without_events_is_found() {
+    let mysql = &Mysql::start(&[]);
+    let weir = small(mysql, "silent");
+    let silently = |sql: &str| mysql.run(&format!("SET sql_log_bin = 0; USE silent; {sql}"));
+    let different = |id: i64| json!([{"id": id}]);
+    // Each is undone before the next.
+    for (change, undo, id) in [
+        ("UPDATE n SET v = 'a ' WHERE id = 1", "UPDATE n SET v = 'a' WHERE id = 1", 1),
+        ("UPDATE n SET v = 'B' WHERE id = 2", "UPDATE n SET v = 'b' WHERE id = 2", 2),
+        ("UPDATE n SET f = -0.0e0 WHERE id = 1", "UPDATE n SET f = 0.0e0 WHERE id = 1", 1),
+        ("UPDATE n SET v = NULL WHERE id = 3", "UPDATE n SET v = '' WHERE id = 3", 3),
+        ("UPDATE n SET v = '' WHERE id = 4", "UPDATE n SET v = NULL WHERE id = 4", 4),
+        ("UPDATE n SET d = 1.00 WHERE id = 1", "UPDATE n SET d = 1.005 WHERE id = 1", 1),
+        ("UPDATE n SET b = x'01' WHERE id = 2", "UPDATE n SET b = x'0100' WHERE id = 2", 2),
+        ("UPDATE n SET big = big ^ 1 WHERE id = 5", "UPDATE n SET big = big ^ 1 WHERE id = 5", 5),
+        ("UPDATE n SET f = 1e-323 WHERE id = 5", "UPDATE n SET f = 5e-324 WHERE id = 5", 5),
+    ] {
+        silently(change);
+        let report = deep(&weir, 3, &["--table", "silent.n"]);
+        found(&report, "silent.n", json!([]), json!([]), different(id));
+        silently(undo);
+    }
+    proven(&deep(&weir, 0, &[]));
+    silently(
+        "DELETE FROM n WHERE id = 2; INSERT INTO n (id) VALUES (-7); UPDATE k SET code = 'École' WHERE code = 'école'",
+    );
+    silently("UPDATE k SET v = 9 WHERE code = 'Zoo'");
+    let report = deep(&weir, 3, &[]);
+    assert_eq!(report["verdict"], "different");
+    found(&report, "silent.n", json!([{"id": -7}]), json!([{"id": 2}]), json!([]));
+    let (upper, lower) = (json!([{"shop": 1, "code": "École"}]), json!([{"shop": 1, "code": "école"}]));
+    found(&report, "silent.k", upper, lower, json!([{"shop": 2, "code": "Zoo"}]));
+    let text = weir.expect(3, &["reconcile", "--deep"]).stdout;
+    assert!(text.contains(r#"silent.k: different: {"shop":2,"code":"Zoo"}"#), "{text}");
+}
+
+#[test]
+fn what_others_do_to_the_lake_is_found() {
+    let mysql = &Mysql::start(&[]);
+    let weir = small(mysql, "abused");
+    foreign(&weir, "abused", "n", &["--delete", "id = 2"]);
+    foreign(&weir, "abused", "n", &["--update", "v='x'", "--where", "id = 1"]);
+    foreign(&weir, "abused", "n", &["--update", "v=NULL", "--where", "id = 5"]);
+    foreign(&weir, "abused", "n", &["--double", "id = 3"]);
+    foreign(&weir, "abused", "k", &["--update", "code='q'", "--where", "code = 'p'"]);
+    let report = deep(&weir, 3, &[]);
+    found(&report, "abused.n", json!([{"id": 2}]), json!([]), json!([{"id": 1}, {"id": 3}, {"id": 5}]));
+    let (p, q) = (json!([{"shop": 1, "code": "p"}]), json!([{"shop": 1, "code": "q"}]));
+    found(&report, "abused.k", p, q, json!([]));
+    foreign(&weir, "abused", "k", &["--null-key", "code"]);
+    let report = deep(&weir, 3, &["--table", "abused.k"]);
+    assert_eq!(of(&report, "abused.k")["extra_count"], 2, "{report:#}");
+    assert!(report["tables"][0]["notices"].to_string().contains("have no key"), "{report:#}");
+}
+
+#[test]
+fn a_data_file_that_is_gone_is_named_and_its_rows_are_missing() {
+    let mysql = &Mysql::start(&[]);
+    let weir = small(mysql, "gone");
+    let loaded = data_files(&weir, "gone", "n");
+    mysql.run("INSERT INTO gone.n (id) VALUES (10), (11); UPDATE gone.n SET v = 'new' WHERE id = 2");
+    weir.catch_up();
+    for file in &loaded {
+        std::fs::remove_file(file).expect("the file is there");
+    }
+    let report = deep(&weir, 3, &["--table", "gone.n"]);
+    found(&report, "gone.n", json!([{"id": 1}, {"id": 3}, {"id": 4}, {"id": 5}]), json!([]), json!([]));
+    assert_eq!(of(&report, "gone.n")["rows_table"], 3);
+    let name = loaded[0].file_name().and_then(|name| name.to_str()).expect("a plain name");
+    assert!(report["tables"][0]["notices"].to_string().contains(name), "{report:#}");
+}
+
+/// A table of many ranges.
+fn large(mysql: &Mysql, database: &str, rows: u32) {
+    mysql.run(&format!(
+        "CREATE DATABASE {database}; USE {database}; SET cte_max_recursion_depth = 10000000;
+         CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(400)) CHARSET utf8mb4 COLLATE utf8mb4_bin;
+         INSERT INTO t WITH RECURSIVE up AS (SELECT 0 AS n UNION ALL SELECT n + 1 FROM up WHERE n + 1 < {rows})
+             SELECT n * 3, REPEAT(CHAR(97 + n % 26), 200) FROM up;
+         CREATE TABLE s (id VARCHAR(20) COLLATE utf8mb4_0900_ai_ci PRIMARY KEY, v INT);
+         INSERT INTO s SELECT CONCAT(ELT(1 + id % 4, 'é', 'p', 'Q', 'e'), id), id FROM t WHERE id % 9 = 0;
+         ANALYZE TABLE t, s"
+    ));
+}
+
+#[test]
+fn many_ranges_are_compared_and_a_sample_says_what_it_is_worth() {
+    let mysql = &Mysql::start(&[]);
+    large(mysql, "ranges", 1_500_000);
+    let weir = Weir::new(&mysql.url, &["ranges.*"], "");
+    weir.catch_up();
+    let report = deep(&weir, 0, &[]);
+    proven(&report);
+    assert!(of(&report, "ranges.t")["ranges"].as_u64() > Some(1), "{report:#}");
+    mysql.run("SET sql_log_bin = 0; USE ranges; DELETE FROM t WHERE id IN (0, 3000000, 4499997); INSERT INTO t VALUES (1000000, 'x'); UPDATE s SET v = -1 WHERE id = 'é900'");
+    let report = deep(&weir, 3, &[]);
+    found(
+        &report,
+        "ranges.t",
+        json!([{"id": 1_000_000}]),
+        json!([{"id": 0}, {"id": 3_000_000}, {"id": 4_499_997}]),
+        json!([]),
+    );
+    found(&report, "ranges.s", json!([]), json!([]), json!([{"id": "é900"}]));
+    let report: Value =
+        serde_json::from_slice(&weir.output(&["reconcile", "--deep", "--sample", "30", "--format", "json"]).stdout)
+            .unwrap();
+    let sampled = of(&report, "ranges.t");
+    let (ranges, compared) = (sampled["ranges"].as_u64().unwrap(), sampled["ranges_compared"].as_u64().unwrap());
+    assert!(ranges > 5 && compared == (ranges * 3).div_ceil(10), "{sampled:#}");
+    assert!(sampled["sample"]["differing_percent_found"].as_f64() > Some(10.0), "{sampled:#}");
+    assert!(sampled["rows_source"].as_u64() < Some(1_000_000), "{sampled:#}");
+}
+
+#[test]
+fn a_table_that_cannot_be_compared_says_why() {
+    let mysql = &Mysql::start(&[]);
+    mysql.run("CREATE DATABASE why; USE why; CREATE TABLE bare (a INT); INSERT INTO bare VALUES (1), (1); CREATE TABLE behind (id INT PRIMARY KEY)");
+    let weir = Weir::new(&mysql.url, &["why.*"], &sections(&["why.bare"], "mode = \"append\""));
+    weir.catch_up();
+    let report = deep(&weir, 0, &[]);
+    assert_eq!(report["verdict"], "balanced");
+    assert!(of(&report, "why.bare")["not_compared"].to_string().contains("without a key"), "{report:#}");
+    // Without a service nothing brings the lake on: what it lacks is in flight.
+    mysql.run("INSERT INTO why.behind VALUES (1), (2), (3)");
+    let report = deep(&weir, 0, &["--table", "why.behind"]);
+    assert_eq!(report["verdict"], "in_flight");
+    found(&report, "why.behind", json!([]), json!([]), json!([]));
+    assert_eq!(of(&report, "why.behind")["in_flight_count"], 3, "{report:#}");
+    weir.expect(2, &["reconcile", "--sample", "5"]);
+    weir.expect(2, &["reconcile", "--deep", "--sample", "0"]);
+}
+
+#[test]
+fn a_log_is_compared_by_its_newest_rows() {
+    let mysql = &Mysql::start(&[]);
+    mysql.run("CREATE DATABASE logged; USE logged; CREATE TABLE t (id INT PRIMARY KEY, v INT); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)");
+    let weir = Weir::new(&mysql.url, &["logged.*"], &sections(&["logged.t"], "mode = \"append\""));
+    weir.catch_up();
+    mysql.run("USE logged; UPDATE t SET v = 10 WHERE id = 1; UPDATE t SET id = 20 WHERE id = 2; DELETE FROM t WHERE id = 3; INSERT INTO t VALUES (3, 33)");
+    weir.catch_up();
+    proven(&deep(&weir, 0, &[]));
+    mysql.run("SET sql_log_bin = 0; UPDATE logged.t SET v = 1 WHERE id = 1; DELETE FROM logged.t WHERE id = 20; INSERT INTO logged.t VALUES (2, 2)");
+    let report = deep(&weir, 3, &[]);
+    found(&report, "logged.t", json!([{"id": 2}]), json!([{"id": 20}]), json!([{"id": 1}]));
+    assert!(report["tables"][0]["notices"].to_string().contains("TRUNCATE"), "{report:#}");
+}
+
+/// Deep reconcile again and again while the workload and the service are at work; gives how many keys were looked at again.
+fn no_false_alarm(weir: &Weir, workload: &Workload<'_>) -> u64 {
+    let mut writers = workload.live(25_000, &["--workers", "2", "--rate", "1000"]);
+    let mut rechecked = 0;
+    while writers.try_wait().expect("its state can be asked").is_none() {
+        let report = deep(weir, 0, &[]);
+        assert_ne!(report["verdict"], "different", "{report:#}");
+        for table in report["tables"].as_array().expect("a report has tables") {
+            assert_eq!(table["deep"].get("not_compared"), None, "{table:#}");
+            rechecked += table["deep"]["rechecked"].as_u64().expect("a count");
+        }
+    }
+    assert!(writers.wait().expect("the workload ends").success());
+    rechecked
+}
+
+#[test]
+fn beside_writers_nothing_is_called_different_and_what_is_is_found() {
+    let mysql = &Mysql::start(&[]);
+    let workload = Workload { mysql, database: "busy", seed: 52 };
+    workload.create(8_000);
+    mysql.run(
+        "CREATE TABLE busy.quiet (id INT PRIMARY KEY, v INT); INSERT INTO busy.quiet VALUES (1, 1), (2, 2), (3, 3)",
+    );
+    let weir = Weir::new(&mysql.url, &["busy.*"], &sections(&["busy.t_varchar"], "mode = \"append\""));
+    weir.catch_up();
+    let service = weir.run();
+    let rechecked = no_false_alarm(&weir, &workload);
+    assert!(rechecked > 0, "nothing was in flight");
+    // Among all that a real difference is told, in an idle table and in a busy one.
+    mysql.run("SET sql_log_bin = 0; SET sql_mode = ''; UPDATE busy.quiet SET v = 9 WHERE id = 2; INSERT INTO busy.t_int (id, number, counter) VALUES (2000000001, -1, 0)");
+    let write = |stop: &AtomicBool| {
+        for n in 0.. {
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+            mysql.run(&format!(
+                "UPDATE busy.t_int SET counter = {n} WHERE id < 50; UPDATE busy.quiet SET v = {n} WHERE id = 3"
+            ));
+        }
+    };
+    beside(write, || {
+        let report = deep(&weir, 3, &["--table", "busy.quiet", "--table", "busy.t_int"]);
+        found(&report, "busy.quiet", json!([]), json!([]), json!([{"id": 2}]));
+        found(&report, "busy.t_int", json!([{"id": 2_000_000_001}]), json!([]), json!([]));
+    });
+    assert_eq!(service.terminate().0, Some(0));
+}
+
+#[test]
+fn over_kafka_tables_are_compared_beside_writers_and_afterwards() {
+    let mysql = &Mysql::start(&[]);
+    let workload = Workload { mysql, database: "kdeep", seed: 53 };
+    workload.create(3_000);
+    let servers = (Kafka::shared(), Clickhouse::shared());
+    let weir = Weir::over_kafka("deep", &mysql.url, &["kdeep.*"], servers, "");
+    weir.catch_up();
+    let service = weir.run();
+    no_false_alarm(&weir, &workload);
+    assert_eq!(service.terminate().0, Some(0));
+    weir.catch_up();
+    eventually("everything is in", Duration::from_secs(60), || deep(&weir, 0, &[])["verdict"] == "balanced");
+    proven(&deep(&weir, 0, &[]));
+    mysql.run("SET sql_log_bin = 0; DELETE FROM kdeep.t_auto ORDER BY id LIMIT 1");
+    let report = deep(&weir, 3, &["--table", "kdeep.t_auto"]);
+    assert_eq!(of(&report, "kdeep.t_auto")["extra_count"], 1, "{report:#}");
+}
