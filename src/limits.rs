@@ -244,6 +244,8 @@ pub const CLEAN_EVERY: Duration = Duration::from_secs(600);
 pub const UPKEEP_TRIES_MAX: u32 = 20;
 /// Logs are looked at this often for versions that are past their retention.
 pub const LOG_CLEANED_EVERY: Duration = Duration::from_secs(600);
+/// Keys that a repair reads again one by one; a table of which more differ is loaded anew.
+pub const REPAIRED_KEYS_MAX: usize = 50_000;
 /// Single keys that one chunk reads: they are spelled out in its statement, and those that are absent in its marker.
 pub const KEYS_PER_CHUNK: usize = 1_000;
 /// Keys of the lake that the source is asked for at once, whether it has them.

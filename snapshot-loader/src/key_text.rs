@@ -48,7 +48,15 @@ pub fn key_values(table: &TableDescription, key: &[Value], extent: Extent) -> Re
     if columns.is_empty() || !fits {
         return Err(shape(&columns, extent));
     }
-    key.iter().zip(columns).map(|(json, column)| value::read(json, column)).collect()
+    let read = |(json, column): (&Value, &Column)| match (extent, &column.ty) {
+        // They sort by number and compare as texts.
+        (Extent::Prefix, ColumnType::Enum(_) | ColumnType::Set(_)) => Err(KeyTextError::Value {
+            column: column.name.clone(),
+            expected: "no bound: ENUM and SET make no ranges, only whole keys".into(),
+        }),
+        _ => value::read(json, column),
+    };
+    key.iter().zip(columns).map(read).collect()
 }
 
 /// `values`, of the first columns of `table`'s record key, as JSON: what [`key_values`] makes the same values of.

@@ -138,7 +138,9 @@ pub(super) async fn hand_over(config: &Config, job: &Job, wait: bool, output: Ou
     let ended = match (is_running, wait) {
         (true, false) => Ok(None),
         (true, true) => asking.wait_for(std::slice::from_ref(job)).await.map(|outcomes| outcomes.into_iter().next()),
-        (false, _) => asking.carry_out(config, job).await.map(Some),
+        (false, _) => {
+            asking.carry_out(config, std::slice::from_ref(job)).await.map(|outcomes| outcomes.into_iter().next())
+        }
     };
     if output.is_json() {
         let entry = asking.jobs.find(&job.id).await?;

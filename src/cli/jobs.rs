@@ -86,23 +86,32 @@ impl Asking {
         Ok(outcomes)
     }
 
-    /// Carries out `job` in this process, which becomes the service until everything is caught up.
-    pub(super) async fn carry_out(&self, config: &Config, job: &Job) -> Result<JobOutcome, Error> {
-        tracing::info!(job = %job.id, "no service runs; the job is carried out here");
+    /// Carries out `jobs` in this process, which becomes the service until everything is caught up.
+    pub(super) async fn carry_out(&self, config: &Config, jobs: &[Job]) -> Result<Vec<JobOutcome>, Error> {
+        tracing::info!(jobs = jobs.len(), "no service runs; what is asked is carried out here");
         let options = RunOptions { until_caught_up: true, binlog_dir: None, reseed: Reseed::None };
-        let run = service::run(config, options, Role::Both).await;
-        let outcome = self.jobs.find(&job.id).await?.and_then(|entry| entry.outcome);
-        match (outcome, run) {
-            (Some(outcome), Err(error)) if outcome.ended == Ended::Done => {
-                tracing::warn!("the job is done, but: {}", error.in_a_line());
-                Ok(outcome)
-            }
-            (Some(outcome), _) => Ok(outcome),
-            (None, Err(error)) => Err(error),
-            (None, Ok(())) => Err(Error::failed("the service ended before the job did")
-                .at(format!("job {}", job.id))
-                .way_out("`weir run` goes on with it, and `weir backfill list` shows how it ends")),
+        let mut run = service::run(config, options, Role::Both).await;
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let outcome = self.jobs.find(&job.id).await?.and_then(|entry| entry.outcome);
+            outcomes.push(ended_here(job, outcome, std::mem::replace(&mut run, Ok(())))?);
         }
+        Ok(outcomes)
+    }
+}
+
+/// How `job` ended, which was carried out here by a `run` that may have failed.
+fn ended_here(job: &Job, outcome: Option<JobOutcome>, run: Result<(), Error>) -> Result<JobOutcome, Error> {
+    match (outcome, run) {
+        (Some(outcome), Err(error)) if outcome.ended == Ended::Done => {
+            tracing::warn!("the job is done, but: {}", error.in_a_line());
+            Ok(outcome)
+        }
+        (Some(outcome), _) => Ok(outcome),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(Error::failed("the service ended before the job did")
+            .at(format!("job {}", job.id))
+            .way_out("`weir run` goes on with it, and `weir backfill list` shows how it ends")),
     }
 }
 

@@ -12,6 +12,7 @@ mod jobs;
 mod output;
 mod read;
 mod reconcile;
+mod repair;
 mod run;
 mod schedule;
 mod snapshot;

@@ -7,6 +7,7 @@ use snapshot_loader::Progress;
 use weir_model::{TableId, Window, clock};
 
 use super::output::{print, table};
+use super::repair;
 use super::snapshot::table_id;
 use crate::config::Config;
 use crate::error::{Error, Exit};
@@ -27,8 +28,15 @@ pub(super) struct Reconcile {
     /// Compare the rows as well: read every table on both sides, and name the keys that differ.
     #[arg(long)]
     deep: bool,
+    /// Mend what the comparison of rows finds: the keys that differ are read again. Implies --deep. Exit 0 if all is equal
+    /// afterwards.
+    #[arg(long)]
+    repair: bool,
+    /// Say what --repair would do, and do nothing.
+    #[arg(long, conflicts_with = "repair", requires = "deep")]
+    dry_run: bool,
     /// Compare only so many percent of the ranges of each table, drawn at random.
-    #[arg(long, value_name = "PERCENT", value_parser = percent, requires = "deep")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     sample: Option<f64>,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -58,7 +66,10 @@ impl Reconcile {
             kafka: kafka.clone(),
         };
         let mut facts = gather(&question, &trace).await?;
-        if self.deep {
+        if self.sample.is_some() && !self.deep && !self.repair {
+            return Err(Error::config("--sample is of --deep"));
+        }
+        if self.deep || self.repair {
             let zero_dates = |table: &TableId| (table.clone(), config.table_settings(table).zero_dates);
             let asked = DeepQuestion {
                 source: config.source.name.clone(),
@@ -71,8 +82,13 @@ impl Reconcile {
                 scratch: config.state_dir().join("scratch"),
                 progress: Progress::new(),
             };
-            let progress = asked.progress.clone();
-            let mut compared = progress.show_while(compare_tables(Arc::new(asked), Arc::new(Recheck))).await?;
+            let (progress, asked) = (asked.progress.clone(), Arc::new(asked));
+            let mut compared = progress.show_while(compare_tables(asked.clone(), Arc::new(Recheck))).await?;
+            if self.repair {
+                repair::repair(config, &asked, &mut compared).await?;
+            } else if self.dry_run {
+                repair::plan(&mut compared);
+            }
             for table in &mut facts.tables {
                 table.deep = compared.remove(&table.table);
             }

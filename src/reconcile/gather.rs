@@ -71,16 +71,22 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
         ship_missing(sink, question.source, question.warehouse, table).await?;
     }
     // Only now, so that whatever was consumed has been counted as published too.
+    if let Some(kafka) = &question.kafka {
+        ship_counted(kafka, question.source, sink).await?;
+    }
+    let mut totals = Vec::with_capacity(places.len());
+    for Place { table, .. } in &places {
+        totals.push(sink.totals(question.source, table, question.since).await?);
+    }
+    // A service that runs goes on counting: whatever it had published when the totals were read is seen here.
     let windows = match &question.kafka {
         Some(kafka) => {
-            ship_counted(kafka, question.source, sink).await?;
             let least = places.iter().map(|place| place.whole).min().unwrap_or_default();
             Some(OpenWindows::read(kafka, least).await?)
         }
         None => None,
     };
-    for Place { table, reach, whole, .. } in places {
-        let counts = sink.totals(question.source, &table, question.since).await?;
+    for (Place { table, reach, whole, .. }, counts) in places.into_iter().zip(totals) {
         let open = windows.as_ref().map(|windows| windows.of(&table, whole)).unwrap_or_default();
         facts.tables.push(TableFacts { table, reach, counts, open, deep: None });
     }

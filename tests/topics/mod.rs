@@ -20,6 +20,7 @@ mod modes;
 mod oracle;
 mod partitions;
 mod readers;
+mod repair;
 mod s3;
 mod s3_faults;
 mod schedules;

@@ -36,7 +36,9 @@ pub fn read(json: &Value, column: &Column) -> Result<KeyValue, KeyTextError> {
         ColumnType::Time { fsp } => text_of(json).and_then(|text| time(&text, *fsp)).map(KeyValue::Temporal),
         ColumnType::Binary => text_of(json).and_then(|text| hexadecimal(&text)),
         // As it stands: spaces are part of it.
-        ColumnType::Text => json.as_str().map(|text| KeyValue::Text(text.to_owned())),
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => {
+            json.as_str().map(|text| KeyValue::Text(text.to_owned()))
+        }
         _ => None,
     };
     read.ok_or_else(|| KeyTextError::Value { column: column.name.clone(), expected: expected(&column.ty) })
@@ -269,15 +271,13 @@ fn expected(ty: &ColumnType) -> String {
         ColumnType::Timestamp { fsp } => format!("a time in UTC such as \"2026-11-21 03:00:00\"{}", fraction(*fsp)),
         ColumnType::Time { fsp } => format!("a time such as \"-12:30:00\", up to 838 hours{}", fraction(*fsp)),
         ColumnType::Binary => "hexadecimal digits, two a byte".into(),
-        ColumnType::Text => "a string".into(),
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => "a string".into(),
         ty => format!("a column of another type: values of {} cannot be given, only the whole table", name_of(ty)),
     }
 }
 
 fn name_of(ty: &ColumnType) -> &'static str {
     match ty {
-        ColumnType::Enum(_) => "ENUM",
-        ColumnType::Set(_) => "SET",
         ColumnType::Json => "JSON",
         ColumnType::Geometry => "GEOMETRY",
         _ => "VECTOR",

@@ -20,6 +20,7 @@ mod confirm;
 mod entries;
 mod key_text;
 mod lake_side;
+mod mend;
 mod parts;
 mod report;
 mod run;
@@ -39,6 +40,7 @@ use weir_mysql::{MysqlError, SourceOptions};
 pub use self::compare::Finding;
 pub use self::confirm::{Confirm, Judgement, Recheck, Suspect};
 pub use self::key_text::ShownKey;
+pub use self::mend::{Mending, RepairReport, mending};
 pub use self::report::{DeepReport, Sample};
 use crate::error::Error;
 use crate::limits::DEEP_TABLES_TOGETHER;
@@ -106,6 +108,20 @@ impl DeepError {
             _ => false,
         }
     }
+}
+
+/// How many of keys that differed still do.
+///
+/// # Errors
+/// When one side cannot be asked.
+pub async fn still_different<C: Confirm>(
+    question: &DeepQuestion,
+    confirm: &C,
+    table: &TableId,
+    suspects: &[Suspect],
+) -> Result<u64, DeepError> {
+    let judgements = confirm.confirm(question, table, suspects).await?;
+    Ok(judgements.into_iter().filter(|judgement| matches!(judgement, Judgement::Confirmed(_))).count() as u64)
 }
 
 /// Compares every table that is asked for, some side by side; what befalls one is in its report.

@@ -3,12 +3,14 @@
 use serde::Serialize;
 
 use super::compare::Finding;
-use super::confirm::Judgement;
+use super::confirm::{Judgement, Suspect};
 use super::key_text::ShownKey;
 use super::lake_side::Flaws;
+use super::mend::RepairReport;
 use super::parts::found_with_95_percent;
 use crate::limits::DEEP_KEYS_SHOWN_MAX;
 use crate::reconcile::report::Verdict;
+use crate::state::jobs::Bound;
 
 /// One table, compared row by row. Lists of keys are cut, counts are not.
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
@@ -40,6 +42,12 @@ pub struct DeepReport {
     /// Whether that was for a failure.
     #[serde(skip)]
     pub has_failed: bool,
+    /// What was done about it, or would be, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairReport>,
+    /// Every key that differs, with itself as jobs are told it.
+    #[serde(skip)]
+    pub confirmed: Vec<(Suspect, Bound)>,
     #[serde(skip)]
     pub flaws: Flaws,
     #[serde(skip)]
@@ -107,9 +115,10 @@ impl DeepReport {
 
     /// What it says of the table. One that by its nature cannot be compared says nothing.
     pub fn verdict(&self) -> Verdict {
-        if self.difference_count() > 0 || !self.flaws.lost_files.is_empty() {
+        let is_mended = self.repair.as_ref().is_some_and(RepairReport::has_mended);
+        if !is_mended && (self.difference_count() > 0 || !self.flaws.lost_files.is_empty()) {
             Verdict::Different
-        } else if self.in_flight_count + self.unconfirmed_count > 0 || self.has_failed {
+        } else if !is_mended && self.in_flight_count + self.unconfirmed_count > 0 || self.has_failed {
             Verdict::InFlight
         } else {
             Verdict::Balanced
@@ -133,6 +142,7 @@ impl DeepReport {
             let keys = self.unconfirmed_count;
             remarks.push(format!("{keys} more key(s) differed, and were too many to be looked at again"));
         }
+        remarks.extend(self.repair.as_ref().map(RepairReport::remark));
         if let Some(sample) = &self.sample {
             remarks.push(match sample.differing_percent_found {
                 Some(percent) => format!(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use snapshot_loader::key_text::key_json;
 use snapshot_loader::{ChunkRange, PlanTarget, TableProgress, plan_chunks};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use weir_model::{ColumnType, GtidSet, TableId};
 use weir_mysql::{Conn, server};
 
 use super::compare::{Counting, Finding, compare};
-use super::confirm::{Confirm, Suspect};
+use super::confirm::{Confirm, Judgement, Suspect};
 use super::entries::Collected;
 use super::lake_side::{self, LakePart};
 use super::parts::{Cut, Part, parts, sample};
@@ -23,6 +24,7 @@ use crate::limits::{
     DEEP_WAIT_SHORT,
 };
 use crate::reconcile::report::Reach;
+use crate::state::jobs::Bound;
 
 /// The report of `id`. What fails is in it.
 pub async fn compare_table<C: Confirm>(question: &Arc<DeepQuestion>, confirm: &C, id: &TableId) -> DeepReport {
@@ -205,6 +207,10 @@ async fn settle<C: Confirm>(
     let judgements = confirm.confirm(question, &suspects.table.id, &suspects.found).await?;
     for (suspect, judgement) in suspects.found.iter().zip(judgements) {
         report.note(judgement, || suspects.table.shape.shown(suspect.key.as_ref()));
+        if let Judgement::Confirmed(_) = judgement {
+            let bound = Bound(key_json(&suspects.table.description, &suspect.values));
+            report.confirmed.push((suspect.clone(), bound));
+        }
     }
     Ok(())
 }

@@ -1,0 +1,104 @@
+//! `weir reconcile --repair`: the keys that differ are read again by an ordinary backfill, and then looked at once more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use weir_model::{TableId, clock};
+
+use super::jobs::Asking;
+use crate::config::Config;
+use crate::error::Error;
+use crate::reconcile::deep::{
+    DeepQuestion, DeepReport, Mending, Recheck, RepairReport, compare_tables, mending, still_different,
+};
+use crate::service;
+use crate::state::jobs::{Ended, Job, JobId, JobOutcome, Origin, Work};
+
+/// Says in each report what would mend its table.
+pub(super) fn plan(reports: &mut BTreeMap<TableId, DeepReport>) {
+    for report in reports.values_mut() {
+        report.repair = mending(report).as_ref().map(RepairReport::planned);
+    }
+}
+
+/// Mends every table that differs, and says in its report how that ended. What cannot be mended by its keys, since the table
+/// has stopped, is loaded anew.
+pub(super) async fn repair(
+    config: &Config,
+    question: &Arc<DeepQuestion>,
+    reports: &mut BTreeMap<TableId, DeepReport>,
+) -> Result<(), Error> {
+    let mut mendings: BTreeMap<TableId, Mending> = BTreeMap::new();
+    for (table, report) in reports.iter() {
+        mendings.extend(mending(report).map(|mending| (table.clone(), mending)));
+    }
+    let ended = carry_out(config, reports, &mendings).await?;
+    let mut again = BTreeMap::new();
+    for (table, (_, outcome)) in &ended {
+        if outcome.ended == Ended::Failed && matches!(mendings[table], Mending::Keys(_)) {
+            let why = "its keys alone could not be read again";
+            tracing::warn!(%table, error = outcome.error.as_deref(), "loading the table anew");
+            again.insert(table.clone(), Mending::Anew(why));
+        }
+    }
+    let anew = carry_out(config, reports, &again).await?;
+    mendings.extend(again);
+    let ended: BTreeMap<_, _> = ended.into_iter().chain(anew).collect();
+    for (table, mending) in &mendings {
+        let mut repaired = RepairReport::planned(mending);
+        if let Some((job, outcome)) = ended.get(table) {
+            repaired.job = Some(job.to_string());
+            match outcome.ended {
+                Ended::Done => repaired.left_count = Some(left(question, table, mending).await?),
+                _ => repaired.error = Some(outcome.error.clone().unwrap_or_else(|| outcome.ended.name().into())),
+            }
+        }
+        if let Some(report) = reports.get_mut(table) {
+            report.repair = Some(repaired);
+        }
+    }
+    Ok(())
+}
+
+/// Has the service do it, or does it here if none runs; how each job ended.
+async fn carry_out(
+    config: &Config,
+    reports: &BTreeMap<TableId, DeepReport>,
+    mendings: &BTreeMap<TableId, Mending>,
+) -> Result<BTreeMap<TableId, (JobId, JobOutcome)>, Error> {
+    if mendings.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let job = |(table, mending): (&TableId, &Mending)| {
+        let keys = reports.get(table).map(|report| report.confirmed.iter().map(|(_, key)| key.clone()).collect());
+        job_of(table, mending.work(keys.unwrap_or_default()))
+    };
+    let jobs: Vec<Job> = mendings.iter().map(job).collect();
+    let mut asking = Asking::open(config)?;
+    asking.request(&jobs).await?;
+    let outcomes = match service::is_running(config).await? {
+        true => asking.wait_for(&jobs).await?,
+        false => asking.carry_out(config, &jobs).await?,
+    };
+    let ended = jobs.into_iter().zip(outcomes).map(|(job, outcome)| (job.table, (job.id, outcome)));
+    Ok(ended.collect())
+}
+
+fn job_of(table: &TableId, work: Work) -> Job {
+    let now_ms = clock::now_ms();
+    Job { id: JobId::new(now_ms), table: table.clone(), work, origin: Origin::Command, requested_ms: now_ms }
+}
+
+/// Differences that a table still has: of keys that were read again, those; one that was loaded anew is compared again.
+async fn left(question: &Arc<DeepQuestion>, table: &TableId, mending: &Mending) -> Result<u64, Error> {
+    if let Mending::Keys(suspects) = mending {
+        let left = still_different(question, &Recheck, table, suspects).await;
+        return left.map_err(|error| Error::failed(format!("looking at the repaired keys of {table}: {error}")));
+    }
+    let tables = question.tables.iter().filter(|(other, _)| *other == table);
+    let tables = tables.map(|(table, zero_dates)| (table.clone(), *zero_dates)).collect();
+    let question = DeepQuestion { tables, sample_percent: None, ..question.as_ref().clone() };
+    let compared = compare_tables(Arc::new(question), Arc::new(Recheck)).await?;
+    let left = |report: &DeepReport| report.difference_count() + report.flaws.lost_files.len() as u64;
+    Ok(compared.get(table).map_or(0, left))
+}
