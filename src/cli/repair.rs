@@ -70,7 +70,8 @@ async fn carry_out(
         return Ok(BTreeMap::new());
     }
     let job = |(table, mending): (&TableId, &Mending)| {
-        let keys = reports.get(table).map(|report| report.confirmed.iter().map(|(_, key)| key.clone()).collect());
+        let keys =
+            reports.get(table).map(|report| report.confirmed.iter().filter_map(|(_, key)| key.clone()).collect());
         job_of(table, mending.work(keys.unwrap_or_default()))
     };
     let jobs: Vec<Job> = mendings.iter().map(job).collect();

@@ -2,9 +2,10 @@
 //!
 //! [`gather`] collects: where the source is, where every table stands, and the counts of all commits, shipping to the
 //! trace those that it lacks. [`accounts`] has the equations, [`report`] the verdicts; both are pure. [`render`] shows
-//! a report to people. Of all this nothing reads rows; [`deep`] does.
+//! a report to people, with [`chart`]. Of all this nothing reads rows; [`deep`] does.
 
 pub mod accounts;
+pub mod chart;
 pub mod deep;
 pub mod gather;
 pub mod missing;

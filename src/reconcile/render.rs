@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::chart;
 use super::deep::{DeepReport, ShownKey};
 use super::report::{Report, TableReport};
 
@@ -139,12 +140,14 @@ pub fn markdown(report: &Report) -> String {
 pub fn html(report: &Report) -> String {
     let title = format!("{}: {}", escape_html(&report.source), report.verdict.name());
     let mut text = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n<style>{STYLE}</style></head>\n\
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n<style>{STYLE}{}</style></head>\n\
          <body><h1 class=\"{}\">{title}</h1>\n<p>At {}, position <code>{}</code></p>\n",
+        chart::STYLE,
         report.verdict.name(),
         report.at,
         report.position
     );
+    push_charts(&mut text, report);
     html_table(&mut text, &COLUMNS, report.tables.iter().map(|table| (table.verdict.name(), cells(table))));
     let deep = deep_rows(report);
     if !deep.is_empty() {
@@ -156,6 +159,27 @@ pub fn html(report: &Report) -> String {
     }
     text.push_str("</ul></body></html>\n");
     text
+}
+
+/// What was captured on all tables, and on each where there are several.
+fn push_charts(text: &mut String, report: &Report) {
+    let unbalanced = |tables: &[TableReport]| -> Vec<String> {
+        tables.iter().flat_map(|table| &table.unbalanced).map(|unbalanced| unbalanced.window.clone()).collect()
+    };
+    let mut push = |name: &str, tables: &[TableReport]| {
+        let windows = unbalanced(tables);
+        let windows: Vec<&str> = windows.iter().map(String::as_str).collect();
+        let picture = chart::svg(&chart::together(tables.iter().map(|table| &table.days)), &windows);
+        if !picture.is_empty() {
+            let _ = write!(text, "<details open><summary>{}</summary>\n{picture}</details>\n", escape_html(name));
+        }
+    };
+    push("changes captured: inserts, updates, deletes", &report.tables);
+    if report.tables.len() > 1 {
+        for table in &report.tables {
+            push(&table.table.to_string(), std::slice::from_ref(table));
+        }
+    }
 }
 
 /// Rows are a class and cells.
@@ -239,6 +263,7 @@ mod tests {
         let page = html(&sample());
         assert!(page.contains("shop.&lt;a|b&gt;") && !page.contains("<a|b>"), "{page}");
         assert!(page.contains("a|&lt;b&gt;") && !page.contains("<b>"), "{page}");
+        assert!(page.contains("<title>1970-01-01: 0 inserts, 0 updates, 1 deletes</title>"), "{page}");
         assert!(!page.contains("http"), "{page}");
     }
 }

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 use weir_model::{GtidSet, TableId, Window};
 
 use super::accounts::{Unbalanced, audit, rfc3339};
+use super::chart::{Days, days_of};
 use super::deep::DeepReport;
 use crate::trace::{Hop, StageCount};
 
@@ -93,6 +94,9 @@ pub struct TableReport {
     pub notices: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deep: Option<DeepReport>,
+    /// For pictures.
+    #[serde(skip)]
+    pub days: Days,
 }
 
 /// Sums over all windows and operations, by name, in the order in which they are passed.
@@ -166,6 +170,7 @@ fn table_report(facts: TableFacts) -> TableReport {
         unbalanced: audit.unbalanced,
         notices,
         deep: facts.deep,
+        days: days_of(&facts.counts),
     }
 }
 

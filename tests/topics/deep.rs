@@ -183,6 +183,84 @@ fn a_data_file_that_is_gone_is_named_and_its_rows_are_missing() {
     assert!(report["tables"][0]["notices"].to_string().contains(name), "{report:#}");
 }
 
+/// Types of a key's column, three literals of it, and each as a report shows it.
+const KEYS: [(&str, [&str; 3], [&str; 3]); 20] = [
+    ("TINYINT", ["-128", "0", "127"], ["-128", "0", "127"]),
+    (
+        "BIGINT",
+        ["-9223372036854775808", "7", "9007199254740993"],
+        [r#""-9223372036854775808""#, "7", r#""9007199254740993""#],
+    ),
+    ("BIGINT UNSIGNED", ["18446744073709551615", "5", "0"], [r#""18446744073709551615""#, "5", "0"]),
+    ("DECIMAL(9,3)", ["-0.001", "12.5", "0"], [r#""-0.001""#, r#""12.500""#, r#""0.000""#]),
+    (
+        "DECIMAL(40,0)",
+        ["-1234567890123456789012345678901234567890", "3", "0"],
+        [r#""-1234567890123456789012345678901234567890""#, r#""3""#, r#""0""#],
+    ),
+    ("FLOAT", ["-1.5e0", "0.5e0", "1e10"], ["-1.5", "0.5", "10000000000.0"]),
+    ("DOUBLE", ["-1.5e-300", "0.1e0", "0"], ["-1.5e-300", "0.1", "0.0"]),
+    (
+        "DATE",
+        ["'1000-01-01'", "'9999-12-31'", "'1969-12-31'"],
+        [r#""1000-01-01""#, r#""9999-12-31""#, r#""1969-12-31""#],
+    ),
+    (
+        "DATETIME(6)",
+        ["'9999-12-31 23:59:59.999999'", "'2026-11-21 03:00:00'", "'1000-01-01'"],
+        [r#""9999-12-31T23:59:59.999999""#, r#""2026-11-21T03:00:00.000000""#, r#""1000-01-01T00:00:00.000000""#],
+    ),
+    (
+        "TIMESTAMP(3)",
+        ["'2026-03-29 01:30:00.125'", "'2038-01-19 03:14:07'", "'1970-01-01 00:00:01'"],
+        [r#""2026-03-29T01:30:00.125000Z""#, r#""2038-01-19T03:14:07.000000Z""#, r#""1970-01-01T00:00:01.000000Z""#],
+    ),
+    (
+        "TIME(2)",
+        ["'-838:59:59'", "'00:00:00.25'", "'12:34:56'"],
+        [r#""-838:59:59.000000""#, r#""00:00:00.250000""#, r#""12:34:56.000000""#],
+    ),
+    ("YEAR", ["1901", "0", "2155"], ["1901", "0", "2155"]),
+    ("BIT(12)", ["b'101'", "b'0'", "b'111111111111'"], [r#""0005""#, r#""0000""#, r#""0fff""#]),
+    ("ENUM('one', 'zwölf', '')", ["'one'", "'zwölf'", "''"], [r#""one""#, r#""zwölf""#, r#""""#]),
+    ("SET('a', 'b')", ["'a,b'", "'b'", "''"], [r#""a,b""#, r#""b""#, r#""""#]),
+    ("CHAR(9) CHARACTER SET latin1", ["'Ü'", "'it''s'", "''"], [r#""Ü""#, r#""it's""#, r#""""#]),
+    ("VARCHAR(9) CHARACTER SET gbk", ["'中文'", "'a '", "'b'"], [r#""中文""#, r#""a ""#, r#""b""#]),
+    ("VARCHAR(20) COLLATE utf8mb4_0900_ai_ci", ["'École 😀'", "'p'", "'Zoo'"], [r#""École 😀""#, r#""p""#, r#""Zoo""#]),
+    ("VARBINARY(9)", ["x'00ff00'", "x''", "x'00'"], [r#""00ff00""#, r#""""#, r#""00""#]),
+    ("BINARY(3)", ["x'00ff00'", "x'000000'", "x'616263'"], [r#""00ff00""#, r#""000000""#, r#""616263""#]),
+];
+
+#[test]
+fn keys_of_every_type_are_looked_up_and_shown() {
+    let mysql = &Mysql::start(&[]);
+    mysql.run("CREATE DATABASE typed DEFAULT CHARSET utf8mb4");
+    let session = "SET NAMES utf8mb4; SET time_zone = '+00:00'; SET sql_log_bin = 0; USE typed;";
+    for (n, (ty, [gone, changed, _], _)) in KEYS.iter().enumerate() {
+        // Alone, and behind a column of whole numbers, where keys are bytes.
+        mysql.run(&format!(
+            "{session} CREATE TABLE a{n} (k {ty}, v INT, PRIMARY KEY (k)); INSERT INTO a{n} VALUES ({gone}, 1), ({changed}, 2);
+             CREATE TABLE b{n} (n INT, k {ty}, v INT, PRIMARY KEY (n, k)); INSERT INTO b{n} VALUES (1, {gone}, 1), (1, {changed}, 2)"
+        ));
+    }
+    let weir = Weir::new(&mysql.url, &["typed.*"], "");
+    weir.catch_up();
+    proven(&deep(&weir, 0, &[]));
+    for (n, (_, [gone, changed, come], _)) in KEYS.iter().enumerate() {
+        mysql.run(&format!(
+            "{session} DELETE FROM a{n} WHERE k = {gone}; UPDATE a{n} SET v = 9 WHERE k = {changed}; INSERT INTO a{n} VALUES ({come}, 3);
+             DELETE FROM b{n} WHERE k = {gone}; UPDATE b{n} SET v = 9 WHERE k = {changed}; INSERT INTO b{n} VALUES (1, {come}, 3)"
+        ));
+    }
+    let report = deep(&weir, 3, &[]);
+    for (n, (_, _, shown)) in KEYS.iter().enumerate() {
+        let [gone, changed, come] = shown.map(|shown| serde_json::from_str::<Value>(shown).expect("JSON"));
+        found(&report, &format!("typed.a{n}"), json!([{"k": come}]), json!([{"k": gone}]), json!([{"k": changed}]));
+        let key = |k: &Value| json!([{"n": 1, "k": k}]);
+        found(&report, &format!("typed.b{n}"), key(&come), key(&gone), key(&changed));
+    }
+}
+
 /// A table of many ranges.
 fn large(mysql: &Mysql, database: &str, rows: u32) {
     mysql.run(&format!(

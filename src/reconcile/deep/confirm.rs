@@ -18,8 +18,8 @@ use crate::reconcile::report::Reach;
 pub struct Suspect {
     /// In canonical form.
     pub key: RecordKey,
-    /// The same, as MySQL is asked for it.
-    pub values: Vec<KeyValue>,
+    /// The same, as MySQL is asked for it; none for one that only the lake can have, such as a date of the year 20000.
+    pub values: Option<Vec<KeyValue>>,
     /// What it looked like.
     pub finding: Finding,
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use arrow_schema::DataType;
+use jiff::Span;
+use jiff::civil::Date;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use snapshot_loader::KeyValue;
@@ -44,6 +46,10 @@ impl fmt::Display for ShownKey {
     }
 }
 
+const MICROS_A_DAY: i128 = 86_400_000_000;
+/// TIME goes up to 838:59:59.
+const TIME_MICROS_MAX: u128 = (838 * 3_600 + 59 * 60 + 59) * 1_000_000;
+
 /// Integers beyond this are not what every reader of JSON makes of them.
 const JSON_INTEGER_MAX: u128 = 1 << 53;
 
@@ -57,8 +63,8 @@ impl KeyShape {
         Self { columns: columns.key().map(column).collect() }
     }
 
-    /// The values to look a key up by at the source.
-    pub fn values(&self, key: KeyRef<'_>) -> Vec<KeyValue> {
+    /// The values to look a key up by at the source; `None` for one that the source cannot have.
+    pub fn values(&self, key: KeyRef<'_>) -> Option<Vec<KeyValue>> {
         self.parts(key).into_iter().zip(&self.columns).map(|(part, column)| column.value(part)).collect()
     }
 
@@ -74,33 +80,44 @@ impl KeyShape {
 }
 
 impl KeyColumn {
-    fn value(&self, part: KeyPart) -> KeyValue {
-        match part {
+    fn value(&self, part: KeyPart) -> Option<KeyValue> {
+        Some(match part {
             KeyPart::Integer(value) => match &self.source {
-                ColumnType::Date => KeyValue::Temporal(date(value)),
-                ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => KeyValue::Temporal(moment(value, ' ')),
+                ColumnType::Date => KeyValue::Temporal(date(value)?),
+                ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => KeyValue::Temporal(moment(value, ' ')?),
+                ColumnType::Time { .. } if value.unsigned_abs() > TIME_MICROS_MAX => return None,
                 ColumnType::Time { .. } => KeyValue::Temporal(time(value)),
-                _ => integer(value),
+                // Every integer of a MySQL key fits one of the two.
+                _ => i64::try_from(value)
+                    .map(KeyValue::Int)
+                    .or_else(|_| u64::try_from(value).map(KeyValue::UInt))
+                    .ok()?,
             },
             KeyPart::Decimal { unscaled, scale } => KeyValue::Number(decimal(unscaled, scale)),
+            KeyPart::Float(value) if !value.is_finite() => return None,
             KeyPart::Float(value) => KeyValue::Number(format!("{value:e}")),
             KeyPart::Bytes(bytes) => match &self.source {
                 ColumnType::Bits(_) => KeyValue::UInt(bytes.iter().fold(0, |acc, byte| (acc << 8) | u64::from(*byte))),
                 _ => KeyValue::Bytes(hex(&bytes).to_uppercase()),
             },
             KeyPart::Text(text) => match &self.source {
-                ColumnType::Decimal { .. } => KeyValue::Number(text),
+                ColumnType::Decimal { .. } if text.bytes().all(|b| b.is_ascii_digit() || b"-.".contains(&b)) => {
+                    KeyValue::Number(text)
+                }
+                ColumnType::Decimal { .. } => return None,
                 _ => KeyValue::Text(text),
             },
-        }
+        })
     }
 
     fn json(&self, part: KeyPart) -> Value {
         match part {
             KeyPart::Integer(value) => match &self.source {
-                ColumnType::Date => date(value).into(),
-                ColumnType::DateTime { .. } => moment(value, 'T').into(),
-                ColumnType::Timestamp { .. } => format!("{}Z", moment(value, 'T')).into(),
+                ColumnType::Date => date(value).unwrap_or_else(|| format!("day {value}")).into(),
+                ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
+                    let zone = if matches!(self.source, ColumnType::Timestamp { .. }) { "Z" } else { "" };
+                    moment(value, 'T').map_or_else(|| format!("microsecond {value}"), |at| at + zone).into()
+                }
                 ColumnType::Time { .. } => time(value).into(),
                 ColumnType::Boolean => (value != 0).into(),
                 _ if value.unsigned_abs() > JSON_INTEGER_MAX => value.to_string().into(),
@@ -114,11 +131,6 @@ impl KeyColumn {
     }
 }
 
-fn integer(value: i128) -> KeyValue {
-    // Every integer of a MySQL key fits one of the two.
-    i64::try_from(value).map_or_else(|_| KeyValue::UInt(u64::try_from(value).unwrap_or(u64::MAX)), KeyValue::Int)
-}
-
 fn decimal(unscaled: i128, scale: u8) -> String {
     let (sign, digits) = (if unscaled < 0 { "-" } else { "" }, unscaled.unsigned_abs().to_string());
     if scale == 0 {
@@ -129,20 +141,18 @@ fn decimal(unscaled: i128, scale: u8) -> String {
     format!("{sign}{whole}.{part}")
 }
 
-/// Days since the epoch.
-fn date(days: i128) -> String {
-    let seconds = i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(86_400);
-    let at = jiff::Timestamp::from_second(seconds).unwrap_or_default();
-    at.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+/// Days since the epoch; `None` for those that MySQL does not have. By the calendar alone: the last day that MySQL has is
+/// beyond the moments that jiff knows.
+fn date(days: i128) -> Option<String> {
+    let days = Span::new().try_days(i64::try_from(days).ok()?).ok()?;
+    let date = Date::constant(1970, 1, 1).checked_add(days).ok()?;
+    (date.year() >= 0).then(|| date.to_string())
 }
 
 /// Microseconds since the epoch.
-fn moment(micros: i128, between: char) -> String {
-    let at = jiff::Timestamp::from_microsecond(i64::try_from(micros).unwrap_or(i64::MAX)).unwrap_or_default();
-    let at = at.to_zoned(jiff::tz::TimeZone::UTC).datetime();
-    let (date, time) = (at.date(), at.time());
-    let (hour, minute, second, micros) = (time.hour(), time.minute(), time.second(), time.subsec_nanosecond() / 1_000);
-    format!("{date}{between}{hour:02}:{minute:02}:{second:02}.{micros:06}")
+fn moment(micros: i128, between: char) -> Option<String> {
+    let (day, of_day) = (micros.div_euclid(MICROS_A_DAY), micros.rem_euclid(MICROS_A_DAY));
+    Some(format!("{}{between}{}", date(day)?, time(of_day)))
 }
 
 /// Signed microseconds.
@@ -167,6 +177,30 @@ mod tests {
     use weir_model::{Column, Layout, RecordKeys, TableId, TableSchema};
 
     use super::*;
+
+    #[test]
+    fn the_calendar_goes_as_far_as_the_source_does() {
+        assert_eq!(
+            (date(-354_285).unwrap(), date(2_932_896).unwrap()),
+            ("1000-01-01".to_owned(), "9999-12-31".to_owned())
+        );
+        let last = moment(2_932_896 * MICROS_A_DAY + MICROS_A_DAY - 1, ' ');
+        assert_eq!(last.as_deref(), Some("9999-12-31 23:59:59.999999"));
+        assert_eq!((date(2_932_897), date(-800_000), moment(i128::MAX, ' ')), (None, None, None));
+    }
+
+    #[test]
+    fn a_key_that_only_the_lake_can_have_is_shown_and_not_looked_up() {
+        let column = |source: ColumnType, arrow| KeyColumn { name: "k".into(), source, arrow };
+        let day = column(ColumnType::Date, DataType::Date32);
+        assert_eq!(
+            (day.value(KeyPart::Integer(9_999_999)), day.json(KeyPart::Integer(9_999_999))),
+            (None, "day 9999999".into())
+        );
+        let time = column(ColumnType::Time { fsp: 0 }, DataType::Int64);
+        assert_eq!(time.value(KeyPart::Integer(TIME_MICROS_MAX as i128 + 1)), None);
+        assert_eq!(column(ColumnType::Double, DataType::Float64).value(KeyPart::Float(f64::NAN)), None);
+    }
 
     #[test]
     fn a_key_is_shown_and_looked_up_as_what_it_is() {
@@ -203,7 +237,7 @@ mod tests {
         let shape = KeyShape::of(&SharedColumns::of(&schema, &schema).unwrap());
         insta::assert_snapshot!(serde_json::to_string(&shape.shown(keys.get(0))).unwrap(), @r#"{"n":-5,"big":"18446744073709551615","price":"-0.007","f":-0.5,"day":"1969-12-31","at":"1969-12-31T23:59:59.999999","took":"-10:00:00.500000","name":"a\u0000é","raw":"00ff00"}"#);
         assert_eq!(
-            shape.values(keys.get(0)),
+            shape.values(keys.get(0)).unwrap(),
             [
                 KeyValue::Int(-5),
                 KeyValue::UInt(u64::MAX),

@@ -30,6 +30,9 @@ pub fn mending(report: &DeepReport) -> Option<Mending> {
     if report.unconfirmed_count > 0 || report.confirmed.len() > REPAIRED_KEYS_MAX {
         return Some(Mending::Anew("too many keys differ"));
     }
+    if report.confirmed.iter().any(|(_, key)| key.is_none()) {
+        return Some(Mending::Anew("keys are in it that the source cannot have"));
+    }
     Some(Mending::Keys(report.confirmed.iter().map(|(suspect, _)| suspect.clone()).collect()))
 }
 
@@ -101,8 +104,8 @@ mod tests {
     use super::*;
 
     fn found(keys: i64) -> DeepReport {
-        let suspect = |id| Suspect { key: RecordKey::Int(id), values: Vec::new(), finding: Finding::Missing };
-        let confirmed = (0..keys).map(|id| (suspect(id), Bound(vec![id.into()]))).collect();
+        let suspect = |id| Suspect { key: RecordKey::Int(id), values: None, finding: Finding::Missing };
+        let confirmed = (0..keys).map(|id| (suspect(id), Some(Bound(vec![id.into()])))).collect();
         DeepReport { missing_count: keys as u64, confirmed, ..DeepReport::default() }
     }
 
@@ -110,6 +113,9 @@ mod tests {
     fn keys_are_read_again_unless_they_are_too_many_or_do_not_say_all() {
         assert_eq!(mending(&DeepReport::default()), None);
         assert!(matches!(mending(&found(3)), Some(Mending::Keys(keys)) if keys.len() == 3));
+        let mut foreign = found(3);
+        foreign.confirmed[1].1 = None;
+        assert!(matches!(mending(&foreign), Some(Mending::Anew(_))));
         let beyond = DeepReport { unconfirmed_count: 1, ..found(3) };
         assert!(matches!(mending(&beyond), Some(Mending::Anew(_))));
         assert!(matches!(mending(&found(REPAIRED_KEYS_MAX as i64 + 1)), Some(Mending::Anew(_))));

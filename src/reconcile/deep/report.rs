@@ -45,9 +45,9 @@ pub struct DeepReport {
     /// What was done about it, or would be, if that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<RepairReport>,
-    /// Every key that differs, with itself as jobs are told it.
+    /// Every key that differs, with itself as jobs are told it; none for one that the source cannot have.
     #[serde(skip)]
-    pub confirmed: Vec<(Suspect, Bound)>,
+    pub confirmed: Vec<(Suspect, Option<Bound>)>,
     #[serde(skip)]
     pub flaws: Flaws,
     #[serde(skip)]

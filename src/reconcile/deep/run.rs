@@ -208,8 +208,8 @@ async fn settle<C: Confirm>(
     for (suspect, judgement) in suspects.found.iter().zip(judgements) {
         report.note(judgement, || suspects.table.shape.shown(suspect.key.as_ref()));
         if let Judgement::Confirmed(_) = judgement {
-            let bound = Bound(key_json(&suspects.table.description, &suspect.values));
-            report.confirmed.push((suspect.clone(), bound));
+            let told = |values| Bound(key_json(&suspects.table.description, values));
+            report.confirmed.push((suspect.clone(), suspect.values.as_deref().map(told)));
         }
     }
     Ok(())

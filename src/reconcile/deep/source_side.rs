@@ -49,7 +49,10 @@ pub async fn look_up(
 ) -> Result<HashMap<RecordKey, RowHash>, DeepError> {
     let mut found = HashMap::new();
     for some in keys.chunks(DEEP_LOOKUP_KEYS) {
-        let values: Vec<_> = some.iter().map(|key| table.shape.values(key.as_ref())).collect();
+        let values: Vec<_> = some.iter().filter_map(|key| table.shape.values(key.as_ref())).collect();
+        if values.is_empty() {
+            continue;
+        }
         let mut reader = ChunkReader::open(connection, &table.description, &values[..], &table.read).await?;
         while let Some(batch) = reader.next_batch().await? {
             let rows = table.columns.of_source(&batch)?;
