@@ -89,6 +89,18 @@ impl Registrar for TableRegistrar {
         };
         let mut lake = match self.open_or_create(&description.schema, start).await {
             Ok(lake) => lake,
+            Err(error) if error.is_damage() && self.reset.contains(table) => {
+                tracing::warn!(%table, %error, "the lake table is emptied to be loaded anew");
+                match Table::open_emptied(&self.warehouse, table, self.writer.clone(), Buckets::whole()).await {
+                    Ok(Some(lake)) => lake,
+                    Ok(None) => return Err(RegisterError(format!("{table} is gone from the warehouse"))),
+                    Err(error) => return Ok(Registration::Refused(error.to_string())),
+                }
+            }
+            Err(error) if error.is_damage() => {
+                let way_out = format!("`weir snapshot --table {table}` empties it and loads it anew");
+                return Ok(Registration::Refused(format!("{error}; {way_out}")));
+            }
             Err(error @ (TableError::Store(_) | TableError::Disk(_))) => return Err(RegisterError(error.to_string())),
             Err(error) => return Ok(Registration::Refused(error.to_string())),
         };

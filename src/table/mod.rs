@@ -161,6 +161,12 @@ impl TableError {
         matches!(self, Self::Store(object_store::Error::NotFound { .. }))
     }
 
+    /// Whether what the table's files hold is not what it must be: asking again will not help, and loading the table anew
+    /// does.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Key(_) | Self::Parquet(_)) || self.is_lost_file()
+    }
+
     /// Whether the store could not be had, or its answer, rather than that it refused: what was asked may be done, and
     /// asking again later may help.
     pub fn is_away(&self) -> bool {

@@ -11,8 +11,10 @@ use weir_model::{Order, RecordKeys, TableId, TableSchema, clock};
 
 use super::absorb::Standing;
 use super::buckets::Buckets;
+use super::change::{Clear, CommitOutcome};
 use super::commit::Settled;
 use super::delta::{Action, Add, MetaData, Protocol};
+use super::files::DataFile;
 use super::index::Index;
 use super::kept::{self, Kept};
 use super::log::{Log, serialise};
@@ -20,6 +22,8 @@ use super::orders::OrderCache;
 use super::read::Folder;
 use super::record::{CommitRecord, TableState};
 use super::reshape::Drafts;
+use super::stage::Staged;
+use super::writer::{FileOrders, bucket_of_entry};
 use super::{Table, TableError, Warehouse, Writer};
 
 impl Table {
@@ -37,10 +41,65 @@ impl Table {
         writer: Writer,
         buckets: Buckets,
     ) -> Result<Option<Self>, TableError> {
+        let Some((mut table, files)) = Self::look_at(warehouse, id, writer, buckets).await? else { return Ok(None) };
+        if table.take_kept().await {
+            match table.adopt(files.clone()).await {
+                Ok(()) => return Ok(Some(table)),
+                Err(error) => {
+                    tracing::warn!(table = %id, %error, "the kept key index is of no use; the table's keys are read");
+                    table.begin_index();
+                }
+            }
+        }
+        table.adopt(files).await?;
+        Ok(Some(table))
+    }
+
+    /// Opens a table whose files cannot be read as they must be, and takes all of them out of it in one commit: nothing of
+    /// them is looked at, so rows that were marked as deleted go, too. For a load that brings everything anew.
+    ///
+    /// # Errors
+    /// As [`Table::open`], but for what is wrong with the files.
+    pub async fn open_emptied(
+        warehouse: &Warehouse,
+        id: &TableId,
+        writer: Writer,
+        buckets: Buckets,
+    ) -> Result<Option<Self>, TableError> {
+        let Some((mut table, files)) = Self::look_at(warehouse, id, writer, buckets).await? else { return Ok(None) };
+        for (number, add) in (0..).zip(files.into_values()) {
+            let bucket = bucket_of_entry(&add, table.buckets().count);
+            let (rows, dead, orders) = (0, RoaringBitmap::new(), FileOrders::UNKNOWN);
+            table.index.add_file(number, rows)?;
+            table.files.insert(number, DataFile { add, bucket, rows, dead, orders });
+            table.next_file = number + 1;
+        }
+        let mut state = table.state.clone();
+        let at = state.order.assign(state.order.0.ts_ms);
+        state.greatest.fill(at);
+        state.seed = None;
+        let clear = Clear { at, buckets: table.buckets().owned.clone() };
+        let next = table.next_state(state, &table.schema)?;
+        let mut staged =
+            Staged { data_change: true, clear: Some(clear.clone()), ..Staged::of_upkeep("MERGE", next, &table) };
+        table.stage_clear(&clear, &mut staged.deaths);
+        match table.put_staged(staged).await? {
+            CommitOutcome::Committed { .. } => Ok(Some(table)),
+            CommitOutcome::Moved | CommitOutcome::Fenced { .. } => Err(table.rule("another writer is at work on it")),
+        }
+    }
+
+    /// The table as its log tells it, with an index of no file, and its files.
+    async fn look_at(
+        warehouse: &Warehouse,
+        id: &TableId,
+        writer: Writer,
+        buckets: Buckets,
+    ) -> Result<Option<(Self, BTreeMap<String, Add>)>, TableError> {
         let log = Log::new(warehouse, id);
         let Some(replay) = log.replay(None).await? else { return Ok(None) };
         let Standing { record, schema, meta_data } = Standing::of(&replay, id, &writer, &buckets)?;
-        let mut table = Self {
+        let table = Self {
             warehouse: warehouse.clone(),
             path: warehouse.table_path(id),
             log,
@@ -56,17 +115,7 @@ impl Table {
             unkept_rows: 0,
             drafts: Drafts::default(),
         };
-        if table.take_kept().await {
-            match table.adopt(replay.files.clone()).await {
-                Ok(()) => return Ok(Some(table)),
-                Err(error) => {
-                    tracing::warn!(table = %id, %error, "the kept key index is of no use; the table's keys are read");
-                    table.begin_index();
-                }
-            }
-        }
-        table.adopt(replay.files).await?;
-        Ok(Some(table))
+        Ok(Some((table, replay.files)))
     }
 
     /// An empty index, of no file.

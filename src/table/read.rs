@@ -52,7 +52,7 @@ impl Folder {
         size: u64,
         names: &[&str],
     ) -> Result<impl Stream<Item = Result<RecordBatch, TableError>> + Send + Unpin + use<>, TableError> {
-        let builder = ParquetRecordBatchStreamBuilder::new(self.file(path, size)).await?;
+        let builder = self.open(path, size).await?;
         let fields = builder.schema().fields().iter().enumerate();
         let present: Vec<usize> =
             fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(i, _)| i).collect();
@@ -66,8 +66,15 @@ impl Folder {
         path: &str,
         size: u64,
     ) -> Result<impl Stream<Item = Result<RecordBatch, TableError>> + Send + Unpin + use<>, TableError> {
-        let builder = ParquetRecordBatchStreamBuilder::new(self.file(path, size)).await?;
+        let builder = self.open(path, size).await?;
         Ok(builder.with_batch_size(READ_ROWS).build()?.map_err(TableError::from))
+    }
+
+    /// Opens a file by what Parquet says of its columns: another engine's may say besides which of Arrow's many forms of a
+    /// text it had in memory, which is nothing to us.
+    async fn open(&self, path: &str, size: u64) -> ParquetResult<ParquetRecordBatchStreamBuilder<RangedFile>> {
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        ParquetRecordBatchStreamBuilder::new_with_options(self.file(path, size), options).await
     }
 
     fn file(&self, path: &str, size: u64) -> RangedFile {
