@@ -5,7 +5,7 @@
 //! own. The rest ([`load`], [`progress`]) is the standalone tool.
 //!
 //! Reading order: [`key_value`] and [`range`] (what a chunk is, and its SQL), [`plan`] (dividing a table), [`decode`] and
-//! [`read`] (rows into columns), [`load`].
+//! [`read`] (rows into columns), [`throttle`] (what a source is spared), [`load`].
 
 pub mod decode;
 pub mod error;
@@ -16,6 +16,7 @@ pub mod plan;
 pub mod progress;
 pub mod range;
 pub mod read;
+pub mod throttle;
 
 pub use error::LoadError;
 pub use key_value::KeyValue;
@@ -25,3 +26,4 @@ pub use plan::{PlanTarget, plan_chunks};
 pub use progress::{Progress, TableProgress};
 pub use range::ChunkRange;
 pub use read::{ChunkReader, ReadOptions, read_chunk, select_rows};
+pub use throttle::{Caps, Throttle};

@@ -20,6 +20,7 @@ mod shipping;
 mod source_tables;
 mod start;
 mod supervisor;
+mod throttle;
 mod trace;
 pub mod upkeep;
 

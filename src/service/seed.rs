@@ -13,11 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use snapshot_loader::{ChunkRange, ChunkReader, PlanTarget, Progress, ReadOptions, TableProgress, plan_chunks};
+use snapshot_loader::{
+    ChunkRange, ChunkReader, PlanTarget, Progress, ReadOptions, TableProgress, Throttle, plan_chunks,
+};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use weir_model::{Layout, LogPosition, TableId, Window, ZeroDates};
-use weir_mysql::{MysqlError, SourceOptions, TableDescription, catalogue, server};
+use weir_mysql::{MysqlError, RowConnection, SourceOptions, TableDescription, catalogue, server};
 
 use super::kafka::merging::LakeMerging;
 use crate::apply::Report;
@@ -84,6 +86,7 @@ impl SeedError {
 #[derive(Clone)]
 pub struct Loader {
     pub source: SourceOptions,
+    pub throttle: Arc<Throttle>,
     pub requests: mpsc::Sender<Request>,
     pub merging: Merging,
     /// One permit a connection that reads chunks.
@@ -241,17 +244,19 @@ impl Loader {
         progress: &TableProgress,
     ) -> Result<Option<u64>, SeedError> {
         let permit = self.connections.acquire().await.map_err(|_| SeedError::NotCaptured)?;
+        self.throttle.before_chunk().await?;
         let mut connection = weir_mysql::connect(&self.source).await?;
+        let mut rows = RowConnection::beside(&self.source, &mut connection).await?;
         let opening = if self.is_keyless(load, &mut connection).await? {
-            self.open_at_one_moment(load, &mut connection).await?
+            self.open_at_one_moment(load, &mut rows).await?
         } else {
             self.open_beside_changes(load, &mut connection).await?
         };
         let Some(opening) = opening else { return Ok(None) };
-        let staged = self.read(load, &mut connection, range, &opening).await?;
+        let staged = self.read(load, &mut connection, &mut rows, range, &opening).await?;
         let upper = server::binlog_end(&mut connection).await?;
         let server_uuid = server::server_facts(&mut connection).await?.server_uuid;
-        drop(connection);
+        drop((connection, rows));
         drop(permit);
         let rows = staged.iter().map(StagedChunk::rows).sum();
         let bytes = staged.iter().map(StagedChunk::bytes).sum();
@@ -296,12 +301,12 @@ impl Loader {
         Ok(load.layout.is_append() && self.describe(connection, load).await?.schema.key.is_empty())
     }
 
-    /// For rows that cannot be told apart: an order that divides the table's changes into those that `connection` sees from
+    /// For rows that cannot be told apart: an order that divides the table's changes into those that `rows` sees from
     /// now on and all others. The table is locked against writers until capture has come to this moment.
     async fn open_at_one_moment(
         &self,
         load: &Load,
-        connection: &mut weir_mysql::Conn,
+        rows: &mut RowConnection,
     ) -> Result<Option<ChunkOpening>, SeedError> {
         let locked = |source| SeedError::Lock { table: load.table.clone(), source: Box::new(source) };
         let mut locking = weir_mysql::connect(&self.source).await?;
@@ -321,7 +326,7 @@ impl Loader {
             tokio::time::sleep(CAPTURE_LOOKED_AT_EVERY).await;
         };
         if opening.is_some() {
-            server::begin_snapshot(connection).await?;
+            rows.begin_snapshot().await?;
         }
         server::unlock_tables(&mut locking).await?;
         if opening.is_none() {
@@ -335,6 +340,7 @@ impl Loader {
         &self,
         load: &Load,
         connection: &mut weir_mysql::Conn,
+        rows: &mut RowConnection,
         range: &ChunkRange,
         opening: &ChunkOpening,
     ) -> Result<Vec<StagedChunk>, SeedError> {
@@ -343,9 +349,10 @@ impl Loader {
         let window = Window::of(opening.order0.ts_ms);
         let mut writer = ChunkWriter::create(load.files.clone(), schema, opening.order0, window, load.buckets)?;
         let options = ReadOptions { zero_dates: load.zero_dates, batch_bytes: CHUNK_BATCH_BYTES };
-        let mut reader = ChunkReader::open(connection, &description, range, &options).await?;
+        let mut reader = ChunkReader::open(rows, &description, range, &options).await?;
         while let Some(batch) = reader.next_batch().await? {
-            writer.write(&batch)?;
+            writer.write(&batch).await?;
+            self.throttle.after_batch(batch.num_rows() as u64, batch.get_array_memory_size() as u64).await?;
         }
         Ok(writer.finish().await?)
     }

@@ -19,6 +19,7 @@ use super::seed::{Load, Loader, Merging};
 use super::shipping::{Shipper, Shipping};
 use super::source_tables::SourceTables;
 use super::supervisor::{LoadMaker, Supervisor};
+use super::throttle::throttle;
 use super::trace::open_trace;
 use super::upkeep::keep_logs_short;
 use super::{Reseed, RunOptions};
@@ -173,6 +174,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
     );
     let loader = Loader {
         source: source.clone(),
+        throttle: throttle(&config.source, &source),
         requests: requests.clone(),
         merging: Merging::Desk(desk),
         connections: Arc::new(Semaphore::new(config.source.max_connections)),

@@ -134,6 +134,13 @@ pub fn rows_of(stats: Option<&str>) -> Option<u64> {
     serde_json::from_str::<Value>(stats?).ok()?.get("numRecords")?.as_u64()
 }
 
+/// The bounds that statistics tell of an integer column.
+pub fn bounds_told(stats: Option<&str>, column: &str) -> Option<(i64, i64)> {
+    let stats: Value = serde_json::from_str(stats?).ok()?;
+    let side = |name: &str| stats.get(name)?.get(column)?.as_i64();
+    Some((side("minValues")?, side("maxValues")?))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -189,5 +196,13 @@ mod tests {
         let stats: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&stats["tightBounds"], &stats["minValues"]["id"]), (&json!(false), &json!(1)));
         assert_eq!((rows_of(Some(&text)), rows_of(None)), (Some(3), None));
+    }
+
+    #[test]
+    fn bounds_are_told_only_of_columns_that_have_both() {
+        let text = r#"{"numRecords":3,"minValues":{"id":1,"code":"a"},"maxValues":{"id":7,"code":"b","n":1}}"#;
+        assert_eq!(bounds_told(Some(text), "id"), Some((1, 7)));
+        assert_eq!((bounds_told(Some(text), "code"), bounds_told(Some(text), "n")), (None, None));
+        assert_eq!((bounds_told(Some("{"), "id"), bounds_told(None, "id")), (None, None));
     }
 }

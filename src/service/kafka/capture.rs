@@ -28,6 +28,7 @@ use crate::service::shipping::{Shipper, Shipping};
 use crate::service::source_tables::SourceTables;
 use crate::service::start::{Incarnation, SourceFacts, asked_tables, look_at_source, register_all, resumes, write};
 use crate::service::supervisor::{Lake, LoadMaker, Supervisor};
+use crate::service::throttle::throttle;
 use crate::service::trace::{ConfiguredTrace, open_trace};
 use crate::service::upkeep::keep_logs_short;
 use crate::service::{Reseed, RunOptions};
@@ -107,6 +108,7 @@ pub(super) async fn start(
     let (durable, durable_inbox) = mpsc::unbounded_channel();
     let loader = Loader {
         source: source.clone(),
+        throttle: throttle(&config.source, &source),
         requests: requests.clone(),
         merging: Merging::Lake(merging.clone()),
         connections: Arc::new(Semaphore::new(config.source.max_connections)),
