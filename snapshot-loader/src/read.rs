@@ -1,6 +1,6 @@
 //! Reading one chunk: a single SELECT whose rows go straight into Arrow columns, a bounded batch at a time.
 
-use arrow_array::RecordBatch;
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use weir_model::schema::quote_identifier;
 use weir_model::{Column, ColumnBuilder, ZeroDates};
@@ -35,6 +35,7 @@ pub struct ChunkReader<'a> {
     result: Rows<'a>,
     columns: Columns,
     arrow: SchemaRef,
+    zero_dates: ZeroDates,
     batch_bytes: usize,
     /// What a row takes beside its packet: NULLs and numbers take their width in the columns whatever they take there.
     row_bytes: usize,
@@ -70,6 +71,7 @@ impl<'a> ChunkReader<'a> {
             result,
             columns: Columns::new(cells, builders),
             arrow: table.schema.arrow(),
+            zero_dates: options.zero_dates,
             batch_bytes: options.batch_bytes,
             row_bytes: columns.len() * CELL_BYTES,
             rows: 0,
@@ -97,9 +99,24 @@ impl<'a> ChunkReader<'a> {
         if rows == 0 {
             return Ok(None);
         }
-        self.rows += rows;
-        let arrays = self.columns.builders.iter_mut().map(ColumnBuilder::finish).collect();
+        self.rows += rows as u64;
+        let arrays = self.take_arrays(rows);
         Ok(Some(RecordBatch::try_new(self.arrow.clone(), arrays).expect("every column got one value a row")))
+    }
+
+    /// The columns of `rows` rows. As much is expected next, so that they need not grow again from little.
+    fn take_arrays(&mut self, rows: usize) -> Vec<ArrayRef> {
+        let (with_room, zero_dates) = (|n: usize| n + n / 8, self.zero_dates);
+        let columns = self.table.schema.columns.iter().zip(&mut self.columns.builders);
+        let take = |(column, builder): (&Column, &mut ColumnBuilder)| {
+            let bytes = with_room(builder.bytes()).min(self.batch_bytes);
+            let array = builder.finish();
+            if !self.ended {
+                *builder = ColumnBuilder::with_capacity(&column.ty, zero_dates, with_room(rows), bytes);
+            }
+            array
+        };
+        columns.map(take).collect()
     }
 
     /// Rows handed out so far.
