@@ -16,7 +16,7 @@ to its end, CPU and peak memory the kernel's account of that process alone. Befo
 tables equal to the source in rows and sums. Prints a table and writes bench/out/results.json.
 
 Environment:
-  BENCH_ROWS      rows to seed (default 2000000)
+  BENCH_ROWS      rows to seed (default 5000000)
   BENCH_CHANGES   changes in the backlog (default 1000000)
   BENCH_HOT_ROWS  rows of the table that the backlog changes (default 1000000)
   BENCH_REPEATS   (default 3)
@@ -52,7 +52,7 @@ MYSQL_BIN = pathlib.Path(os.environ.get("WEIR_SERVICES_DIR", ROOT / "target/serv
 FLOOR = os.environ.get("FLOOR_BIN", str(ROOT / "target/bench-floor/release/floor"))
 OUT = ROOT / "bench/out"
 
-SEED_ROWS = int(os.environ.get("BENCH_ROWS", 2_000_000))
+SEED_ROWS = int(os.environ.get("BENCH_ROWS", 5_000_000))
 CHANGES = int(os.environ.get("BENCH_CHANGES", 1_000_000))
 DEEP_ROWS = int(os.environ.get("BENCH_DEEP_ROWS", 5_000_000))
 HOT_ROWS = int(os.environ.get("BENCH_HOT_ROWS", 1_000_000))

@@ -29,8 +29,12 @@ pub const DELTA_CHECKPOINT_EVERY: u64 = 200;
 pub const CHUNK_ROWS: u64 = 200_000;
 /// Bytes of source data a chunk of the snapshot aims at.
 pub const CHUNK_BYTES: u64 = 64 << 20;
-/// Bytes of one Arrow batch while a chunk is read.
-pub const CHUNK_BATCH_BYTES: usize = 8 << 20;
+/// Bytes of one Arrow batch while a chunk is read: few enough to be encoded out of the processor's caches, and many enough for
+/// what each batch costs by itself not to matter.
+pub const CHUNK_BATCH_BYTES: usize = 2 << 20;
+/// A chunk's files in memory are put once they are this large together, or of a table with partitions its rows. Estimates of
+/// what a chunk holds may be wrong by any factor, and keys may come in behind the last bound meanwhile.
+pub const CHUNK_HELD_BYTES_MAX: usize = 64 << 20;
 /// A chunk that could not be merged is read again after this.
 pub const CHUNK_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// A chunk waits this long for its server to have executed everything below its order, then begins anew.

@@ -201,7 +201,7 @@ async fn chunk(
     let mut writer = ChunkWriter::create(files, schema.clone(), order_of_chunk(ordinal), Window(0), 1)?;
     for first in keys.clone().step_by(CHUNK_BATCH_ROWS as usize) {
         let keys = first as i64..keys.end.min(first + CHUNK_BATCH_ROWS) as i64;
-        writer.write(&rows::rows(&schema, keys, 0))?;
+        writer.write(&rows::rows(&schema, keys, 0)).await?;
     }
     Ok((ordinal, writer.finish().await?))
 }

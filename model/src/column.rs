@@ -39,6 +39,9 @@ pub enum ValueError {
     WrongKind,
 }
 
+/// What a builder has room for to begin with.
+const VALUES_AT_FIRST: usize = 1024;
+
 /// An Arrow builder for one source column.
 #[derive(Debug)]
 pub enum ColumnBuilder {
@@ -59,24 +62,31 @@ pub enum ColumnBuilder {
 impl ColumnBuilder {
     /// An empty builder for columns of type `ty`.
     pub fn new(ty: &ColumnType, zero_dates: ZeroDates) -> Self {
+        Self::with_capacity(ty, zero_dates, VALUES_AT_FIRST, VALUES_AT_FIRST)
+    }
+
+    /// One that has room for `values`, and where they are texts or binaries for `bytes` of them.
+    pub fn with_capacity(ty: &ColumnType, zero_dates: ZeroDates, values: usize, bytes: usize) -> Self {
         match ty.arrow() {
-            DataType::Int8 => Self::Int8(Int8Builder::new()),
-            DataType::Int16 => Self::Int16(Int16Builder::new()),
-            DataType::Int32 => Self::Int32(Int32Builder::new()),
-            DataType::Int64 => Self::Int64(Int64Builder::new()),
+            DataType::Int8 => Self::Int8(Int8Builder::with_capacity(values)),
+            DataType::Int16 => Self::Int16(Int16Builder::with_capacity(values)),
+            DataType::Int32 => Self::Int32(Int32Builder::with_capacity(values)),
+            DataType::Int64 => Self::Int64(Int64Builder::with_capacity(values)),
             DataType::Decimal128(precision, scale) => {
-                Self::Decimal(Decimal128Builder::new().with_data_type(DataType::Decimal128(precision, scale)))
+                let builder = Decimal128Builder::with_capacity(values);
+                Self::Decimal(builder.with_data_type(DataType::Decimal128(precision, scale)))
             }
-            DataType::Boolean => Self::Boolean(BooleanBuilder::new()),
-            DataType::Float32 => Self::Float32(Float32Builder::new()),
-            DataType::Float64 => Self::Float64(Float64Builder::new()),
-            DataType::Date32 => Self::Date(Date32Builder::new(), zero_dates),
-            DataType::Timestamp(TimeUnit::Microsecond, zone) => Self::Timestamp(
-                TimestampMicrosecondBuilder::new().with_data_type(DataType::Timestamp(TimeUnit::Microsecond, zone)),
-                zero_dates,
-            ),
-            DataType::Utf8 => Self::Text(StringBuilder::new()),
-            DataType::Binary => Self::Binary(BinaryBuilder::new()),
+            DataType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(values)),
+            DataType::Float32 => Self::Float32(Float32Builder::with_capacity(values)),
+            DataType::Float64 => Self::Float64(Float64Builder::with_capacity(values)),
+            DataType::Date32 => Self::Date(Date32Builder::with_capacity(values), zero_dates),
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+                let builder = TimestampMicrosecondBuilder::with_capacity(values);
+                let builder = builder.with_data_type(DataType::Timestamp(TimeUnit::Microsecond, zone));
+                Self::Timestamp(builder, zero_dates)
+            }
+            DataType::Utf8 => Self::Text(StringBuilder::with_capacity(values, bytes)),
+            DataType::Binary => Self::Binary(BinaryBuilder::with_capacity(values, bytes)),
             other => panic!("no source column has the Arrow type {other}"),
         }
     }

@@ -8,6 +8,7 @@ use mysql_async::{ClientIdentity, Conn, Opts, OptsBuilder, SslOpts};
 use url::Url;
 
 use crate::error::{MysqlError, codes};
+use crate::settings;
 
 /// How to reach a server.
 #[derive(Clone)]
@@ -27,8 +28,6 @@ pub struct SourceOptions {
 
 /// A packet holds one row, and a row holds up to this many bytes (`max_allowed_packet`'s own upper bound).
 const PACKET_BYTES_MAX: usize = 1 << 30;
-/// Long enough for a reader that waits for the lake, short enough that a dead one goes away.
-const SESSION_TIMEOUT_S: u64 = 3600;
 const STATEMENTS_KEPT: usize = 8;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -220,47 +219,15 @@ pub async fn connect(options: &SourceOptions) -> Result<Conn, MysqlError> {
     Ok(conn)
 }
 
-/// Settings without which rows would be read wrongly; each is known to every server that weir reads from.
-const SESSION: [&str; 3] = [
-    "SET NAMES utf8mb4",
-    // No mode at all: zero dates can be read, quotes and backslashes mean what we think, CHAR is not padded.
-    // A sql_select_limit or max_join_size set for interactive users would cut or refuse a table.
-    "SET SESSION sql_mode='', time_zone='+00:00', autocommit=1, sql_select_limit=18446744073709551615, \
-     sql_big_selects=1, sql_safe_updates=0",
-    "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-];
-
-/// Settings that only some versions know.
-fn optional_session() -> [String; 9] {
-    [
-        "SET SESSION max_execution_time=0".into(),
-        "SET SESSION max_statement_time=0".into(),
-        format!("SET SESSION net_write_timeout={SESSION_TIMEOUT_S}"),
-        format!("SET SESSION net_read_timeout={SESSION_TIMEOUT_S}"),
-        format!("SET SESSION wait_timeout={SESSION_TIMEOUT_S}"),
-        // Generated invisible primary keys are in the binlog, so the catalogue must show them.
-        "SET SESSION show_gipk_in_create_table_and_information_schema=ON".into(),
-        // Row estimates a day old would plan a table of millions as one chunk.
-        "SET SESSION information_schema_stats_expiry=0".into(),
-        // A secondary engine lags behind InnoDB.
-        "SET SESSION use_secondary_engine=OFF".into(),
-        "SET SESSION completion_type=NO_CHAIN".into(),
-    ]
-}
-
 /// Gives a connection that came about elsewhere the session settings of [`connect`].
 pub async fn prepare_session(conn: &mut Conn) -> Result<(), MysqlError> {
-    for sql in SESSION {
+    for sql in settings::REQUIRED {
         conn.query_drop(sql).await.map_err(|e| MysqlError::from_driver("setting up the session", &e))?;
     }
-    for sql in optional_session() {
+    for sql in settings::optional() {
         match conn.query_drop(sql).await {
             Ok(()) => {}
-            Err(mysql_async::Error::Server(e))
-                if matches!(
-                    e.code,
-                    codes::UNKNOWN_SYSTEM_VARIABLE | codes::SPECIFIC_ACCESS_DENIED | codes::WRONG_VALUE_FOR_VARIABLE
-                ) => {}
+            Err(mysql_async::Error::Server(e)) if settings::may_lack(e.code) => {}
             Err(e) => return Err(MysqlError::from_driver("setting up the session", &e)),
         }
     }
@@ -268,14 +235,20 @@ pub async fn prepare_session(conn: &mut Conn) -> Result<(), MysqlError> {
 }
 
 fn connect_error(options: &SourceOptions, error: &mysql_async::Error) -> MysqlError {
-    let mysql_async::Error::Server(refusal) = error else {
-        let server = options.server();
-        return match tls_detail(error) {
+    let server = options.server();
+    match error {
+        mysql_async::Error::Server(refusal) => access_denied(options, refusal.code, &refusal.message)
+            .unwrap_or_else(|| MysqlError::from_driver(format!("connecting to {server}"), error)),
+        _ => match tls_detail(error) {
             Some(detail) => MysqlError::Tls { server, detail },
             None => MysqlError::Unreachable { server, detail: error.to_string() },
-        };
-    };
-    let way_out = match refusal.code {
+        },
+    }
+}
+
+/// The server's refusal with its way out; none if it is about something else than who we are.
+pub(crate) fn access_denied(options: &SourceOptions, code: u16, message: &str) -> Option<MysqlError> {
+    let way_out = match code {
         codes::ACCESS_DENIED | codes::SOCKET_ACCESS_DENIED => {
             "Check user and password (url, WEIR_SOURCE_PASSWORD or password_file)"
         }
@@ -287,15 +260,10 @@ fn connect_error(options: &SourceOptions, error: &mysql_async::Error) -> MysqlEr
         codes::MUST_CHANGE_PASSWORD | codes::PASSWORD_EXPIRED => {
             "The password has expired: ALTER USER … IDENTIFIED BY …"
         }
-        _ => return MysqlError::from_driver(format!("connecting to {}", options.server()), error),
+        _ => return None,
     };
-    MysqlError::AccessDenied {
-        server: options.server(),
-        user: options.user(),
-        code: refusal.code,
-        message: refusal.message.clone(),
-        way_out,
-    }
+    let (server, user, message) = (options.server(), options.user(), message.to_owned());
+    Some(MysqlError::AccessDenied { server, user, code, message, way_out })
 }
 
 /// What is wrong with TLS and the way out, if that is what stopped the connection.

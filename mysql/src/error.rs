@@ -118,7 +118,7 @@ pub mod codes {
     pub const CLIENT_INTERACTION_TIMEOUT: u16 = 4031;
 }
 
-fn hint(code: u16) -> &'static str {
+pub(crate) fn hint(code: u16) -> &'static str {
     match code {
         codes::SECURE_TRANSPORT_REQUIRED => "; add ?ssl_mode=required (or verify_ca with ssl_ca=FILE) to the url",
         codes::TABLE_ACCESS_DENIED | codes::COLUMN_ACCESS_DENIED => "; `weir check` prints the GRANT that is missing",
@@ -131,7 +131,7 @@ fn hint(code: u16) -> &'static str {
 }
 
 /// Messages of these errors quote statement text or values (keys of a chunk, for one); what is quoted is left out.
-fn without_values(code: u16, message: &str) -> String {
+pub(crate) fn without_values(code: u16, message: &str) -> String {
     const QUOTES_VALUES: [u16; 12] = [1062, codes::SYNTAX, 1264, 1292, 1366, 1367, 1411, 1441, 1525, 1586, 1690, 3854];
     if !QUOTES_VALUES.contains(&code) {
         return message.into();

@@ -1,9 +1,9 @@
-//! How weir talks to its source, apart from reading rows and the binlog: connections whose session is safe, what the
-//! server says about itself, its tables, and the preflight checks.
+//! How weir talks to its source: connections whose session is safe, what the server says about itself, its tables, the
+//! preflight checks, and packets for those who read rows and the binlog.
 //!
-//! Reading order: [`connect`] (url to session), [`server`] (settings, GTIDs, binlog end), [`patterns`] and
+//! Reading order: [`connect`] (url to session; `settings` is what every session gets), [`server`] (settings, GTIDs, binlog end), [`patterns`] and
 //! [`catalogue`] (which tables, and what they look like; [`column_type`] and [`index`] are its parts), [`check`] (what
-//! must be mended before a start). Errors are in [`error`].
+//! must be mended before a start), [`wire`] (the protocol itself). Errors are in [`error`].
 
 pub mod catalogue;
 pub mod check;
@@ -15,6 +15,8 @@ pub mod index;
 pub mod patterns;
 pub mod query;
 pub mod server;
+mod settings;
+pub mod wire;
 
 pub use catalogue::{ColumnFacts, KeySource, TableDescription, describe, list_tables};
 pub use check::{Check, CheckInput, CheckStatus, CheckedTable, checks, gather};
@@ -27,6 +29,7 @@ pub use index::IndexFacts;
 pub use mysql_async::Conn;
 pub use patterns::{PatternError, TablePatterns};
 pub use server::{
-    Flavour, ServerFacts, Version, binlog_end, executed_gtids, now_ms, purged_gtids, server_facts, threads_running,
-    wait_for_executed, xa_recover_count,
+    Flavour, ReplicaLag, ServerFacts, Version, binlog_end, executed_gtids, now_ms, purged_gtids, replica_lag,
+    server_facts, threads_running, wait_for_executed, xa_recover_count,
 };
+pub use wire::RowConnection;

@@ -169,11 +169,6 @@ pub async fn unlock_tables(conn: &mut Conn) -> Result<(), MysqlError> {
     query::execute(conn, "UNLOCK TABLES", "unlocking a table").await
 }
 
-/// Everything that the connection reads from here on is as of this moment, until its transaction or it ends.
-pub async fn begin_snapshot(conn: &mut Conn) -> Result<(), MysqlError> {
-    query::execute(conn, "START TRANSACTION WITH CONSISTENT SNAPSHOT", "beginning a consistent snapshot").await
-}
-
 /// Where the server's binlog ends.
 ///
 /// # Errors
@@ -227,6 +222,36 @@ pub async fn threads_running(conn: &mut Conn) -> Result<u64, MysqlError> {
     let text: Option<String> = row.as_ref().and_then(|row| query::cell(row, 1));
     text.and_then(|t| t.parse().ok())
         .ok_or_else(|| MysqlError::Unexpected { doing: doing.into(), what: "no Threads_running".into() })
+}
+
+/// How a server stands to its own source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReplicaLag {
+    #[default]
+    NoReplica,
+    /// In whole seconds, as servers tell it; of several channels the one that is furthest behind.
+    Behind(Duration),
+    /// It does not say: some channel is not replicating.
+    Stopped,
+}
+
+/// How far the server is behind its own source.
+pub async fn replica_lag(conn: &mut Conn) -> Result<ReplicaLag, MysqlError> {
+    let doing = "reading how far the replica is behind";
+    let rows = match query::rows(conn, "SHOW REPLICA STATUS", doing).await {
+        // Spelled so from 8.0.22 on.
+        Err(error) if error.code() == Some(codes::SYNTAX) => query::rows(conn, "SHOW SLAVE STATUS", doing).await?,
+        other => other?,
+    };
+    let lag = |row: &mysql_async::Row| -> Option<u64> {
+        query::named(row, "Seconds_Behind_Source").or_else(|| query::named(row, "Seconds_Behind_Master"))
+    };
+    let lags: Option<Vec<u64>> = rows.iter().map(lag).collect();
+    Ok(match lags.map(|lags| lags.into_iter().max()) {
+        None => ReplicaLag::Stopped,
+        Some(None) => ReplicaLag::NoReplica,
+        Some(Some(seconds)) => ReplicaLag::Behind(Duration::from_secs(seconds)),
+    })
 }
 
 /// XA transactions that are prepared and neither committed nor rolled back; `None` if we may not see them.

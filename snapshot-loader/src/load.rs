@@ -15,8 +15,8 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use weir_model::{ColumnType, TableSchema, ZeroDates};
 use weir_mysql::{
-    ServerFacts, SourceOptions, TableDescription, TablePatterns, binlog_end, connect, describe, executed_gtids,
-    list_tables, query, server_facts,
+    RowConnection, ServerFacts, SourceOptions, TableDescription, TablePatterns, binlog_end, connect, describe,
+    executed_gtids, list_tables, query, server_facts,
 };
 
 use crate::error::LoadError;
@@ -27,6 +27,7 @@ use crate::plan::{PlanTarget, plan_chunks};
 use crate::progress::{Progress, TableProgress};
 use crate::range::ChunkRange;
 use crate::read::{ChunkReader, ReadOptions};
+use crate::throttle::Throttle;
 
 /// What to load, and whereto.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub struct LoadOptions {
     pub zero_dates: ZeroDates,
     /// All rows as of one moment.
     pub consistent: bool,
+    /// What the source is spared.
+    pub throttle: Arc<Throttle>,
 }
 
 const ATTEMPTS_PER_CHUNK: u32 = 5;
@@ -91,15 +94,18 @@ async fn describe_all(conn: &mut Conn, options: &LoadOptions) -> Result<Vec<Tabl
 }
 
 /// Opens a read view on every connection while a global read lock holds all writers, and notes where the binlog stands.
-async fn open_snapshot(control: &mut Conn, options: &LoadOptions) -> Result<(SnapshotPosition, Vec<Conn>), LoadError> {
+async fn open_snapshot(
+    control: &mut Conn,
+    options: &LoadOptions,
+) -> Result<(SnapshotPosition, Vec<RowConnection>), LoadError> {
     let doing = "opening a consistent snapshot";
     let mut connections = Vec::new();
     for _ in 0..options.connections.max(1) {
-        connections.push(connect(&options.source).await?);
+        connections.push(RowConnection::beside(&options.source, control).await?);
     }
     query::execute(control, "FLUSH TABLES WITH READ LOCK", doing).await?;
-    for conn in &mut connections {
-        query::execute(conn, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY", doing).await?;
+    for connection in &mut connections {
+        connection.begin_snapshot().await?;
     }
     // A server without a binlog or GTIDs has no position to note.
     let executed = executed_gtids(control).await.unwrap_or_default();
@@ -171,7 +177,7 @@ fn remove_parts(folder: &Path) -> std::io::Result<()> {
 type Queue = Arc<Mutex<VecDeque<(Arc<PlannedTable>, usize)>>>;
 
 /// Reads chunks until none is left. A connection that was handed in holds a read view and is never replaced.
-async fn work(options: LoadOptions, queue: Queue, given: Option<Conn>) -> Result<(), LoadError> {
+async fn work(options: LoadOptions, queue: Queue, given: Option<RowConnection>) -> Result<(), LoadError> {
     let replaceable = given.is_none();
     let mut conn = given;
     loop {
@@ -205,22 +211,25 @@ async fn work(options: LoadOptions, queue: Queue, given: Option<Conn>) -> Result
 /// Reads one chunk into `path`, which exists only once it is complete.
 async fn read_part(
     options: &LoadOptions,
-    conn: &mut Option<Conn>,
+    conn: &mut Option<RowConnection>,
     table: &PlannedTable,
     chunk: usize,
     path: &Path,
 ) -> Result<(), LoadError> {
+    options.throttle.before_chunk().await?;
     let conn = match conn {
         Some(conn) => conn,
-        None => conn.insert(connect(&options.source).await?),
+        None => conn.insert(RowConnection::open(&options.source).await?),
     };
     let read = ReadOptions { zero_dates: options.zero_dates, ..ReadOptions::default() };
     let mut counted = Counted { progress: &table.progress, rows: 0, bytes: 0, kept: false };
     let mut part = PartWriter::create(path, &table.plan.schema)?;
     let mut reader = ChunkReader::open(conn, &table.description, &table.plan.chunks[chunk], &read).await?;
     while let Some(batch) = reader.next_batch().await? {
-        counted.add(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+        let (rows, bytes) = (batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+        counted.add(rows, bytes);
         part.write(&batch)?;
+        options.throttle.after_batch(rows, bytes).await?;
     }
     part.finish()?;
     counted.kept = true;

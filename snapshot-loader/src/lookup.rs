@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
 use weir_model::schema::quote_identifier;
 use weir_model::{ColumnBuilder, RecordKey, RecordKeys, TableSchema, ZeroDates};
-use weir_mysql::{MysqlError, TableDescription};
+use weir_mysql::{MysqlError, RowConnection, TableDescription};
 
 use crate::error::LoadError;
 use crate::key_value::KeyValue;
@@ -54,14 +54,14 @@ pub(crate) fn key_of_row(table: &TableDescription, row: &Row) -> Result<Vec<KeyV
 ///
 /// By the collation of a text column a key may find a row whose key is spelled otherwise.
 pub async fn keys_present(
-    conn: &mut Conn,
+    connection: &mut RowConnection,
     table: &TableDescription,
     keys: &[Vec<KeyValue>],
 ) -> Result<RecordBatch, LoadError> {
     let narrow = table.of_key_alone();
     // A zero date in a key cannot be NULL in the lake; such a row stops its table when it is loaded.
     let options = ReadOptions { zero_dates: ZeroDates::Null, ..ReadOptions::default() };
-    let mut reader = ChunkReader::open(conn, &narrow, keys, &options).await?;
+    let mut reader = ChunkReader::open(connection, &narrow, keys, &options).await?;
     let mut batches = Vec::new();
     while let Some(batch) = reader.next_batch().await? {
         batches.push(batch);

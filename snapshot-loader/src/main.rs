@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use snapshot_loader::{LoadError, LoadOptions, Manifest, PlanTarget, Progress, load};
+use snapshot_loader::{Caps, LoadError, LoadOptions, Manifest, PlanTarget, Progress, Throttle, load};
 use weir_model::ZeroDates;
 use weir_mysql::{MysqlError, SourceOptions, TablePatterns};
 
@@ -46,6 +47,18 @@ struct Arguments {
     /// it breaks off
     #[arg(long)]
     consistent: bool,
+    /// Rows a second that all connections read together at most; 0 is no cap
+    #[arg(long, default_value_t = 0, value_name = "ROWS")]
+    rows_per_second_max: u64,
+    /// MiB a second, counted as columns in memory; 0 is no cap
+    #[arg(long, default_value_t = 0, value_name = "MIB", value_parser = clap::value_parser!(u64).range(..=1 << 30))]
+    mib_per_second_max: u64,
+    /// No chunk begins while the server has more threads running than this, ours included; 0 is no cap
+    #[arg(long, default_value_t = 0, value_name = "THREADS")]
+    pause_above_threads_running: u64,
+    /// No chunk begins while the server is a replica that is further behind than this, or is not replicating; 0 is no cap
+    #[arg(long, default_value_t = 0, value_name = "MS")]
+    pause_above_lag_ms: u64,
 }
 
 #[tokio::main]
@@ -75,7 +88,14 @@ async fn main() -> ExitCode {
 fn options(arguments: &Arguments) -> Result<LoadOptions, LoadError> {
     let source = SourceOptions::new(&arguments.url).with_password(arguments.password.clone());
     source.opts()?;
+    let caps = Caps {
+        rows_per_second_max: arguments.rows_per_second_max,
+        bytes_per_second_max: arguments.mib_per_second_max << 20,
+        pause_above_threads_running: arguments.pause_above_threads_running,
+        pause_above_lag_ms: arguments.pause_above_lag_ms,
+    };
     Ok(LoadOptions {
+        throttle: Arc::new(Throttle::new(source.clone(), caps)),
         source,
         patterns: TablePatterns::new(&arguments.tables)?,
         out: arguments.out.clone(),

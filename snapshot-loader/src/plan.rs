@@ -55,8 +55,17 @@ pub async fn plan_chunks(
     };
     let rows = target.rows_per_chunk(table);
     let planner = Planner { table, index, within, rows };
-    let boundaries =
+    let mut boundaries =
         if planner.can_bisect() { planner.bisect(conn).await? } else { planner.walk(conn, &ChunkRange::all()).await? };
+    // A table of one chunk is read at once, and one of many takes its time: keys that come in behind the greatest one
+    // meanwhile must not make its last chunk a huge one, so they are a chunk by themselves.
+    if within.to.is_none()
+        && !boundaries.is_empty()
+        && let Some(tail) = planner.tail(conn).await?
+        && boundaries.last() != Some(&tail)
+    {
+        boundaries.push(tail);
+    }
     Ok(within.divide(boundaries))
 }
 
@@ -172,24 +181,33 @@ impl Planner<'_> {
 
     /// The least and the greatest value of the key's first column inside the range.
     async fn extent(&self, conn: &mut Conn) -> Result<Option<Span>, LoadError> {
-        let first = self.end(conn, "ASC").await?;
-        let last = self.end(conn, "DESC").await?;
+        let first = self.end(conn, "ASC").await?.as_ref().and_then(leading_number);
+        let last = self.end(conn, "DESC").await?.as_ref().and_then(leading_number);
         Ok(first.zip(last).map(|(first, last)| Span { first, last }))
     }
 
+    /// Where the keys begin that are greater than all that are there: behind the greatest one, or at it where nothing can be
+    /// counted on.
+    async fn tail(&self, conn: &mut Conn) -> Result<Option<Vec<KeyValue>>, LoadError> {
+        let Some(row) = self.end(conn, "DESC").await? else { return Ok(None) };
+        match &self.table.schema.key[..] {
+            &[only] if self.table.schema.columns[only].ty.is_integer() => {
+                let next = leading_number(&row).map(|greatest| greatest + 1);
+                Ok(next.filter(|next| *next <= i128::from(u64::MAX)).map(|next| vec![key_value(next)]))
+            }
+            _ => key_of_row(self.table, &row).map(Some),
+        }
+    }
+
     /// The first row in key order, or the last one: one entry read off the index, where MIN under a condition may scan.
-    async fn end(&self, conn: &mut Conn, direction: &str) -> Result<Option<i128>, LoadError> {
+    async fn end(&self, conn: &mut Conn, direction: &str) -> Result<Option<Row>, LoadError> {
         let conditions: Vec<String> = self.within.condition(self.table)?.into_iter().collect();
         let order: Vec<String> =
             self.table.schema.key_names().into_iter().map(|n| format!("{} {direction}", quote_identifier(n))).collect();
         let source = self.tail_of_query(&conditions);
-        let sql = format!("SELECT {} {source} ORDER BY {} LIMIT 1", self.leading(), order.join(", "));
-        let row: Option<Row> = conn.exec_first(sql, ()).await.map_err(|e| MysqlError::from_driver(self.doing(), &e))?;
-        Ok(row.and_then(|row| match row.as_ref(0) {
-            Some(Value::Int(v)) => Some(i128::from(*v)),
-            Some(Value::UInt(v)) => Some(i128::from(*v)),
-            _ => None,
-        }))
+        let sql = format!("SELECT {} {source} ORDER BY {} LIMIT 1", self.key_list(), order.join(", "));
+        // The binary protocol, since text would round a FLOAT.
+        conn.exec_first(sql, ()).await.map_err(|e| MysqlError::from_driver(self.doing(), &e).into())
     }
 
     /// Rows in `span` by the optimizer's dive into the index: two descents, no scan.
@@ -205,6 +223,15 @@ impl Planner<'_> {
         );
         let row = query::first_row(conn, &sql, &self.doing()).await?;
         Ok(row.as_ref().and_then(|row| query::named::<u64>(row, "rows")).unwrap_or(0))
+    }
+}
+
+/// The key's first column, where it is an integer.
+fn leading_number(row: &Row) -> Option<i128> {
+    match row.as_ref(0) {
+        Some(Value::Int(v)) => Some(i128::from(*v)),
+        Some(Value::UInt(v)) => Some(i128::from(*v)),
+        _ => None,
     }
 }
 

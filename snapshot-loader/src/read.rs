@@ -1,14 +1,14 @@
 //! Reading one chunk: a single SELECT whose rows go straight into Arrow columns, a bounded batch at a time.
 
-use arrow_array::RecordBatch;
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
-use mysql_async::prelude::Queryable;
-use mysql_async::{BinaryProtocol, Conn, QueryResult, Row, Value};
 use weir_model::schema::quote_identifier;
-use weir_model::{ColumnBuilder, ZeroDates};
-use weir_mysql::{MysqlError, TableDescription};
+use weir_model::{Column, ColumnBuilder, ZeroDates};
+use weir_mysql::wire::rows::Next;
+use weir_mysql::wire::{ColumnDefinition, Rows, WireError};
+use weir_mysql::{RowConnection, TableDescription};
 
-use crate::decode::{Cell, CellError};
+use crate::decode::{BadCell, Cell, CellError, Columns};
 use crate::error::LoadError;
 use crate::range::{ChunkRange, Selection};
 
@@ -22,44 +22,58 @@ pub struct ReadOptions {
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { zero_dates: ZeroDates::Null, batch_bytes: 8 << 20 }
+        Self { zero_dates: ZeroDates::Null, batch_bytes: 2 << 20 }
     }
 }
 
 /// The rows of one chunk, read as they are asked for: a reader that pauses holds the server back.
 ///
-/// All rows come from one statement, hence from one read view. `conn` must come from [`weir_mysql::connect`], whose session
-/// settings the decoding relies on. Dropping the reader early leaves unread rows in the connection; drop that as well.
-#[derive(Debug)]
+/// All rows come from one statement, hence from one read view. Dropping the reader early leaves unread rows in the
+/// connection; drop that as well.
 pub struct ChunkReader<'a> {
     table: &'a TableDescription,
-    result: QueryResult<'a, 'static, BinaryProtocol>,
-    cells: Vec<Cell>,
-    columns: Vec<ColumnBuilder>,
+    result: Rows<'a>,
+    columns: Columns,
     arrow: SchemaRef,
+    zero_dates: ZeroDates,
     batch_bytes: usize,
+    /// What a row takes beside its packet: NULLs and numbers take their width in the columns whatever they take there.
+    row_bytes: usize,
     rows: u64,
     ended: bool,
 }
 
 impl<'a> ChunkReader<'a> {
     /// Sends the SELECT and waits until its rows begin.
+    ///
+    /// # Errors
+    /// [`LoadError::Cell`] when the server's columns have not the form that the table's types have.
     pub async fn open(
-        conn: &'a mut Conn,
+        connection: &'a mut RowConnection,
         table: &'a TableDescription,
         selection: impl Into<Selection<'_>>,
         options: &ReadOptions,
     ) -> Result<Self, LoadError> {
         let sql = select_rows(table, selection)?;
-        let result = conn.exec_iter(sql, ()).await.map_err(|e| MysqlError::from_driver(doing(table), &e))?;
+        let result = connection.rows(&sql).await.map_err(|error| wire_error(table, error))?;
         let columns = &table.schema.columns;
+        if result.columns().len() != columns.len() {
+            return Err(wire_error(table, WireError::protocol("the server sent other columns than were asked for")));
+        }
+        let forms = result.columns().iter().zip(columns).enumerate();
+        let cell = |(at, (sent, column)): (usize, (&ColumnDefinition, &Column))| {
+            Cell::of(&column.ty, sent).map_err(|error| cell_error(table, BadCell { at, error }))
+        };
+        let cells = forms.map(cell).collect::<Result<Vec<Cell>, LoadError>>()?;
+        let builders = columns.iter().map(|c| ColumnBuilder::new(&c.ty, options.zero_dates)).collect();
         Ok(Self {
             table,
             result,
-            cells: columns.iter().map(|c| Cell::of(&c.ty)).collect(),
-            columns: columns.iter().map(|c| ColumnBuilder::new(&c.ty, options.zero_dates)).collect(),
+            columns: Columns::new(cells, builders),
             arrow: table.schema.arrow(),
+            zero_dates: options.zero_dates,
             batch_bytes: options.batch_bytes,
+            row_bytes: columns.len() * CELL_BYTES,
             rows: 0,
             ended: false,
         })
@@ -69,53 +83,68 @@ impl<'a> ChunkReader<'a> {
     pub async fn next_batch(&mut self) -> Result<Option<RecordBatch>, LoadError> {
         let (mut rows, mut bytes) = (0, 0);
         while !self.ended && bytes < self.batch_bytes {
-            let next = self.result.next().await;
-            match next.map_err(|e| MysqlError::from_driver(doing(self.table), &e))? {
-                Some(row) => {
-                    bytes += self.push(&row)?;
+            match self.result.show().map_err(|error| wire_error(self.table, error))? {
+                Next::Row(packet) => {
+                    self.columns.push_row(packet).map_err(|bad| cell_error(self.table, bad))?;
+                    bytes += packet.len() + self.row_bytes;
                     rows += 1;
                 }
-                None => self.ended = true,
+                Next::More => self.result.fill().await.map_err(|error| wire_error(self.table, error))?,
+                Next::End => {
+                    self.ended = true;
+                    self.result.close().await.map_err(|error| wire_error(self.table, error))?;
+                }
             }
         }
         if rows == 0 {
             return Ok(None);
         }
-        self.rows += rows;
-        let arrays = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
+        self.rows += rows as u64;
+        let arrays = self.take_arrays(rows);
         Ok(Some(RecordBatch::try_new(self.arrow.clone(), arrays).expect("every column got one value a row")))
+    }
+
+    /// The columns of `rows` rows. As much is expected next, so that they need not grow again from little.
+    fn take_arrays(&mut self, rows: usize) -> Vec<ArrayRef> {
+        let (with_room, zero_dates) = (|n: usize| n + n / 8, self.zero_dates);
+        let columns = self.table.schema.columns.iter().zip(&mut self.columns.builders);
+        let take = |(column, builder): (&Column, &mut ColumnBuilder)| {
+            let bytes = with_room(builder.bytes()).min(self.batch_bytes);
+            let array = builder.finish();
+            if !self.ended {
+                *builder = ColumnBuilder::with_capacity(&column.ty, zero_dates, with_room(rows), bytes);
+            }
+            array
+        };
+        columns.map(take).collect()
     }
 
     /// Rows handed out so far.
     pub fn rows(&self) -> u64 {
         self.rows
     }
-
-    fn push(&mut self, row: &Row) -> Result<usize, LoadError> {
-        let mut bytes = 0;
-        for (at, (cell, column)) in self.cells.iter().zip(&mut self.columns).enumerate() {
-            let value = row.as_ref(at).unwrap_or(&Value::NULL);
-            match cell.push(value, column) {
-                Ok(taken) => bytes += taken,
-                Err(error) => return Err(cell_error(self.table, at, error)),
-            }
-        }
-        Ok(bytes)
-    }
 }
 
+/// What a cell is counted as beside its bytes in the packet.
+const CELL_BYTES: usize = 8;
+
 #[cold]
-fn cell_error(table: &TableDescription, at: usize, error: CellError) -> LoadError {
-    let (column, table) = (table.schema.columns[at].name.clone(), table.table().clone());
-    match error {
+fn cell_error(table: &TableDescription, bad: BadCell) -> LoadError {
+    let (column, table) = (table.schema.columns[bad.at].name.clone(), table.table().clone());
+    match bad.error {
         CellError::Value(source) => LoadError::Value { table, column, source },
         CellError::Form(what) => LoadError::Cell { table, column, what },
     }
 }
 
+#[cold]
+fn wire_error(table: &TableDescription, error: WireError) -> LoadError {
+    error.into_mysql(format!("reading rows of {}", table.table())).into()
+}
+
 /// Reads a whole chunk into `sink`, batch by batch; gives the number of rows.
 pub async fn read_chunk<F, S>(
-    conn: &mut Conn,
+    connection: &mut RowConnection,
     table: &TableDescription,
     range: &ChunkRange,
     options: &ReadOptions,
@@ -125,15 +154,11 @@ where
     F: FnMut(RecordBatch) -> S,
     S: Future<Output = Result<(), LoadError>>,
 {
-    let mut reader = ChunkReader::open(conn, table, range, options).await?;
+    let mut reader = ChunkReader::open(connection, table, range, options).await?;
     while let Some(batch) = reader.next_batch().await? {
         sink(batch).await?;
     }
     Ok(reader.rows())
-}
-
-fn doing(table: &TableDescription) -> String {
-    format!("reading rows of {}", table.table())
 }
 
 /// `SELECT … FROM table`. Every column by name: `*` would leave out invisible ones.

@@ -89,7 +89,7 @@ impl World {
 
     async fn chunk(&self, numbers: &[i64], order0: Order) -> Vec<StagedChunk> {
         let mut writer = ChunkWriter::create(self.files(), schema(), order0, Window(0), 1).unwrap();
-        writer.write(&rows(numbers)).unwrap();
+        writer.write(&rows(numbers)).await.unwrap();
         writer.finish().await.unwrap()
     }
 

@@ -68,7 +68,10 @@ impl World {
         if !found.is_empty() {
             let ids = Arc::new(Int64Array::from(found.to_vec()));
             let values = Arc::new(Int64Array::from_value(order0, found.len()));
-            writer.write(&arrow_array::RecordBatch::try_new(schema().arrow(), vec![ids, values]).unwrap()).unwrap();
+            writer
+                .write(&arrow_array::RecordBatch::try_new(schema().arrow(), vec![ids, values]).unwrap())
+                .await
+                .unwrap();
         }
         let staged = writer.finish().await.unwrap();
         let absent = absent.iter().map(|id| RecordKey::Int(*id)).collect();

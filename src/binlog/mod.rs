@@ -16,10 +16,8 @@ use bytes::Bytes;
 use weir_model::{Gtid, LogPosition};
 
 mod assemble;
-mod auth;
 pub mod charset;
 mod checksum;
-mod connection;
 mod cursor;
 pub mod ddl;
 mod event;
@@ -32,7 +30,6 @@ pub mod row;
 mod rows_event;
 mod stream;
 pub mod table_map;
-mod tls;
 
 pub use file::{FileSource, list_binlog_dir, previous_gtids};
 pub use row::{RowDecoder, RowError};

@@ -7,15 +7,28 @@ use mysql_async::Opts;
 use tokio::time::timeout;
 use uuid::Uuid;
 use weir_model::GtidSet;
+use weir_mysql::wire::{self, Connection, EOF, ERROR, OK, WireError, parse_error};
 
 use super::assemble::{Assembler, Place};
-use super::auth;
 use super::checksum::{ChecksumAlgorithm, open_event};
-use super::connection::{Connection, ConnectionError, EOF, ERROR, OK, parse_error};
 use super::event::EventHeader;
 use super::gtid::encode_gtid_set;
 use super::{EventBody, Source, SourceError, SourceEvent};
 use crate::limits::{HEARTBEAT_PERIOD, SOURCE_CONNECT_MAX, SOURCE_SILENCE_MAX};
+
+/// Server errors that pass by themselves: too many connections, shutdown, killed, network trouble, idle timeout.
+const PASSING: [u16; 12] = [1040, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1317, 4031];
+
+impl From<WireError> for SourceError {
+    fn from(error: WireError) -> Self {
+        let why = error.to_string();
+        match error {
+            WireError::Io(_) | WireError::Protocol(_) => Self::Retryable { why },
+            WireError::Server { code, .. } if PASSING.contains(&code) => Self::Retryable { why },
+            WireError::Server { .. } | WireError::Settings(_) => Self::AuthOrConfig { why },
+        }
+    }
+}
 
 /// Reads the binlog of a running server, from the transactions that it lacks on.
 ///
@@ -39,10 +52,10 @@ impl LiveSource {
     /// older dump with the same id.
     pub async fn connect(opts: Opts, from: &GtidSet, server_id: u32) -> Result<Self, SourceError> {
         let connecting = async {
-            let mut connection = auth::log_in(&opts).await?;
+            let mut connection = wire::log_in(&opts).await?;
             let checksums = prepare(&mut connection, server_id).await?;
             connection.expect_ok(&register_command(server_id)).await.map_err(denied_behind_login)?;
-            let set = encode_gtid_set(from).map_err(ConnectionError::Settings)?;
+            let set = encode_gtid_set(from).map_err(WireError::Settings)?;
             connection.command(&dump_command(server_id, &set)).await?;
             let mut source =
                 Self { connection, assembler: Assembler::new(checksums), file: "".into(), offset: 0, first: None };
@@ -113,15 +126,15 @@ impl LiveSource {
             Some(&EOF) if packet.len() < 9 => SourceError::Retryable {
                 why: "the server ended the stream (it is shutting down or killed the dump)".into(),
             },
-            _ => ConnectionError::protocol("the server sent a packet that is no event").into(),
+            _ => WireError::protocol("the server sent a packet that is no event").into(),
         }
     }
 
     /// Error 1236 stands for everything that can go wrong with a dump; only its words tell what it was.
-    fn server_error(&self, error: ConnectionError) -> SourceError {
+    fn server_error(&self, error: WireError) -> SourceError {
         const DUMP_FAILED: u16 = 1236;
 
-        let ConnectionError::Server { code: DUMP_FAILED, message } = error else {
+        let WireError::Server { code: DUMP_FAILED, message, .. } = error else {
             return error.into();
         };
         if message.contains("purged") {
@@ -173,20 +186,20 @@ pub fn random_server_id() -> u32 {
 }
 
 /// Tells the server how the session wants its events. Old names are set beside today's; the server ignores the rest.
-async fn prepare(connection: &mut Connection, server_id: u32) -> Result<ChecksumAlgorithm, ConnectionError> {
+async fn prepare(connection: &mut Connection, server_id: u32) -> Result<ChecksumAlgorithm, WireError> {
     let row = connection.query_row("SELECT @@global.gtid_mode, @@global.binlog_checksum").await?;
     let [gtid_mode, checksum] = &row[..] else {
-        return Err(ConnectionError::protocol("the server does not know its own gtid_mode"));
+        return Err(WireError::protocol("the server does not know its own gtid_mode"));
     };
     if gtid_mode != "ON" {
-        return Err(ConnectionError::Settings(format!(
+        return Err(WireError::Settings(format!(
             "the source runs with gtid_mode={gtid_mode}; weir needs gtid_mode=ON and enforce_gtid_consistency=ON"
         )));
     }
     let checksums = match checksum.as_str() {
         "CRC32" => ChecksumAlgorithm::Crc32,
         "NONE" => ChecksumAlgorithm::None,
-        other => return Err(ConnectionError::Settings(format!("binlog_checksum={other} is not known"))),
+        other => return Err(WireError::Settings(format!("binlog_checksum={other} is not known"))),
     };
     let heartbeat_ns = HEARTBEAT_PERIOD.as_nanos();
     // The same for the same id, so that a server which still serves our broken connection ends that one.
@@ -202,9 +215,9 @@ async fn prepare(connection: &mut Connection, server_id: u32) -> Result<Checksum
 }
 
 /// Who has logged in and is denied still lacks a privilege; the server's words don't say which.
-fn denied_behind_login(error: ConnectionError) -> ConnectionError {
+fn denied_behind_login(error: WireError) -> WireError {
     match error {
-        ConnectionError::Server { code: 1045 | 1227, message } => ConnectionError::Settings(format!(
+        WireError::Server { code: 1045 | 1227, message, .. } => WireError::Settings(format!(
             "the source's user may not read the binlog; GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* to it. The \
              server says: {message}"
         )),
@@ -247,6 +260,16 @@ fn unwrapped_offset(from: u64, low: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn server_errors_are_sorted_by_what_to_do() {
+        let error = |code: u16| {
+            let packet = [&[ERROR][..], &code.to_le_bytes(), b"#08S01words"].concat();
+            SourceError::from(parse_error(&packet))
+        };
+        assert!(matches!(error(1053), SourceError::Retryable { why } if why.contains("words (error 1053)")));
+        assert!(matches!(error(1045), SourceError::AuthOrConfig { .. }));
+    }
 
     #[test]
     fn offsets_go_on_beyond_four_gibibytes() {

@@ -80,7 +80,9 @@ name = "{name}"                     # names the folder of weir's own state in th
 url = "{url}"   # password: here, in WEIR_SOURCE_PASSWORD, or password_file = "…"
 tables = [{patterns}]               # database.table; * matches, a leading ! leaves out; tables made later are picked up
 # snapshot = "initial"              # never: stream only, without loading what is there
-# max_connections = 4               # connections that read chunks of a load
+# max_connections = 4               # chunks of a load read at once
+# rows_per_second_max = 0           # of all of them together; 0 is no cap
+# pause_above_threads_running = 0   # no chunk begins while the source has more threads running
 
 [warehouse]
 url = "file:///var/lib/weir"        # a table is <url>/<database>/<table>; or s3://bucket/prefix

@@ -43,10 +43,14 @@ pub struct Source {
     pub snapshot_url: Option<SecretUrl>,
     /// Connections that read chunks at once.
     pub max_connections: usize,
-    /// 0 = no cap.
+    /// Of all connections that read chunks together; 0 = no cap.
     pub rows_per_second_max: u64,
-    /// 0 = never pause.
+    /// The same, counted as columns in memory.
+    pub bytes_per_second_max: ByteSize,
+    /// No chunk begins while the source has more threads running, ours included; 0 = never pause.
     pub pause_above_threads_running: u64,
+    /// No chunk begins while the source is a replica further behind than this; 0 = never pause.
+    pub pause_above_lag_ms: u64,
     pub on_truncate: DdlPolicy,
     pub on_drop: DdlPolicy,
     /// What we call ourselves among the source's replicas; drawn at random for each connection if not set.
@@ -65,7 +69,9 @@ impl Default for Source {
             snapshot_url: None,
             max_connections: MAX_CONNECTIONS_DEFAULT,
             rows_per_second_max: 0,
+            bytes_per_second_max: ByteSize(0),
             pause_above_threads_running: 0,
+            pause_above_lag_ms: 0,
             on_truncate: DdlPolicy::Follow,
             on_drop: DdlPolicy::Keep,
             server_id: None,

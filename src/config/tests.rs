@@ -21,7 +21,9 @@ snapshot = "never"
 snapshot_url = "mysql://weir@replica:3306"
 max_connections = 8
 rows_per_second_max = 1000
+bytes_per_second_max = "20MiB"
 pause_above_threads_running = 20
+pause_above_lag_ms = 5000
 on_truncate = "keep"
 on_drop = "follow"
 server_id = 4711
@@ -115,8 +117,6 @@ fn every_documented_key_is_accepted_and_the_idle_ones_warn() {
     assert_eq!(config.trace_path(), Path::new("/var/lib/weir/state/trace.sqlite"));
     assert_eq!(config.apply.index_memory_bytes(), 512 << 20);
     insta::assert_snapshot!(config.warnings().join("\n"), @r"
-    source.rows_per_second_max has no effect yet
-    source.pause_above_threads_running has no effect yet
     source.on_drop has no effect yet
     http.listen has no effect yet
     [[table]] buckets has no effect yet

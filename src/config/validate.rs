@@ -123,8 +123,6 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let source = &self.source;
         let mut idle = vec![
-            ("source.rows_per_second_max", source.rows_per_second_max != 0),
-            ("source.pause_above_threads_running", source.pause_above_threads_running != 0),
             ("source.on_drop", source.on_drop != DdlPolicy::Keep),
             ("http.listen", self.http.listen != LISTEN_DEFAULT),
         ];

@@ -22,6 +22,7 @@ mod shipping;
 mod source_tables;
 mod start;
 mod supervisor;
+mod throttle;
 mod trace;
 pub mod upkeep;
 

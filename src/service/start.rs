@@ -20,6 +20,7 @@ use super::seed::{Load, Loader, Merging};
 use super::shipping::{Shipper, Shipping};
 use super::source_tables::SourceTables;
 use super::supervisor::{LoadBegin, LoadMaker, Supervisor};
+use super::throttle::throttle;
 use super::trace::open_trace;
 use super::upkeep::keep_logs_short;
 use super::{Reseed, RunOptions};
@@ -172,9 +173,11 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         told.clone(),
         CaptureStart { boundary: position.clone(), event_ms: facts.clock_ms, ..CaptureStart::default() },
     );
+    let replica = config.snapshot_options()?;
     let loader = Loader {
         source: source.clone(),
-        replica: config.snapshot_options()?,
+        throttle: throttle(&config.source, replica.as_ref().unwrap_or(&source)),
+        replica,
         requests: requests.clone(),
         merging: Merging::Desk(desk),
         connections: Arc::new(Semaphore::new(config.source.max_connections)),

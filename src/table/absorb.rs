@@ -100,10 +100,12 @@ impl Table {
 
     /// What the table knows of each of `keys`.
     pub fn locate_all(&self, keys: &[KeyRef<'_>]) -> Vec<Located> {
-        let mut located = Vec::with_capacity(keys.len());
+        let mut located = vec![Located::Absent; keys.len()];
+        let numbers = self.index.in_place(keys.len(), |nth| keys[nth]);
         for block in lookahead(keys.len()) {
-            self.index.fetch(keys[block.clone()].iter().copied());
-            located.extend(keys[block].iter().map(|key| self.locate(*key)));
+            let numbers = &numbers[block];
+            self.index.fetch(numbers.iter().map(|&nth| keys[nth as usize]));
+            numbers.iter().for_each(|&nth| located[nth as usize] = self.locate(keys[nth as usize]));
         }
         located
     }

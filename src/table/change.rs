@@ -9,7 +9,6 @@ use weir_model::{Order, RecordKey, RecordKeys, TableSchema};
 
 use super::buckets::Buckets;
 use super::chunk::StagedChunk;
-use super::partition::PartitionValues;
 use super::read::orders_of_batch;
 use super::record::TableState;
 use crate::trace::{StageCount, Tally};
@@ -27,8 +26,7 @@ pub struct TableChange {
     pub rows: Vec<BucketRows>,
     /// Keys whose row goes, with the order of the delete.
     pub deletes: Vec<(RecordKey, Order)>,
-    /// Chunks whose upper bound has been passed, a partition of a bucket each at most once: of each key the greater order
-    /// stays.
+    /// Parts of chunks whose upper bound has been passed: of each key the greater order stays. No key is in two of them.
     pub staged: Vec<StagedChunk>,
     /// Keys that chunks looked for at the source and did not find: what the table has of them below the chunk's order goes.
     pub absent: Vec<AbsentKeys>,
@@ -196,14 +194,13 @@ pub(super) fn may_be_behind(entering: &BucketRows, greatest: Order) -> Result<()
 const ABOVE_GREATEST: &str = "a change is above the greatest order that the state tells";
 const NOT_OWNED: &str = "a change is of a bucket that this writer does not have";
 
-/// Every bucket that is named is the writer's, and has one file of rows at most.
+/// Every bucket that is named is the writer's, and comes once with rows of the stream at most.
 fn names_owned(change: &TableChange, buckets: &Buckets) -> Result<(), &'static str> {
     let cleared = change.clear.iter().flat_map(|clear| &clear.buckets);
     let removed = change.remove_below.iter().flat_map(|remove| &remove.buckets);
     let of_rows: Vec<u32> = change.rows.iter().map(|rows| rows.bucket).collect();
-    let of_chunks: Vec<(u32, &PartitionValues)> =
-        change.staged.iter().map(|chunk| (chunk.file.bucket, &chunk.file.partition)).collect();
-    let chunk_buckets = of_chunks.iter().map(|(bucket, _)| bucket).chain(change.absent.iter().map(|keys| &keys.bucket));
+    let chunk_buckets = change.staged.iter().map(|chunk| &chunk.file.bucket);
+    let chunk_buckets = chunk_buckets.chain(change.absent.iter().map(|keys| &keys.bucket));
     if !cleared.chain(removed).chain(&of_rows).chain(chunk_buckets).all(|bucket| buckets.owns(*bucket)) {
         return Err(NOT_OWNED);
     }
@@ -214,8 +211,8 @@ fn names_owned(change: &TableChange, buckets: &Buckets) -> Result<(), &'static s
     if change.absent.iter().any(is_elsewhere) {
         return Err("a key that a chunk did not find is of another bucket than it says");
     }
-    if !once(&of_rows) || !once(&of_chunks) {
-        return Err("a bucket comes twice, or has two chunks of one partition");
+    if !once(&of_rows) {
+        return Err("a bucket comes twice");
     }
     Ok(())
 }

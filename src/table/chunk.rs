@@ -23,7 +23,7 @@ use super::partition::{PartitionValues, ToldKeys, file_rows, rows_by_partition};
 use super::read::Folder;
 use super::reshape::widened;
 use super::writer::{EncodedFile, FileWriter};
-use crate::limits::{CHUNK_FILE_AGE_MAX, FILES_WRITTEN_TOGETHER};
+use crate::limits::{CHUNK_FILE_AGE_MAX, CHUNK_HELD_BYTES_MAX, FILES_WRITTEN_TOGETHER};
 
 /// Where data files of one table go; cheap to clone, independent of the table's writer.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ impl TableFiles {
     }
 }
 
-/// The part of a chunk that is of one bucket and partition. It lies in the table's folder and is in no commit.
+/// A part of a chunk that is of one bucket and partition. It lies in the table's folder and is in no commit.
 #[derive(Debug)]
 pub struct StagedChunk {
     files: TableFiles,
@@ -217,22 +217,30 @@ fn conformed(
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
-/// Writes the batches of one chunk.
+/// Writes the batches of one chunk. What it holds in memory is bounded, however large the chunk turns out to be: what has
+/// grown large goes out as a file of its own, and more of the same bucket and partition into another.
 pub struct ChunkWriter {
-    files: TableFiles,
-    schema: Arc<TableSchema>,
+    chunk: Chunk,
     rows: ChunkRows,
-    order0: Order,
-    window: Window,
+    /// In the table's folder already.
+    staged: Vec<StagedChunk>,
     bucket_count: u32,
 }
 
-/// The rows so far.
+/// What is the same of every file of a chunk.
+struct Chunk {
+    files: TableFiles,
+    schema: Arc<TableSchema>,
+    order0: Order,
+    window: Window,
+}
+
+/// The rows so far that are in no file yet.
 enum ChunkRows {
     /// Encoded as they come, a file a bucket that has a row.
     Encoded(BTreeMap<u32, PartWriter>),
-    /// Of a table with partitions, which may be thousands: they are held as they came until the end, and then encoded file
-    /// by file. A chunk is bounded, and what a writer of each file holds would not be.
+    /// Of a table with partitions, which may be thousands: they are held as they came, and then encoded file by file. What a
+    /// writer of each file holds would not be bounded.
     Held(HeldRows),
 }
 
@@ -241,7 +249,7 @@ struct PartWriter {
     writer: FileWriter,
     rows: u64,
     /// None in a table that is appended to.
-    key_columns: Vec<RecordBatch>,
+    keys: RecordKeys,
 }
 
 /// Rows of a chunk by where they will lie.
@@ -249,6 +257,8 @@ struct PartWriter {
 struct HeldRows {
     /// As data files have them.
     batches: Vec<RecordBatch>,
+    /// Bytes of them.
+    bytes: usize,
     /// Their keys.
     keys: Vec<RecordKeys>,
     /// By bucket and partition: batch and row.
@@ -284,71 +294,80 @@ impl ChunkWriter {
         } else {
             ChunkRows::Held(HeldRows::default())
         };
-        Ok(Self { files, schema, rows, order0, window, bucket_count })
+        Ok(Self { chunk: Chunk { files, schema, order0, window }, rows, staged: Vec::new(), bucket_count })
     }
 
-    /// Adds rows with the source's columns.
+    /// Adds rows with the source's columns. What they make too large is durable when it returns.
     ///
     /// # Errors
-    /// When a row lies in a partition that cannot be, or has no key.
-    pub fn write(&mut self, rows: &RecordBatch) -> Result<(), TableError> {
-        let lake = lake_rows(&self.schema, rows, self.order0)?;
+    /// When a row lies in a partition that cannot be, or has no key, or a file cannot be written.
+    pub async fn write(&mut self, rows: &RecordBatch) -> Result<(), TableError> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let schema = &self.chunk.schema;
+        let lake = lake_rows(schema, rows, self.chunk.order0)?;
         match &mut self.rows {
             ChunkRows::Encoded(parts) => {
-                let key_columns =
-                    if self.schema.layout.is_append() { None } else { Some(rows.project(&self.schema.key)?) };
-                if self.bucket_count == 1 {
-                    return write_part(parts, 0, &self.schema, &lake, key_columns);
+                encode(parts, schema, rows, &lake, self.bucket_count)?;
+                let held: usize = parts.values().map(|part| part.writer.bytes()).sum();
+                if held >= CHUNK_HELD_BYTES_MAX {
+                    // The largest goes, so that files stay as large as may be.
+                    let largest = parts.iter().max_by_key(|(_, part)| part.writer.bytes()).map(|(bucket, _)| *bucket);
+                    if let Some((bucket, part)) = largest.and_then(|bucket| parts.remove_entry(&bucket)) {
+                        let part = part.finish(bucket)?;
+                        self.staged.push(self.chunk.put(part).await?);
+                    }
                 }
-                let keys = RecordKeys::of(rows, &self.schema.key_names())?;
-                for (bucket, picked) in keys.rows_by_bucket(self.bucket_count) {
-                    let picked = UInt32Array::from(picked);
-                    let keys = key_columns.as_ref().map(|columns| take_record_batch(columns, &picked)).transpose()?;
-                    write_part(parts, bucket, &self.schema, &take_record_batch(&lake, &picked)?, keys)?;
-                }
-                Ok(())
             }
             ChunkRows::Held(held) => {
-                let keys = RecordKeys::of(rows, &self.schema.key_names())?;
-                let batch = held.batches.len();
-                for (partition, picked) in rows_by_partition(&self.schema, &lake)? {
-                    let mut by_bucket: BTreeMap<u32, Vec<(usize, usize)>> = BTreeMap::new();
-                    for row in picked.into_iter().map(|row| row as usize) {
-                        by_bucket.entry(keys.get(row).bucket(self.bucket_count)).or_default().push((batch, row));
-                    }
-                    for (bucket, rows) in by_bucket {
-                        held.parts.entry((bucket, partition.clone())).or_default().extend(rows);
-                    }
+                held.add(schema, rows, &lake, self.bucket_count)?;
+                if held.bytes >= CHUNK_HELD_BYTES_MAX {
+                    let held = std::mem::take(held);
+                    self.staged.extend(self.chunk.put_held(&held).await?);
                 }
-                held.keys.push(keys);
-                held.batches.push(file_rows(&self.schema, &lake)?);
-                Ok(())
             }
         }
+        Ok(())
     }
 
-    /// Makes the files durable, one for each partition of a bucket that has a row, ascending by both.
+    /// Makes the rest durable; gives the chunk's files, as many as it took for each partition of a bucket that has a row.
     pub async fn finish(self) -> Result<Vec<StagedChunk>, TableError> {
-        let Self { files, schema, rows, order0, window, .. } = self;
-        let held;
-        let parts: Box<dyn Iterator<Item = Result<Part, TableError>> + Send> = match rows {
-            ChunkRows::Encoded(parts) => Box::new(parts.into_iter().map(|(bucket, part)| part.finish(bucket, &schema))),
-            ChunkRows::Held(rows) => {
-                held = rows;
-                Box::new(held.parts.iter().map(|(place, rows)| held.encode(place, rows, &schema)))
+        let Self { chunk, rows, mut staged, .. } = self;
+        staged.extend(match rows {
+            ChunkRows::Encoded(parts) => {
+                chunk.put_all(parts.into_iter().map(|(bucket, part)| part.finish(bucket))).await?
             }
-        };
-        let put = |part: Result<Part, TableError>| {
-            let (files, schema) = (files.clone(), schema.clone());
-            async move {
-                let Part { bucket, partition, file: EncodedFile { name, bytes, stats }, rows, keys } = part?;
-                let (name, size) = (partition.path_of(&schema.layout, &name), bytes.len() as u64);
-                files.put(&name, bytes).await?;
-                let file = StagedFile { name, size, stats, schema, order0, window, bucket, partition, rows };
-                Ok(StagedChunk { files, file, keys, written_ms: clock::now_ms() })
-            }
-        };
+            ChunkRows::Held(held) => chunk.put_held(&held).await?,
+        });
+        Ok(staged)
+    }
+}
+
+impl Chunk {
+    async fn put_held(&self, held: &HeldRows) -> Result<Vec<StagedChunk>, TableError> {
+        self.put_all(held.parts.iter().map(|(place, rows)| held.encode(place, rows, &self.schema))).await
+    }
+
+    /// Makes files durable, in their order, some side by side.
+    async fn put_all(
+        &self,
+        parts: impl Iterator<Item = Result<Part, TableError>> + Send,
+    ) -> Result<Vec<StagedChunk>, TableError> {
+        // Named so, since the compiler does not see otherwise that the iterator may go to another thread.
+        let parts: Box<dyn Iterator<Item = Result<Part, TableError>> + Send + '_> = Box::new(parts);
+        let put = |part: Result<Part, TableError>| async move { self.put(part?).await };
         futures::stream::iter(parts).map(put).buffered(FILES_WRITTEN_TOGETHER).try_collect().await
+    }
+
+    async fn put(&self, part: Part) -> Result<StagedChunk, TableError> {
+        let Part { bucket, partition, file: EncodedFile { name, bytes, stats }, rows, keys } = part;
+        let Self { files, schema, order0, window } = self;
+        let (name, size) = (partition.path_of(&schema.layout, &name), bytes.len() as u64);
+        files.put(&name, bytes).await?;
+        let (order0, window, schema) = (*order0, *window, schema.clone());
+        let file = StagedFile { name, size, stats, schema, order0, window, bucket, partition, rows };
+        Ok(StagedChunk { files: files.clone(), file, keys, written_ms: clock::now_ms() })
     }
 }
 
@@ -378,42 +397,88 @@ fn layout_columns(layout: &Layout, count: usize) -> Vec<ArrayRef> {
     columns
 }
 
-/// Adds rows of one bucket, given in the lake table's columns, and the columns of their keys, of which a table that is
-/// appended to has none.
-fn write_part(
+/// Adds rows, which are `lake` in the lake table's columns, to the writers of their buckets.
+fn encode(
     parts: &mut BTreeMap<u32, PartWriter>,
-    bucket: u32,
     schema: &TableSchema,
     rows: &RecordBatch,
-    key_columns: Option<RecordBatch>,
+    lake: &RecordBatch,
+    bucket_count: u32,
 ) -> Result<(), TableError> {
-    if rows.num_rows() == 0 {
-        return Ok(());
+    let is_keyed = !schema.layout.is_append();
+    let keys =
+        if is_keyed || bucket_count > 1 { RecordKeys::of(rows, &schema.key_names())? } else { RecordKeys::none() };
+    if bucket_count == 1 {
+        return PartWriter::of(parts, 0, schema)?.write(lake, if is_keyed { keys } else { RecordKeys::none() });
     }
-    let part = match parts.entry(bucket) {
-        Entry::Occupied(part) => part.into_mut(),
-        Entry::Vacant(place) => {
-            place.insert(PartWriter { writer: FileWriter::new(schema)?, rows: 0, key_columns: Vec::new() })
-        }
-    };
-    part.writer.write(rows)?;
-    part.rows += rows.num_rows() as u64;
-    part.key_columns.extend(key_columns);
+    for (bucket, picked) in keys.rows_by_bucket(bucket_count) {
+        let keys = if is_keyed { keys.take(&picked) } else { RecordKeys::none() };
+        let rows = take_record_batch(lake, &UInt32Array::from(picked))?;
+        PartWriter::of(parts, bucket, schema)?.write(&rows, keys)?;
+    }
     Ok(())
 }
 
 impl PartWriter {
-    fn finish(self, bucket: u32, schema: &TableSchema) -> Result<Part, TableError> {
-        let Self { writer, rows, key_columns } = self;
-        let keys = match key_columns.first() {
-            Some(first) => RecordKeys::of(&concat_batches(&first.schema(), &key_columns)?, &schema.key_names())?,
-            None => RecordKeys::none(),
-        };
+    /// The writer of a bucket.
+    fn of<'a>(
+        parts: &'a mut BTreeMap<u32, Self>,
+        bucket: u32,
+        schema: &TableSchema,
+    ) -> Result<&'a mut Self, TableError> {
+        Ok(match parts.entry(bucket) {
+            Entry::Occupied(part) => part.into_mut(),
+            Entry::Vacant(place) => {
+                place.insert(Self { writer: FileWriter::new(schema)?, rows: 0, keys: RecordKeys::none() })
+            }
+        })
+    }
+
+    /// Adds rows in the lake table's columns, and their keys.
+    fn write(&mut self, rows: &RecordBatch, keys: RecordKeys) -> Result<(), TableError> {
+        self.writer.write(rows)?;
+        self.rows += rows.num_rows() as u64;
+        if self.keys.is_empty() {
+            self.keys = keys;
+        } else {
+            self.keys.append(&keys);
+        }
+        Ok(())
+    }
+
+    fn finish(self, bucket: u32) -> Result<Part, TableError> {
+        let Self { writer, rows, keys } = self;
         Ok(Part { bucket, partition: PartitionValues::default(), file: writer.finish()?, rows, keys })
     }
 }
 
 impl HeldRows {
+    /// Adds rows, which are `lake` in the lake table's columns.
+    fn add(
+        &mut self,
+        schema: &TableSchema,
+        rows: &RecordBatch,
+        lake: &RecordBatch,
+        bucket_count: u32,
+    ) -> Result<(), TableError> {
+        let keys = RecordKeys::of(rows, &schema.key_names())?;
+        let batch = self.batches.len();
+        for (partition, picked) in rows_by_partition(schema, lake)? {
+            let mut by_bucket: BTreeMap<u32, Vec<(usize, usize)>> = BTreeMap::new();
+            for row in picked.into_iter().map(|row| row as usize) {
+                by_bucket.entry(keys.get(row).bucket(bucket_count)).or_default().push((batch, row));
+            }
+            for (bucket, rows) in by_bucket {
+                self.parts.entry((bucket, partition.clone())).or_default().extend(rows);
+            }
+        }
+        let held = file_rows(schema, lake)?;
+        self.bytes += held.get_array_memory_size();
+        self.keys.push(keys);
+        self.batches.push(held);
+        Ok(())
+    }
+
     fn encode(
         &self,
         (bucket, partition): &(u32, PartitionValues),

@@ -255,10 +255,12 @@ impl Table {
             self.next_file += 1;
             self.index.add_file(number, file.rows)?;
             self.unkept_rows += u64::from(file.rows);
+            let rows = self.index.in_place(keys.len(), |row| keys.get(row));
             for block in lookahead(keys.len()) {
-                self.index.fetch(block.clone().map(|row| keys.get(row)));
-                for row in block.filter(|row| !file.dead.contains(*row as u32)) {
-                    self.index.put(keys.get(row), RowAddress { file: number, row: row as u32 });
+                let rows = &rows[block];
+                self.index.fetch(rows.iter().map(|&row| keys.get(row as usize)));
+                for &row in rows.iter().filter(|row| !file.dead.contains(**row)) {
+                    self.index.put(keys.get(row as usize), RowAddress { file: number, row });
                 }
             }
             self.files.insert(number, file);

@@ -13,6 +13,9 @@ use super::index::{Located, RowAddress, lookahead};
 use super::{Table, TableError};
 use crate::trace::{Hop, Tally};
 
+/// Bounds of so many files cost less than searching for the keys of a chunk.
+const FILES_LOOKED_AT_MAX: usize = 1_000;
+
 /// Rows of existing files that die, and files that go as a whole.
 #[derive(Debug, Default)]
 pub(super) struct Deaths {
@@ -56,8 +59,12 @@ impl Table {
         if by_key.windows(2).any(|pair| chunk.keys.get(pair[0] as usize) == chunk.keys.get(pair[1] as usize)) {
             return Err(self.rule("a chunk has two rows of one key"));
         }
-        let keys: Vec<KeyRef<'_>> = (0..chunk.keys.len()).map(|row| chunk.keys.get(row)).collect();
-        let located = self.locate_all(&keys);
+        let located = if self.may_know(chunk, &by_key) {
+            let keys: Vec<KeyRef<'_>> = (0..chunk.keys.len()).map(|row| chunk.keys.get(row)).collect();
+            self.locate_all(&keys)
+        } else {
+            Vec::new()
+        };
         let could_win = |located: &Located| match located {
             Located::Live(address) if self.file_greatest(*address) >= chunk.file.order0 => Some(*address),
             _ => None,
@@ -112,6 +119,24 @@ impl Table {
         let orders = self.orders_of(&addresses).await?;
         let older = live.into_iter().zip(orders).filter(|(_, order)| order < order0);
         Ok(older.map(|((nth, address), _)| (keys[nth].clone(), address)).collect())
+    }
+
+    /// Whether the table may have a row, or remember a delete, of a key of the chunk, whose rows in the order of their keys are
+    /// `by_key`. A first load meets neither, and need not search for its keys one by one.
+    fn may_know(&self, chunk: &StagedChunk, by_key: &[u32]) -> bool {
+        let schema = &chunk.file.schema;
+        let (Some(first), Some(last), &[key]) = (by_key.first(), by_key.last(), &schema.key[..]) else { return true };
+        let bound = |row: u32| match chunk.keys.get(row as usize) {
+            KeyRef::Int(value) => Some(value),
+            KeyRef::Bytes(_) => None,
+        };
+        let (Some(least), Some(greatest)) = (bound(*first), bound(*last)) else { return true };
+        let name = &schema.columns[key].name;
+        let is_apart = |file: &DataFile| {
+            file.bucket.is_some_and(|bucket| bucket != chunk.file.bucket)
+                || file.bounds_of(name).is_some_and(|(from, to)| greatest < from || to < least)
+        };
+        self.index.remembers_deletes() || self.files.len() > FILES_LOOKED_AT_MAX || !self.files.values().all(is_apart)
     }
 
     /// Every live row of the cleared buckets dies.

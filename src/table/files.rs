@@ -3,7 +3,7 @@
 use roaring::RoaringBitmap;
 
 use super::delta::{Add, DeletionVector, Remove};
-use super::statistics::with_dead_rows;
+use super::statistics::{whole_bounds, with_dead_rows};
 use super::writer::FileOrders;
 
 /// A data file and which of its rows are dead.
@@ -20,6 +20,12 @@ pub struct DataFile {
 impl DataFile {
     pub fn live_rows(&self) -> u64 {
         u64::from(self.rows) - self.dead.len()
+    }
+
+    /// Bounds of an integer column, dead rows included; none if its entry is not of ours, or has none.
+    pub fn bounds_of(&self, column: &str) -> Option<(i64, i64)> {
+        let is_ours = self.orders != FileOrders::UNKNOWN;
+        is_ours.then(|| whole_bounds(self.add.stats.as_deref(), column)).flatten()
     }
 
     /// The action that takes the file, as it stands, out of the table.

@@ -73,6 +73,11 @@ impl FileWriter {
         Ok(self.writer.write(batch)?)
     }
 
+    /// Bytes that it holds in memory, roughly.
+    pub fn bytes(&self) -> usize {
+        self.writer.memory_size() + self.writer.bytes_written()
+    }
+
     pub fn finish(self) -> Result<EncodedFile, TableError> {
         let name = format!("part-{}.parquet", Uuid::new_v4());
         Ok(EncodedFile { name, bytes: self.writer.into_inner()?.into(), stats: self.statistics.json() })

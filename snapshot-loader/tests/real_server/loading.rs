@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use mysql_async::prelude::Queryable;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use snapshot_loader::{LoadOptions, Manifest, PlanTarget, Progress, load};
+use snapshot_loader::{Caps, LoadOptions, Manifest, PlanTarget, Progress, Throttle, load};
 use weir_model::ZeroDates;
 use weir_mysql::TablePatterns;
 
@@ -44,6 +45,7 @@ fn options(database: &str, out: &Path) -> LoadOptions {
         target: PlanTarget { rows: 500, bytes: 1 << 30 },
         zero_dates: ZeroDates::Null,
         consistent: false,
+        throttle: Arc::new(Throttle::new(source(), Caps::default())),
     }
 }
 

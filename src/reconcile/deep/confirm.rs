@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use snapshot_loader::KeyValue;
 use weir_model::{Order, RecordKey, TableId};
-use weir_mysql::server;
+use weir_mysql::{RowConnection, server};
 
 use super::compare::{Finding, KeyState, finding};
 use super::standing::reach;
@@ -82,12 +82,13 @@ impl Confirm for Recheck {
         let mut judgements = vec![Judgement::InFlight; suspects.len()];
         let mut pending: Vec<Pending> = (0..suspects.len()).map(|at| Pending { at, seen: None, alike: 0 }).collect();
         let mut connection = weir_mysql::connect(&question.options).await?;
+        let mut rows = RowConnection::beside(&question.options, &mut connection).await?;
         for _ in 0..DEEP_ROUNDS_MAX {
             if pending.is_empty() {
                 break;
             }
             let keys: Vec<RecordKey> = pending.iter().map(|pending| suspects[pending.at].key.clone()).collect();
-            let Some(seen) = look(question, &mut connection, id, &keys).await? else { break };
+            let Some(seen) = look(question, (&mut connection, &mut rows), id, &keys).await? else { break };
             pending = pending
                 .into_iter()
                 .zip(seen)
@@ -124,12 +125,12 @@ fn judge(pending: Pending, seen: Seen) -> Result<Judgement, Pending> {
 /// read. `None` if it does not come to that.
 async fn look(
     question: &DeepQuestion,
-    connection: &mut weir_mysql::Conn,
+    (connection, rows): (&mut weir_mysql::Conn, &mut RowConnection),
     id: &TableId,
     keys: &[RecordKey],
 ) -> Result<Option<Vec<Seen>>, DeepError> {
     let Ok(table) = ComparedTable::look_at(question, connection, id).await? else { return Ok(None) };
-    let source: HashMap<RecordKey, _> = source_side::look_up(connection, &table, keys).await?;
+    let source: HashMap<RecordKey, _> = source_side::look_up(rows, &table, keys).await?;
     let executed = server::executed_gtids(connection).await?;
     if reach(question, id, &executed, DEEP_WAIT_MAX).await? != Reach::All {
         return Ok(None);

@@ -7,7 +7,7 @@ use snapshot_loader::{ChunkRange, PlanTarget, TableProgress, plan_chunks};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use weir_model::{ColumnType, GtidSet, TableId};
-use weir_mysql::{Conn, server};
+use weir_mysql::{Conn, RowConnection, server};
 
 use super::compare::{Counting, Finding, compare};
 use super::confirm::{Confirm, Judgement, Suspect};
@@ -68,7 +68,9 @@ async fn compare_once<C: Confirm>(
     let chunks = parts.iter().map(|part| part.chunks.len() as u64).sum();
     let progress = question.progress.table(id, table.description.approx_rows, chunks);
     let (sender, mut read) = mpsc::channel(1);
-    let reading = tokio::spawn(read_source(question.clone(), connection, table.clone(), parts, sender, progress));
+    let rows = RowConnection::beside(&question.options, &mut connection).await?;
+    let connections = (connection, rows);
+    let reading = tokio::spawn(read_source(question.clone(), connections, table.clone(), parts, sender, progress));
     let mut suspects = Suspects { table: &table, found: Vec::new(), beyond: 0 };
     while let Some(part) = read.recv().await {
         compare_part(question, &table, part, &mut report, &mut suspects).await?;
@@ -125,14 +127,14 @@ struct ReadPart {
 /// Reads part after part; one waits while the last is compared.
 async fn read_source(
     question: Arc<DeepQuestion>,
-    mut connection: Conn,
+    (mut connection, mut rows_of): (Conn, RowConnection),
     table: Arc<ComparedTable>,
     parts: Vec<Part>,
     sender: mpsc::Sender<ReadPart>,
     progress: Arc<TableProgress>,
 ) -> Result<(), DeepError> {
     for part in parts {
-        let rows = source_side::collect(&question, &mut connection, &table, &part, &progress).await?;
+        let rows = source_side::collect(&question, &mut rows_of, &table, &part, &progress).await?;
         let executed = server::executed_gtids(&mut connection).await?;
         if sender.send(ReadPart { cut: part.cut, rows, executed }).await.is_err() {
             // Whoever compares has failed and says why.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use snapshot_loader::{ChunkReader, TableProgress};
 use weir_model::{RecordKey, RecordKeys};
-use weir_mysql::Conn;
+use weir_mysql::RowConnection;
 
 use super::entries::{Collected, Collector};
 use super::parts::Part;
@@ -19,7 +19,7 @@ use weir_model::row_hash::RowHash;
 /// When a chunk cannot be read; the part is then to be read anew.
 pub async fn collect(
     question: &DeepQuestion,
-    connection: &mut Conn,
+    connection: &mut RowConnection,
     table: &ComparedTable,
     part: &Part,
     progress: &TableProgress,
@@ -43,7 +43,7 @@ pub async fn collect(
 /// # Errors
 /// When the source cannot be read.
 pub async fn look_up(
-    connection: &mut Conn,
+    connection: &mut RowConnection,
     table: &ComparedTable,
     keys: &[RecordKey],
 ) -> Result<HashMap<RecordKey, RowHash>, DeepError> {

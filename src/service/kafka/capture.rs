@@ -29,6 +29,7 @@ use crate::service::shipping::{Shipper, Shipping};
 use crate::service::source_tables::SourceTables;
 use crate::service::start::{Incarnation, SourceFacts, asked_tables, look_at_source, register_all, resumes, write};
 use crate::service::supervisor::{Lake, LoadBegin, LoadMaker, Supervisor};
+use crate::service::throttle::throttle;
 use crate::service::trace::{ConfiguredTrace, open_trace};
 use crate::service::upkeep::keep_logs_short;
 use crate::service::{Reseed, RunOptions};
@@ -106,9 +107,11 @@ pub(super) async fn start(
     let (requests, requests_inbox) = mpsc::channel::<Request>(REQUESTS_MAX);
     let (load_failed, load_failures) = mpsc::unbounded_channel();
     let (durable, durable_inbox) = mpsc::unbounded_channel();
+    let replica = config.snapshot_options()?;
     let loader = Loader {
         source: source.clone(),
-        replica: config.snapshot_options()?,
+        throttle: throttle(&config.source, replica.as_ref().unwrap_or(&source)),
+        replica,
         requests: requests.clone(),
         merging: Merging::Lake(merging.clone()),
         connections: Arc::new(Semaphore::new(config.source.max_connections)),

@@ -14,7 +14,7 @@ use std::time::Instant;
 use snapshot_loader::{ChunkReader, ReadOptions, TableProgress, record_keys};
 use tokio::sync::oneshot;
 use weir_model::{LogPosition, RecordKey, RecordKeys, Window};
-use weir_mysql::server;
+use weir_mysql::{RowConnection, server};
 
 use super::plan::Piece;
 use super::{Load, Loader, Merging, SeedError};
@@ -76,14 +76,17 @@ impl Loader {
         progress: &TableProgress,
     ) -> Result<Option<Taken>, SeedError> {
         let permit = self.permit().await?;
+        self.throttle.before_chunk().await?;
         let mut connection = self.connect_to_read().await?;
+        let mut rows = self.connect_for_rows(&mut connection).await?;
         let opening = if self.is_keyless(load, &mut connection).await? {
-            self.open_at_one_moment(load, &mut connection).await?
+            self.open_at_one_moment(load, &mut rows).await?
         } else {
             self.open_beside_changes(load, &mut connection).await?
         };
         let Some(opening) = opening else { return Ok(None) };
-        let Read { staged, absent } = self.read(load, &mut connection, piece, &opening).await?;
+        let Read { staged, absent } = self.read(load, &mut connection, &mut rows, piece, &opening).await?;
+        drop(rows);
         let (upper, server_uuid) = self.end_of_stream(connection).await?;
         drop(permit);
         let taken = Taken { rows: staged.iter().map(StagedChunk::rows).sum(), absent: absent.len() as u64 };
@@ -130,12 +133,12 @@ impl Loader {
         Ok(load.layout.is_append() && self.describe(connection, load).await?.schema.key.is_empty())
     }
 
-    /// For rows that cannot be told apart: an order that divides the table's changes into those that `connection` sees from
+    /// For rows that cannot be told apart: an order that divides the table's changes into those that `rows` sees from
     /// now on and all others. The table is locked against writers until capture has come to this moment.
     async fn open_at_one_moment(
         &self,
         load: &Load,
-        connection: &mut weir_mysql::Conn,
+        rows: &mut RowConnection,
     ) -> Result<Option<ChunkOpening>, SeedError> {
         let locked = |source| SeedError::Lock { table: load.table.clone(), source: Box::new(source) };
         let mut locking = weir_mysql::connect(&self.source).await?;
@@ -155,7 +158,7 @@ impl Loader {
             tokio::time::sleep(CAPTURE_LOOKED_AT_EVERY).await;
         };
         if opening.is_some() {
-            server::begin_snapshot(connection).await?;
+            rows.begin_snapshot().await?;
         }
         server::unlock_tables(&mut locking).await?;
         if opening.is_none() {
@@ -170,6 +173,7 @@ impl Loader {
         &self,
         load: &Load,
         connection: &mut weir_mysql::Conn,
+        rows: &mut RowConnection,
         piece: &Piece,
         opening: &ChunkOpening,
     ) -> Result<Read, SeedError> {
@@ -179,7 +183,7 @@ impl Loader {
         let mut absent = piece.keys().map(|keys| record_keys(&description, keys)).transpose()?;
         let mut writer = ChunkWriter::create(load.files.clone(), schema, opening.order0, window, load.buckets)?;
         let options = ReadOptions { zero_dates: load.zero_dates, batch_bytes: CHUNK_BATCH_BYTES };
-        let mut reader = ChunkReader::open(connection, &description, piece.selection(), &options).await?;
+        let mut reader = ChunkReader::open(rows, &description, piece.selection(), &options).await?;
         while let Some(batch) = reader.next_batch().await? {
             if let Some(absent) = &mut absent {
                 let found = RecordKeys::of(&batch, &description.schema.key_names()).map_err(TableError::from)?;
@@ -187,7 +191,8 @@ impl Loader {
                     absent.remove(&found.get(row).to_owned());
                 }
             }
-            writer.write(&batch)?;
+            writer.write(&batch).await?;
+            self.throttle.after_batch(batch.num_rows() as u64, batch.get_array_memory_size() as u64).await?;
         }
         Ok(Read { staged: writer.finish().await?, absent: absent.into_iter().flatten().collect() })
     }

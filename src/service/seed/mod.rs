@@ -11,11 +11,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use snapshot_loader::Progress;
+use snapshot_loader::{Progress, Throttle};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
 use weir_model::{Layout, LogPosition, Order, TableId, ZeroDates};
-use weir_mysql::{Conn, MysqlError, SourceOptions, TableDescription, catalogue, server};
+use weir_mysql::{Conn, MysqlError, RowConnection, SourceOptions, TableDescription, catalogue, server};
 
 use self::attempt::Taken;
 pub use self::plan::{LoadScope, SeedPlan};
@@ -81,6 +81,7 @@ pub struct Loader {
     pub source: SourceOptions,
     /// The server that chunks are read from, if it is another one.
     pub replica: Option<SourceOptions>,
+    pub throttle: Arc<Throttle>,
     pub requests: mpsc::Sender<Request>,
     pub merging: Merging,
     /// One permit a connection that reads chunks.
@@ -247,6 +248,11 @@ impl Loader {
         let here = server::executed_gtids(&mut weir_mysql::connect(&self.source).await?).await?;
         let errant = there.difference(&here);
         if errant.is_empty() { Ok(connection) } else { Err(SeedError::Errant { errant: errant.to_string() }) }
+    }
+
+    /// One for the rows themselves, to the server that `connection` leads to.
+    async fn connect_for_rows(&self, connection: &mut Conn) -> Result<RowConnection, SeedError> {
+        Ok(RowConnection::beside(self.replica.as_ref().unwrap_or(&self.source), connection).await?)
     }
 
     /// The end of the binlog of the server that capture streams from, and that server's uuid. `connection` is one that rows

@@ -79,8 +79,9 @@ impl Loader {
     ) -> Result<Vec<Vec<KeyValue>>, SeedError> {
         let _permit = self.permit().await?;
         let mut connection = self.connect_to_read().await?;
+        let mut rows = self.connect_for_rows(&mut connection).await?;
         let keys: Vec<Vec<KeyValue>> = candidates.iter().map(|candidate| candidate.values.clone()).collect();
-        let present = keys_present(&mut connection, description, &keys).await?;
+        let present = keys_present(&mut rows, description, &keys).await?;
         let present = RecordKeys::of(&present, &description.schema.key_names()).map_err(TableError::from)?;
         let present: HashSet<RecordKey> = (0..present.len()).map(|row| present.get(row).to_owned()).collect();
         let absent = candidates.iter().filter(|candidate| !present.contains(&candidate.key));

@@ -43,6 +43,12 @@ impl<F: Form> Keys<F> {
         self.shards.get(shard)?.get(rank, key)
     }
 
+    /// Ascends as slots do in memory, a shard behind the other; the same for keys that lie near each other.
+    #[inline]
+    pub fn place_in_memory(&self, key: &F::Key) -> u16 {
+        (F::mixed(self.mix, key) >> (u64::BITS - u16::BITS)) as u16
+    }
+
     /// A byte of where a search for the key begins.
     #[inline]
     pub fn first_byte(&self, key: &F::Key) -> u8 {

@@ -61,6 +61,9 @@ pub fn lookahead(len: usize) -> impl Iterator<Item = Range<usize>> {
     (0..len).step_by(LOOKAHEAD).map(move |start| start..(start + LOOKAHEAD).min(len))
 }
 
+/// From so many keys on they are brought into the order of their slots: what that costs is less then than what it saves.
+const IN_PLACE_MIN: usize = 16_384;
+
 /// What the index knows of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Located {
@@ -156,6 +159,23 @@ impl Index {
         std::hint::black_box(keys.map(first).fold(0, |all, byte| all | byte));
     }
 
+    /// The numbers of `len` keys in about the order in which their slots lie in memory, so that searching for or putting many
+    /// goes through the index from its beginning to its end. In any other order each key waits for memory by itself. Few keys
+    /// stay in the order they are in.
+    pub fn in_place<'a>(&self, len: usize, key: impl Fn(usize) -> KeyRef<'a>) -> Vec<u32> {
+        let numbers: Vec<u32> = (0..len as u32).collect();
+        if len < IN_PLACE_MIN {
+            return numbers;
+        }
+        let place = |nth: usize| match key(nth) {
+            KeyRef::Int(value) => self.ints.place_in_memory(&value),
+            KeyRef::Bytes(bytes) => self.bytes.place_in_memory(bytes),
+        };
+        let places: Vec<u16> = (0..len).map(place).collect();
+        let by_low = sorted_by(numbers, |nth| places[nth as usize] as u8);
+        sorted_by(by_low, |nth| (places[nth as usize] >> 8) as u8)
+    }
+
     #[inline]
     pub fn live(&self, key: KeyRef<'_>) -> Option<RowAddress> {
         let place = match key {
@@ -163,6 +183,11 @@ impl Index {
             KeyRef::Bytes(bytes) => self.bytes.get(bytes),
         };
         self.address_of(place?)
+    }
+
+    /// Whether there is a delete that a chunk could lose to.
+    pub fn remembers_deletes(&self) -> bool {
+        !self.deletes.is_empty()
     }
 
     pub fn locate(&self, key: KeyRef<'_>) -> Located {
@@ -341,6 +366,23 @@ impl Index {
             Err(error) => self.health.fail(&error),
         }
     }
+}
+
+/// `numbers` by a byte of each; those of one byte keep their order.
+fn sorted_by(numbers: Vec<u32>, byte: impl Fn(u32) -> u8) -> Vec<u32> {
+    let mut ends = [0_usize; 1 << u8::BITS];
+    numbers.iter().for_each(|&number| ends[usize::from(byte(number))] += 1);
+    let mut before = 0;
+    for end in &mut ends {
+        before += std::mem::replace(end, before);
+    }
+    let mut sorted = vec![0; numbers.len()];
+    for number in numbers {
+        let next = &mut ends[usize::from(byte(number))];
+        sorted[*next] = number;
+        *next += 1;
+    }
+    sorted
 }
 
 impl fmt::Debug for Index {

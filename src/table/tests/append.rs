@@ -134,8 +134,8 @@ async fn a_chunk_without_a_key_is_of_one_bucket_however_many_there_are() {
     let (state, buckets) = (TableState::default(), Buckets::all(5));
     let mut table = Table::create(&warehouse, &log_schema(), writer(1), state, buckets).await.unwrap();
     let mut writer = ChunkWriter::create(table.files(), Arc::new(log_schema()), at(3), Window(0), 5).unwrap();
-    writer.write(&source_rows(&log_schema(), &[(1, "a"), (2, "b")])).unwrap();
-    writer.write(&source_rows(&log_schema(), &[(1, "a")])).unwrap();
+    writer.write(&source_rows(&log_schema(), &[(1, "a"), (2, "b")])).await.unwrap();
+    writer.write(&source_rows(&log_schema(), &[(1, "a")])).await.unwrap();
     let staged = writer.finish().await.unwrap();
     assert_eq!((staged.len(), staged[0].rows()), (1, 3));
     let state = TableState { order: OrderState(at(3)), ..table.state().clone() };

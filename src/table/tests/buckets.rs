@@ -185,7 +185,7 @@ async fn a_chunk_that_one_process_wrote_is_merged_bucket_by_bucket_by_others() {
     let ids: Vec<i64> = (0..40).filter(|id| bucket_of(*id) != 4).collect();
     for ids in ids.chunks(7) {
         let rows: Vec<_> = ids.iter().map(|id| (*id, "chunk")).collect();
-        writer.write(&source_rows(&schema(), &rows)).unwrap();
+        writer.write(&source_rows(&schema(), &rows)).await.unwrap();
     }
     let staged = writer.finish().await.unwrap();
     assert_eq!(staged.iter().map(StagedChunk::bucket).collect::<Vec<_>>(), [0, 1, 2, 3]);
@@ -217,7 +217,7 @@ async fn a_chunk_whose_file_is_gone_or_other_is_told() {
     let warehouse = in_memory();
     let table = create_shared(&warehouse).await;
     let mut writer = ChunkWriter::create(table.files(), Arc::new(schema()), at(5), Window(0), COUNT).unwrap();
-    writer.write(&source_rows(&schema(), &[(1, "a")])).unwrap();
+    writer.write(&source_rows(&schema(), &[(1, "a")])).await.unwrap();
     let described = writer.finish().await.unwrap()[0].describe();
     let more = StagedFile { rows: 2, ..described.clone() };
     assert!(matches!(StagedChunk::open(table.files(), more).await, Err(TableError::Damaged(_))));
@@ -236,7 +236,7 @@ async fn a_chunk_that_could_not_go_in_is_there_for_the_next_attempt() {
     respelled.columns[1].name = "Text".into();
     let mut writer = ChunkWriter::create(old.files(), Arc::new(respelled.clone()), at(5), Window(0), COUNT).unwrap();
     let rows = source_rows(&schema(), &[(id_in(1, 0), "chunk")]);
-    writer.write(&RecordBatch::try_new(respelled.arrow(), rows.columns().to_vec()).unwrap()).unwrap();
+    writer.write(&RecordBatch::try_new(respelled.arrow(), rows.columns().to_vec()).unwrap()).await.unwrap();
     let staged = writer.finish().await.unwrap();
     let described = staged[0].describe();
     let before = objects(&**warehouse.store()).await.len();

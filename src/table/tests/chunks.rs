@@ -1,12 +1,13 @@
 //! What a chunk may be, what it may come with, and what is told of it.
 
 use super::*;
+use crate::limits::CHUNK_HELD_BYTES_MAX;
 
 /// A chunk whose rows were read with other columns than the table's.
 async fn chunk_of(table: &Table, schema: TableSchema, rows: &[(i64, &str)], order0: Order) -> Vec<StagedChunk> {
     let rows = source_rows(&schema, rows);
     let mut writer = ChunkWriter::create(table.files(), Arc::new(schema), order0, Window(0), 1).unwrap();
-    writer.write(&rows).unwrap();
+    writer.write(&rows).await.unwrap();
     writer.finish().await.unwrap()
 }
 
@@ -66,7 +67,7 @@ async fn a_chunk_whose_columns_stand_in_another_order_is_read_by_their_names() {
     let rows = source_rows(&composite_schema(), &[(4, "c"), (5, "d")]);
     let columns = rows.columns().iter().rev().cloned().collect();
     let mut writer = ChunkWriter::create(table.files(), Arc::new(reversed.clone()), at(5), Window(0), 1).unwrap();
-    writer.write(&RecordBatch::try_new(reversed.arrow(), columns).unwrap()).unwrap();
+    writer.write(&RecordBatch::try_new(reversed.arrow(), columns).unwrap()).await.unwrap();
     let staged = writer.finish().await.unwrap();
     merge(&mut table, staged).await;
 
@@ -120,4 +121,37 @@ async fn orders_that_were_read_are_dropped_when_the_load_ends() {
     let start = state.seed.take().unwrap().start;
     committed(&mut table, TableChange { remove_below: Some(below(start)), ..TableChange::to(state) }).await;
     assert_eq!(format!("{:?}", table.order_cache), format!("{:?}", OrderCache::default()));
+}
+
+#[tokio::test]
+async fn a_chunk_that_grows_beyond_memory_is_several_files_of_a_bucket() {
+    // Texts that no compression makes small.
+    let text = |seed: u64| -> String {
+        let mut state = seed;
+        let mut letter = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(33 + (state >> 33) as u8 % 90)
+        };
+        (0..1 << 20).map(|_| letter()).collect()
+    };
+    let warehouse = in_memory();
+    let mut table = seeding(&warehouse).await;
+    let mut writer = ChunkWriter::create(table.files(), table.schema().clone(), at(5), Window(0), 1).unwrap();
+    for n in 0..150 {
+        writer.write(&source_rows(table.schema(), &[(n, &text(n as u64))])).await.unwrap();
+    }
+    let staged = writer.finish().await.unwrap();
+    assert_eq!(staged.len(), 2, "{:?}", staged.iter().map(StagedChunk::bytes).collect::<Vec<_>>());
+    assert_eq!(staged.iter().map(StagedChunk::rows).sum::<u64>(), 150);
+    let largest = staged.iter().map(StagedChunk::bytes).max().unwrap();
+    assert!(largest < CHUNK_HELD_BYTES_MAX as u64 + (4 << 20), "{largest}");
+    let state = table.state().clone();
+    table.commit(TableChange { staged, ..TableChange::to(state) }).await.unwrap();
+    assert_eq!(scan(&warehouse, None).await.len(), 150);
+
+    // A key that is in two of them is refused.
+    let mut staged = chunk(&table, &[(200, "a"), (201, "b")], at(5)).await;
+    staged.extend(chunk(&table, &[(201, "c")], at(5)).await);
+    let state = table.state().clone();
+    assert!(refused(&mut table, TableChange { staged, ..TableChange::to(state) }).await);
 }

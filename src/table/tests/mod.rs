@@ -194,7 +194,7 @@ async fn upsert(table: &mut Table, upserts: &[(i64, Order, &str)]) {
 async fn chunk(table: &Table, rows: &[(i64, &str)], order0: Order) -> Vec<StagedChunk> {
     let mut writer = ChunkWriter::create(table.files(), table.schema().clone(), order0, Window(0), 1).unwrap();
     for rows in rows.chunks(2) {
-        writer.write(&source_rows(table.schema(), rows)).unwrap();
+        writer.write(&source_rows(table.schema(), rows)).await.unwrap();
     }
     writer.finish().await.unwrap()
 }

@@ -62,7 +62,7 @@ async fn a_column_that_the_source_spells_anew_keeps_its_name_in_a_chunk() {
     respelled.columns[1].name = "Text".into();
     let mut writer = ChunkWriter::create(table.files(), Arc::new(respelled.clone()), at(2), Window(0), 1).unwrap();
     let rows = source_rows(&schema(), &[(1, "a"), (2, "b")]);
-    writer.write(&RecordBatch::try_new(respelled.arrow(), rows.columns().to_vec()).unwrap()).unwrap();
+    writer.write(&RecordBatch::try_new(respelled.arrow(), rows.columns().to_vec()).unwrap()).await.unwrap();
     let staged = writer.finish().await.unwrap();
     merge(&mut table, staged).await;
     assert_eq!(scan(&warehouse, None).await, Rows::from([(1, row(at(2), "a")), (2, row(at(2), "b"))]));

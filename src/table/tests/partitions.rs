@@ -184,7 +184,7 @@ async fn a_chunk_of_a_sharded_table_is_a_file_a_partition_of_a_bucket() {
     let texts: Vec<(i64, String)> = (0..60).map(|id| (id, (id % 7).to_string())).collect();
     for rows in texts.chunks(11) {
         let rows: Vec<(i64, &str)> = rows.iter().map(|(id, text)| (*id, text.as_str())).collect();
-        writer.write(&source_rows(&schema, &rows)).unwrap();
+        writer.write(&source_rows(&schema, &rows)).await.unwrap();
     }
     let staged = writer.finish().await.unwrap();
     let places: BTreeSet<(u32, PartitionValues)> =
@@ -218,8 +218,8 @@ async fn a_value_that_cannot_be_a_folder_is_refused_and_nothing_is_written() {
     assert!(matches!(&refused, TableError::PartitionValue { column, .. } if column == "text"), "{refused}");
     assert!(!refused.to_string().contains("not plain"), "{refused}");
     let mut writer = ChunkWriter::create(table.files(), table.schema().clone(), at(5), Window(0), 1).unwrap();
-    writer.write(&source_rows(table.schema(), &[(4, "EU")])).unwrap();
-    let refused = writer.write(&source_rows(table.schema(), &[(5, "")]));
+    writer.write(&source_rows(table.schema(), &[(4, "EU")])).await.unwrap();
+    let refused = writer.write(&source_rows(table.schema(), &[(5, "")])).await;
     assert!(matches!(refused, Err(TableError::PartitionValue { .. })));
     drop(writer);
     assert_eq!(objects(&**warehouse.store()).await, before);
@@ -260,7 +260,7 @@ async fn rows_without_the_column_lie_in_the_partition_of_null() {
     narrow.columns[1].name = "Text".into();
     let rows = source_rows(&schema(), &[(1, "7"), (2, "8")]);
     let mut writer = ChunkWriter::create(table.files(), Arc::new(narrow.clone()), at(3), Window(0), 1).unwrap();
-    writer.write(&RecordBatch::try_new(narrow.arrow(), rows.columns().to_vec()).unwrap()).unwrap();
+    writer.write(&RecordBatch::try_new(narrow.arrow(), rows.columns().to_vec()).unwrap()).await.unwrap();
     let staged = writer.finish().await.unwrap();
     merge(&mut table, staged).await;
     assert_eq!(scan(&warehouse, None).await, Rows::from([(1, row(at(3), "7")), (2, row(at(3), "8"))]));
@@ -279,7 +279,7 @@ async fn a_chunk_for_other_partitions_or_with_a_key_in_two_of_them_is_refused() 
     assert_eq!(twice.len(), 2);
     let plain = partitioned(schema(), &[]);
     let mut writer = ChunkWriter::create(table.files(), Arc::new(plain.clone()), at(2), Window(0), 1).unwrap();
-    writer.write(&source_rows(&plain, &[(1, "1")])).unwrap();
+    writer.write(&source_rows(&plain, &[(1, "1")])).await.unwrap();
     let other = writer.finish().await.unwrap();
     for (staged, word) in [(twice, "two rows of one key"), (other, "another layout")] {
         let refused = table.commit(TableChange { staged, ..TableChange::to(state.clone()) }).await;

@@ -258,7 +258,7 @@ impl World {
         let rows: Vec<(i64, &str)> = ids.iter().map(|id| (*id, "")).collect();
         let files = self.tables[0].files();
         let mut writer = ChunkWriter::create(files, Arc::new(self.schema.clone()), order0, Window(0), COUNT).unwrap();
-        writer.write(&source_rows(&self.schema, &rows)).unwrap();
+        writer.write(&source_rows(&self.schema, &rows)).await.unwrap();
         for part in writer.finish().await.unwrap() {
             let ids = ids.iter().copied().filter(|id| bucket_of(*id) == part.bucket()).collect();
             self.waiting.entry(part.bucket()).or_default().push_back(Waiting { told: part.describe(), ids });

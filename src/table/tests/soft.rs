@@ -136,7 +136,7 @@ async fn a_commit_that_takes_rows_out_of_a_soft_table_or_brings_another_layout_i
     // A chunk of a process whose configuration differs.
     let hard = Arc::new(schema());
     let mut writer = ChunkWriter::create(table.files(), hard, at(3), Window(0), 1).unwrap();
-    writer.write(&source_rows(&schema(), &[(2, "b")])).unwrap();
+    writer.write(&source_rows(&schema(), &[(2, "b")])).await.unwrap();
     let staged = writer.finish().await.unwrap();
     assert!(matches!(
         table.commit(TableChange { staged, ..TableChange::to(state.clone()) }).await,

@@ -236,7 +236,7 @@ async fn a_file_a_bucket_and_partition_comes_of_a_file_a_partition() {
 
 async fn chunk_of(table: &Table, rows: &[(i64, &str)], order0: Order) -> Vec<StagedChunk> {
     let mut writer = ChunkWriter::create(table.files(), table.schema().clone(), order0, Window(0), COUNT).unwrap();
-    writer.write(&source_rows(table.schema(), rows)).unwrap();
+    writer.write(&source_rows(table.schema(), rows)).await.unwrap();
     writer.finish().await.unwrap()
 }
 

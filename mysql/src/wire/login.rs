@@ -7,7 +7,8 @@ use mysql_common::io::ParseBuf;
 use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, HandshakePacket, HandshakeResponse, SslRequest};
 use mysql_common::proto::MySerialize;
 
-use super::connection::{Connection, ConnectionError, EOF, OK};
+use super::connection::{Connection, EOF, OK};
+use super::error::WireError;
 
 /// The protocol's upper bound, so that no event is too large for us.
 const PACKET_MAX: u32 = 1 << 30;
@@ -16,7 +17,7 @@ const UTF8MB4_GENERAL_CI: u8 = 45;
 const NONCE_LEN: usize = 20;
 
 /// A connection that the server has accepted as the user in `options`.
-pub(super) async fn log_in(options: &Opts) -> Result<Connection, ConnectionError> {
+pub async fn log_in(options: &Opts) -> Result<Connection, WireError> {
     let mut connection = Connection::open(options).await?;
     let greeting = connection.read_reply().await?;
     let greeting: HandshakePacket<'_> = parse(&greeting)?;
@@ -25,7 +26,7 @@ pub(super) async fn log_in(options: &Opts) -> Result<Connection, ConnectionError
     if let Some(tls) = options.ssl_opts().filter(|_| !connection.is_private) {
         if !capabilities.contains(CapabilityFlags::CLIENT_SSL) {
             let why = "the source does not offer TLS, which its url asks for (require_ssl)";
-            return Err(ConnectionError::Settings(why.into()));
+            return Err(WireError::Settings(why.into()));
         }
         connection.write_packet(&serialized(&SslRequest::new(capabilities, PACKET_MAX, UTF8MB4_GENERAL_CI))).await?;
         connection = connection.start_tls(tls, options.ip_or_hostname()).await?;
@@ -76,7 +77,7 @@ struct Login<'a> {
 }
 
 impl Login<'_> {
-    async fn finish(mut self) -> Result<Connection, ConnectionError> {
+    async fn finish(mut self) -> Result<Connection, WireError> {
         const MORE_DATA: u8 = 0x01;
         const CACHED_PASSWORD_OK: u8 = 0x03;
         const SEND_PASSWORD: u8 = 0x04;
@@ -92,13 +93,13 @@ impl Login<'_> {
                     switched = true;
                     self.switch(&packet).await?;
                 }
-                _ => return Err(ConnectionError::protocol("the server asks for a kind of login that is not known")),
+                _ => return Err(WireError::protocol("the server asks for a kind of login that is not known")),
             }
         }
     }
 
     /// The account uses another kind of password than the server's default.
-    async fn switch(&mut self, packet: &[u8]) -> Result<(), ConnectionError> {
+    async fn switch(&mut self, packet: &[u8]) -> Result<(), WireError> {
         let request: AuthSwitchRequest<'_> = parse(packet)?;
         self.plugin = request.auth_plugin().into_owned();
         self.nonce = request.plugin_data().to_vec();
@@ -109,7 +110,7 @@ impl Login<'_> {
         };
         if !allowed {
             let name = String::from_utf8_lossy(self.plugin.as_bytes()).into_owned();
-            return Err(ConnectionError::Settings(format!(
+            return Err(WireError::Settings(format!(
                 "the account logs in with {name}, which weir does not do here; give it caching_sha2_password \
                  (ALTER USER … IDENTIFIED WITH caching_sha2_password BY …)"
             )));
@@ -120,7 +121,7 @@ impl Login<'_> {
 
     /// The server has not cached the password and wants it whole: as it is where nobody can listen in, else encrypted
     /// with the server's key.
-    async fn send_password(&mut self) -> Result<(), ConnectionError> {
+    async fn send_password(&mut self) -> Result<(), WireError> {
         const REQUEST_PUBLIC_KEY: u8 = 0x02;
 
         let mut password = self.options.pass().unwrap_or_default().as_bytes().to_vec();
@@ -137,11 +138,11 @@ impl Login<'_> {
     }
 }
 
-fn parse<'a, T>(packet: &'a [u8]) -> Result<T, ConnectionError>
+fn parse<'a, T>(packet: &'a [u8]) -> Result<T, WireError>
 where
     T: mysql_common::proto::MyDeserialize<'a, Ctx = ()>,
 {
-    ParseBuf(packet).parse(()).map_err(|error| ConnectionError::protocol(format!("not a MySQL server: {error}")))
+    ParseBuf(packet).parse(()).map_err(|error| WireError::protocol(format!("not a MySQL server: {error}")))
 }
 
 fn serialized(packet: &impl MySerialize) -> Vec<u8> {

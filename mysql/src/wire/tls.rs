@@ -1,4 +1,4 @@
-//! TLS for the binlog connection, from the same options that mysql_async takes.
+//! TLS for our own connections, from the same options that the driver takes.
 
 use std::io;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::connection::ConnectionError;
+use super::error::WireError;
 
 /// Speaks TLS over `stream` with the server called `host`.
-pub(super) async fn connect<S>(options: &SslOpts, host: &str, stream: S) -> Result<TlsStream<S>, ConnectionError>
+pub(super) async fn connect<S>(options: &SslOpts, host: &str, stream: S) -> Result<TlsStream<S>, WireError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let config = client_config(options).await.map_err(ConnectionError::Settings)?;
+    let config = client_config(options).await.map_err(WireError::Settings)?;
     let name = options.tls_hostname_override().unwrap_or(host);
     let server = ServerName::try_from(name.to_owned())
-        .map_err(|_| ConnectionError::Settings(format!("`{name}` cannot be a server's name in TLS")))?;
+        .map_err(|_| WireError::Settings(format!("`{name}` cannot be a server's name in TLS")))?;
     TlsConnector::from(Arc::new(config)).connect(server, stream).await.map_err(|error| match error.kind() {
         // What rustls itself objects to, such as a certificate; anything else is the network.
-        io::ErrorKind::InvalidData => ConnectionError::Settings(format!("TLS with {name}: {error}")),
-        _ => ConnectionError::Io(error),
+        io::ErrorKind::InvalidData => WireError::Settings(format!("TLS with {name}: {error}")),
+        _ => WireError::Io(error),
     })
 }
 

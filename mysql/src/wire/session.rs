@@ -1,0 +1,117 @@
+//! A connection of our own whose session reads exactly, as [`crate::connect`] makes them of the driver's.
+
+use mysql_async::Conn;
+
+use super::connection::Connection;
+use super::error::WireError;
+use super::login;
+use super::rows::Rows;
+use crate::connect::{SourceOptions, access_denied};
+use crate::error::MysqlError;
+use crate::{query, settings};
+
+/// Read from the socket at a time: what was read is decoded while it is still in the processor's caches.
+const READ_BYTES: usize = 256 << 10;
+
+/// A connection for reading many rows. After an error, or when the rows of a statement were not read to their end, it is of
+/// no use any more and says so.
+pub struct RowConnection {
+    pub(super) connection: Connection,
+    /// Nothing that was asked is unanswered.
+    pub(super) is_idle: bool,
+}
+
+impl RowConnection {
+    /// Connects and sets the session up. Rows are not compressed on their way, whatever the url says.
+    ///
+    /// # Errors
+    /// [`MysqlError::Unreachable`] when no connection came about, [`MysqlError::AccessDenied`] when the server refuses us,
+    /// [`MysqlError::Unexpected`] when what the url asks for and what the server offers do not go together.
+    pub async fn open(options: &SourceOptions) -> Result<Self, MysqlError> {
+        let opts = options.opts()?;
+        let connection = match tokio::time::timeout(options.connect_timeout, login::log_in(&opts)).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(login_error(options, error)),
+            Err(_) => {
+                let detail = format!("no answer within {} s", options.connect_timeout.as_secs());
+                return Err(MysqlError::Unreachable { server: options.server(), detail });
+            }
+        };
+        let mut session = Self::over(connection);
+        let doing = "setting up the session";
+        for sql in settings::REQUIRED {
+            session.execute(sql).await.map_err(|error| error.into_mysql(doing))?;
+        }
+        for sql in settings::optional() {
+            match session.execute(&sql).await {
+                Err(WireError::Server { code, .. }) if settings::may_lack(code) => {}
+                other => other.map_err(|error| error.into_mysql(doing))?,
+            }
+        }
+        Ok(session)
+    }
+
+    /// Connects to the server that `other` leads to.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`], and [`MysqlError::Lost`] when the url leads to one server now and to another then, as behind
+    /// a proxy: what was asked of the one says nothing about rows of the other.
+    pub async fn beside(options: &SourceOptions, other: &mut Conn) -> Result<Self, MysqlError> {
+        const ASKED: &str = "SELECT @@GLOBAL.server_uuid";
+
+        let doing = "opening a connection beside another one";
+        let mut session = Self::open(options).await?;
+        let expected: Option<String> =
+            query::first_row(other, ASKED, doing).await?.and_then(|row| query::cell(&row, 0));
+        let row = session.begin().map_err(|error| error.into_mysql(doing))?.query_row(ASKED).await;
+        let row = row.map_err(|error| error.into_mysql(doing))?;
+        session.is_idle = true;
+        if row.into_iter().next() != expected {
+            let detail = format!("{} leads to different servers, one for each connection", options.server());
+            return Err(MysqlError::Lost { doing: doing.into(), detail });
+        }
+        Ok(session)
+    }
+
+    pub(super) fn over(mut connection: Connection) -> Self {
+        connection.set_read_bytes(READ_BYTES);
+        Self { connection, is_idle: true }
+    }
+
+    /// Everything that is read from here on is as of this moment, until the connection ends.
+    pub async fn begin_snapshot(&mut self) -> Result<(), MysqlError> {
+        let begun = self.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await;
+        begun.map_err(|error| error.into_mysql("beginning a consistent snapshot"))
+    }
+
+    /// Executes a SELECT over the binary protocol; returns once its rows begin.
+    pub async fn rows(&mut self, sql: &str) -> Result<Rows<'_>, WireError> {
+        Rows::execute(self, sql).await
+    }
+
+    /// A statement without a result. The server's refusal leaves the connection as it was.
+    async fn execute(&mut self, sql: &str) -> Result<(), WireError> {
+        let outcome = self.begin()?.execute(sql).await;
+        self.is_idle = matches!(outcome, Ok(()) | Err(WireError::Server { .. }));
+        outcome
+    }
+
+    /// The connection, for a statement; it is idle again once that was answered.
+    pub(super) fn begin(&mut self) -> Result<&mut Connection, WireError> {
+        if !std::mem::replace(&mut self.is_idle, false) {
+            return Err(WireError::protocol("rows of another statement are unread on this connection"));
+        }
+        Ok(&mut self.connection)
+    }
+}
+
+fn login_error(options: &SourceOptions, error: WireError) -> MysqlError {
+    let server = options.server();
+    match error {
+        WireError::Io(_) | WireError::Protocol(_) => MysqlError::Unreachable { server, detail: error.to_string() },
+        WireError::Server { code, ref message, .. } => {
+            access_denied(options, code, message).unwrap_or_else(|| error.into_mysql(format!("connecting to {server}")))
+        }
+        WireError::Settings(_) => error.into_mysql(format!("connecting to {server}")),
+    }
+}
