@@ -37,6 +37,17 @@ pub fn integer_prefix(values: &[i64]) -> Vec<u8> {
     values.iter().flat_map(|value| integer_bytes((*value).into())).collect()
 }
 
+/// The first column's value of a key that begins with a whole number.
+///
+/// # Panics
+/// If it begins with anything shorter.
+pub fn leading_integer(key: KeyRef<'_>) -> i128 {
+    match key {
+        KeyRef::Int(value) => value.into(),
+        KeyRef::Bytes(mut bytes) => integer(take(&mut bytes)),
+    }
+}
+
 /// Takes one column's value off the front of a key.
 fn decode(ty: &DataType, rest: &mut &[u8]) -> KeyPart {
     match ty {
@@ -51,12 +62,15 @@ fn decode(ty: &DataType, rest: &mut &[u8]) -> KeyPart {
         }
         DataType::Utf8 => KeyPart::Text(String::from_utf8(take_bytes(rest)).expect("a key's text was text")),
         DataType::Binary => KeyPart::Bytes(take_bytes(rest)),
-        _ => {
-            let mut shifted = [0; 16];
-            shifted[16 - INTEGER_BYTES..].copy_from_slice(&take::<INTEGER_BYTES>(rest));
-            KeyPart::Integer(i128::from_be_bytes(shifted) - (1_i128 << 71))
-        }
+        _ => KeyPart::Integer(integer(take(rest))),
     }
+}
+
+/// Undoes [`integer_bytes`].
+fn integer(bytes: [u8; INTEGER_BYTES]) -> i128 {
+    let mut shifted = [0; 16];
+    shifted[16 - INTEGER_BYTES..].copy_from_slice(&bytes);
+    i128::from_be_bytes(shifted) - (1_i128 << 71)
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
@@ -104,6 +118,7 @@ mod tests {
             let bound = integer_prefix(bound);
             (0..4).map(|row| keys.get(row) >= KeyRef::Bytes(&bound)).collect()
         };
+        assert_eq!([0, 1, 3].map(|row| leading_integer(keys.get(row))), [-7, 3, 4]);
         assert_eq!(at_or_above(&[3]), [false, true, true, true]);
         assert_eq!(at_or_above(&[3, 5]), [false, false, true, true]);
         assert_eq!(at_or_above(&[3, 6]), [false, false, false, true]);

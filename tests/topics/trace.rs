@@ -129,6 +129,27 @@ fn documented() -> Vec<String> {
     blocks.collect()
 }
 
+/// The queries of docs/grafana.json, for a moment at which all is shown.
+fn of_the_dashboard() -> Vec<String> {
+    let text = std::fs::read_to_string(root().join("docs/grafana.json")).expect("docs/grafana.json is there");
+    let board: Value = serde_json::from_str(&text).expect("JSON");
+    let panels = board["panels"].as_array().expect("panels");
+    let queries = panels.iter().map(|panel| panel["targets"][0]["rawSql"].as_str().expect("a query"));
+    let variables = board["templating"]["list"].as_array().expect("variables");
+    let lists =
+        variables.iter().filter(|variable| variable["type"] == "query").map(|v| v["query"].as_str().expect("one"));
+    let filled = |query: &str| {
+        let values = [
+            ("${source}", "shop"),
+            ("${table:singlequote}", "'shop.orders'"),
+            ("${__from}", "0"),
+            ("${__to}", "600000"),
+        ];
+        values.iter().fold(query.to_owned(), |query, (name, value)| query.replace(name, value))
+    };
+    queries.chain(lists).map(filled).inspect(|query| assert!(!query.contains('$'), "{query}")).collect()
+}
+
 fn on_chdb(statements: &[String]) -> Vec<Value> {
     let mut python = python("tests/support/trace_sql_on_chdb.py")
         .stdin(Stdio::piped())
@@ -173,6 +194,8 @@ fn the_sql_holds_on_an_engine_of_today() {
         .push(with_values(&sql::marks(2), &["'shop'", "'shop.orders'", "'capture'"]) + " ORDER BY origin, generation");
     statements.push(with_values(sql::TOTALS, &["'shop'", "'shop.orders'", "60000", "1", "2", "0", "8"]));
     statements.extend(documented());
+    let dashboard = statements.len();
+    statements.extend(of_the_dashboard());
     let answers = on_chdb(&statements);
     assert_eq!(answers.len(), statements.len());
     let (marks, totals) = (&answers[asked], &answers[asked + 1]);
@@ -181,6 +204,7 @@ fn the_sql_holds_on_an_engine_of_today() {
     assert_eq!(*totals, json!([[60_000, "u", "captured", 12, limb, limb, limb, limb]]));
     // Rows above the mark and before `since` count in the documented queries.
     assert_eq!(answers[asked + 2], json!([["shop", "shop.orders", "captured", 30]]));
+    assert_eq!(answers[dashboard + 4], json!([["shop.orders", 30, 0, 0, 0, 0, 0, 0, 0]]));
 }
 
 #[test]
@@ -191,14 +215,18 @@ fn the_documented_queries_run_on_an_old_server_too() {
         for _ in 0..2 {
             trace.ship("shop", &[contract::commit(0, 0, contract::accounts(60_000, 3))]).await.unwrap();
         }
-        let queries = documented();
+        let mut queries = documented();
         assert!(queries.len() >= 5);
+        let documented = queries.len();
+        queries.extend(of_the_dashboard());
         let mut answers = Vec::new();
         for query in &queries {
             answers.push(answer(&server, query).await);
         }
         assert!(answers[0].contains("shop\tshop.orders\tcaptured\t3\n"), "{}", answers[0]);
         assert!(answers[2].is_empty(), "{}", answers[2]);
+        let [.., not_adding_up, sources, tables] = &answers[documented..] else { panic!("panels and variables") };
+        assert_eq!((not_adding_up.as_str(), sources.as_str(), tables.as_str()), ("", "shop\n", "shop.orders\n"));
     });
 }
 

@@ -95,9 +95,10 @@ impl SharedColumns {
         self.key.iter().map(|&at| (&self.columns[at].source, &self.columns[at].ty))
     }
 
-    /// What the lake calls the record key's first column; none if it has none.
+    /// What the lake calls the record key's first column, if that is of whole numbers, by whose bounds files can be told apart.
     pub fn leading_in_lake(&self) -> Option<&str> {
-        self.columns[*self.key.first()?].lake.as_deref()
+        let leading = &self.columns[*self.key.first()?];
+        leading.lake.as_deref().filter(|_| leading.ty.is_integer() && leading.ty != ColumnType::UInt64)
     }
 
     /// Rows as a chunk has them: the source's columns, in its order.

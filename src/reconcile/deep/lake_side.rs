@@ -2,6 +2,7 @@
 
 use weir_model::RecordKey;
 use weir_model::key::KeyRef;
+use weir_model::key_parts::leading_integer;
 
 use super::columns::SharedRows;
 use super::entries::{Collected, Collector, RowVersion};
@@ -65,11 +66,6 @@ pub async fn look_up(
     keys: &[RecordKey],
 ) -> Result<Vec<KeyRows>, DeepError> {
     let place = |key: KeyRef<'_>| keys.binary_search_by(|other| other.as_ref().cmp(&key)).ok();
-    let bounds = keys.first().zip(keys.last());
-    let may_hold = |(least, greatest): (i64, i64)| match bounds {
-        Some((RecordKey::Int(first), RecordKey::Int(last))) => greatest >= *first && least <= *last,
-        _ => true,
-    };
     for _ in 0..DEEP_ATTEMPTS_MAX {
         let mut found = vec![KeyRows::new(); keys.len()];
         let take = |rows: SharedRows| {
@@ -80,11 +76,20 @@ pub async fn look_up(
             }
             Ok(())
         };
+        let may_hold = |bounds| may_hold_any(keys, bounds);
         if read(question, table, may_hold, |key| place(key).is_some(), take).await?.is_some() {
             return Ok(found);
         }
     }
     Err(DeepError::Moved)
+}
+
+/// Whether a file whose rows' first key column, of whole numbers, lies between these, both included, may have a row of one of
+/// `keys`, which ascend.
+fn may_hold_any(keys: &[RecordKey], (least, greatest): (i64, i64)) -> bool {
+    let leading = |key: &RecordKey| leading_integer(key.as_ref());
+    let first = keys.partition_point(|key| leading(key) < least.into());
+    keys.get(first).is_some_and(|key| leading(key) <= greatest.into())
 }
 
 /// Reads the newest version, of the files whose bounds `may_hold`, the rows whose keys are `wanted`; `None` if a file that it
@@ -120,4 +125,25 @@ async fn read(
         }
     }
     Ok(Some(flaws))
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_model::key_parts::integer_prefix;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_only_if_a_key_may_lie_in_it() {
+        let ints = [5, 70].map(RecordKey::Int);
+        let composite = [[5, -1], [70, 3]].map(|key| RecordKey::Bytes(integer_prefix(&key).into()));
+        for keys in [ints, composite] {
+            for (bounds, expected) in
+                [((0, 4), false), ((0, 5), true), ((5, 5), true), ((6, 69), false), ((6, 70), true), ((71, 99), false)]
+            {
+                assert_eq!(may_hold_any(&keys, bounds), expected, "{bounds:?}");
+            }
+        }
+        assert!(!may_hold_any(&[], (0, 9)));
+    }
 }

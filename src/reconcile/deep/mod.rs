@@ -90,6 +90,8 @@ pub enum DeepError {
     Arrow(#[from] arrow_schema::ArrowError),
     #[error("a scratch file in {folder}: {source}; [apply] state_dir says where it lies", folder = folder.display())]
     Scratch { folder: PathBuf, source: std::io::Error },
+    #[error("reading its source came to an end: {0}")]
+    Ended(String),
     #[error("its files went again and again while they were read; try again")]
     Moved,
 }

@@ -1,12 +1,14 @@
 //! Compares one table: its source is read part by part, and while the next part is read the lake's side of the last is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use snapshot_loader::key_text::key_json;
 use snapshot_loader::{ChunkRange, PlanTarget, TableProgress, plan_chunks};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use uuid::Uuid;
-use weir_model::{ColumnType, GtidSet, TableId};
+use weir_model::{ColumnType, GtidSet, RecordKey, TableId};
 use weir_mysql::{Conn, RowConnection, server};
 
 use super::compare::{Counting, Finding, compare};
@@ -50,7 +52,7 @@ async fn compare_once<C: Confirm>(
 ) -> Result<Result<DeepReport, NotCompared>, DeepError> {
     let mut connection = weir_mysql::connect(&question.options).await?;
     let executed = server::executed_gtids(&mut connection).await?;
-    if let Some(why) = not_following(&reach(question, id, &executed, std::time::Duration::ZERO).await?) {
+    if let Some(why) = not_following(&reach(question, id, &executed, Duration::ZERO).await?) {
         return Ok(Err(NotCompared(why)));
     }
     let table = match ComparedTable::look_at(question, &mut connection, id).await? {
@@ -70,12 +72,16 @@ async fn compare_once<C: Confirm>(
     let (sender, mut read) = mpsc::channel(1);
     let rows = RowConnection::beside(&question.options, &mut connection).await?;
     let connections = (connection, rows);
-    let reading = tokio::spawn(read_source(question.clone(), connections, table.clone(), parts, sender, progress));
+    // Ends with this function, also by an error.
+    let mut reading = JoinSet::new();
+    reading.spawn(read_source(question.clone(), connections, table.clone(), parts, sender, progress));
     let mut suspects = Suspects { table: &table, found: Vec::new(), beyond: 0 };
     while let Some(part) = read.recv().await {
         compare_part(question, &table, part, &mut report, &mut suspects).await?;
     }
-    reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    while let Some(ended) = reading.join_next().await {
+        ended.map_err(|error| DeepError::Ended(error.to_string()))??;
+    }
     report.unconfirmed_count = suspects.beyond;
     settle(question, confirm, suspects, &mut report).await?;
     if table.counting == Counting::Newest && report.extra_count > 0 {
@@ -185,7 +191,7 @@ struct Suspects<'a> {
 }
 
 impl Suspects<'_> {
-    fn push(&mut self, key: weir_model::RecordKey, finding: Finding) {
+    fn push(&mut self, key: RecordKey, finding: Finding) {
         if self.found.len() == DEEP_SUSPECTS_MAX {
             self.beyond += 1;
             return;

@@ -6,6 +6,7 @@ use snapshot_loader::{ChunkReader, TableProgress};
 use weir_model::{RecordKey, RecordKeys};
 use weir_mysql::RowConnection;
 
+use super::compare::Counting;
 use super::entries::{Collected, Collector};
 use super::parts::Part;
 use super::table::ComparedTable;
@@ -24,7 +25,7 @@ pub async fn collect(
     part: &Part,
     progress: &TableProgress,
 ) -> Result<Collected, DeepError> {
-    let mut collector = Collector::new(question.scratch.clone(), super::compare::Counting::Rows);
+    let mut collector = Collector::new(question.scratch.clone(), Counting::Rows);
     for chunk in &part.chunks {
         let mut reader = ChunkReader::open(connection, &table.description, chunk, &table.read).await?;
         while let Some(batch) = reader.next_batch().await? {
