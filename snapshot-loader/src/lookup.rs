@@ -15,18 +15,18 @@ use crate::key_value::KeyValue;
 use crate::range::{Side, compare};
 use crate::read::{ChunkReader, ReadOptions};
 
-/// The least key of the table above `bound`, in the server's order; `None` if there is none. A bound of fewer values than
-/// the key has columns stands for every key that begins with them.
+/// What the least key of the table above `bound` begins with, as many values as `bound` has; `None` if there is none. A bound
+/// of fewer values than the key has columns stands for every key that begins with them. The order is the server's.
 pub async fn key_above(
     conn: &mut Conn,
     table: &TableDescription,
     bound: &[KeyValue],
 ) -> Result<Option<Vec<KeyValue>>, LoadError> {
     let keys: Vec<String> = table.schema.key_names().into_iter().map(quote_identifier).collect();
-    let keys = keys.join(", ");
+    let (all, first) = (keys.join(", "), keys[..bound.len().min(keys.len())].join(", "));
     let index = table.key_index().map(|index| format!(" FORCE INDEX ({})", quote_identifier(index)));
     let sql = format!(
-        "SELECT {keys} FROM {}{} WHERE {} ORDER BY {keys} LIMIT 1",
+        "SELECT {first} FROM {}{} WHERE {} ORDER BY {all} LIMIT 1",
         table.table().quoted(),
         index.unwrap_or_default(),
         compare(table, Side::Above, bound)?
@@ -36,7 +36,7 @@ pub async fn key_above(
     row.map(|row| key_of_row(table, &row)).transpose()
 }
 
-/// The record key in a row that holds the key's columns, in key order.
+/// The record key in a row that holds the key's columns, in key order, or the first ones of them.
 pub(crate) fn key_of_row(table: &TableDescription, row: &Row) -> Result<Vec<KeyValue>, LoadError> {
     let columns = table.schema.key.iter().map(|&i| &table.schema.columns[i]);
     let value = |(at, column): (usize, &weir_model::Column)| {
@@ -47,7 +47,7 @@ pub(crate) fn key_of_row(table: &TableDescription, row: &Row) -> Result<Vec<KeyV
             what: "a key of another form than its type's",
         })
     };
-    columns.enumerate().map(value).collect()
+    columns.take(row.len()).enumerate().map(value).collect()
 }
 
 /// The rows of those of `keys` that the table has, with the columns of the key alone, in key order: an index answers.

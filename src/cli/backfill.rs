@@ -171,6 +171,8 @@ async fn cancel(config: &Config, id: &JobId) -> Result<Exit, Error> {
     jobs.cancel(id).await?;
     if service::is_running(config).await? {
         tracing::info!(job = %id, "the service ends it; what it has merged so far stays");
+    } else if entry.progress.is_some() {
+        tracing::info!(job = %id, "it was under way; the service ends it when it runs again");
     } else {
         end_cancelled(&jobs, id).await?;
     }

@@ -49,7 +49,12 @@ pub(super) async fn repair(
         if let Some((job, outcome)) = ended.get(table) {
             repaired.job = Some(job.to_string());
             match outcome.ended {
-                Ended::Done => repaired.left_count = Some(left(question, table, mending).await?),
+                Ended::Done => match left(question, table, mending).await? {
+                    Ok(left) => repaired.left_count = Some(left),
+                    Err(why) => {
+                        repaired.error = Some(format!("it was done, but whether all is equal is not known: {why}"))
+                    }
+                },
                 _ => repaired.error = Some(outcome.error.clone().unwrap_or_else(|| outcome.ended.name().into())),
             }
         }
@@ -90,16 +95,20 @@ fn job_of(table: &TableId, work: Work) -> Job {
     Job { id: JobId::new(now_ms), table: table.clone(), work, origin: Origin::Command, requested_ms: now_ms }
 }
 
-/// Differences that a table still has: of keys that were read again, those; one that was loaded anew is compared again.
-async fn left(question: &Arc<DeepQuestion>, table: &TableId, mending: &Mending) -> Result<u64, Error> {
+/// Keys of a table that are not seen to be equal: of those that were read again, or of all of one that was loaded anew. Says
+/// why if nobody can tell.
+async fn left(question: &Arc<DeepQuestion>, table: &TableId, mending: &Mending) -> Result<Result<u64, String>, Error> {
     if let Mending::Keys(suspects) = mending {
-        let left = still_different(question, &Recheck, table, suspects).await;
-        return left.map_err(|error| Error::failed(format!("looking at the repaired keys of {table}: {error}")));
+        return Ok(still_different(question, &Recheck, table, suspects).await.map_err(|error| error.to_string()));
     }
     let tables = question.tables.iter().filter(|(other, _)| *other == table);
     let tables = tables.map(|(table, zero_dates)| (table.clone(), *zero_dates)).collect();
     let question = DeepQuestion { tables, sample_percent: None, ..question.as_ref().clone() };
     let compared = compare_tables(Arc::new(question), Arc::new(Recheck)).await?;
-    let left = |report: &DeepReport| report.difference_count() + report.flaws.lost_files.len() as u64;
-    Ok(compared.get(table).map_or(0, left))
+    let Some(report) = compared.get(table) else { return Ok(Err("it was not compared".into())) };
+    if let Some(why) = &report.not_compared {
+        return Ok(Err(why.clone()));
+    }
+    let unsettled = report.in_flight_count + report.unconfirmed_count;
+    Ok(Ok(report.difference_count() + report.flaws.lost_files.len() as u64 + unsettled))
 }

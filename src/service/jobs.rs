@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
+use tokio::sync::mpsc;
 use weir_model::{TableId, clock};
 
 use super::schedule::{self, Scheduler};
-use super::seed::{LoadFigures, SeedError};
+use super::seed::{LoadFigures, SeedError, running};
 use super::supervisor::{Finished, LoadBegin, LoadUnderWay, Supervisor};
 use crate::config::Config;
 use crate::error::Error;
@@ -22,37 +23,33 @@ use crate::table::Warehouse;
 pub struct JobDesk {
     store: JobStore,
     scheduler: Scheduler,
-    /// Tables that this incarnation has begun to load anew, because that was asked.
+    /// Tables that this incarnation loads anew because jobs asked for it that came before `begun_ms`.
     begun_anew: BTreeSet<TableId>,
-    /// What has ended and may not have been written yet, with how far it came.
-    ended: BTreeMap<JobId, (Option<JobProgress>, JobOutcome)>,
+    begun_ms: i64,
+    /// Tables that the source has, as far as this incarnation has heard.
+    listed: BTreeSet<TableId>,
+    /// What has ended and may not have been written yet.
+    ended: BTreeMap<JobId, Ending>,
+    /// Jobs whose loads are given up, and what is heard of that: a job has ended once the stream knows that its load has, or
+    /// the table would remember deletes for it for ever.
+    giving_up: BTreeSet<JobId>,
+    given_up: mpsc::UnboundedReceiver<(JobId, Option<Ending>)>,
+    gave_up: mpsc::UnboundedSender<(JobId, Option<Ending>)>,
     /// Progress as it was last written.
     noted: BTreeMap<JobId, JobProgress>,
     /// Whether every job that was seen has ended; `None` before the first look.
     idle: Option<bool>,
 }
 
-/// The jobs of the configured source. `begun_anew` as for [`JobDesk::new`].
-pub fn job_desk(config: &Config, warehouse: &Warehouse, begun_anew: BTreeSet<TableId>) -> Result<JobDesk, Error> {
-    let state = warehouse.state_path(&config.source.name);
-    let store = JobStore::new(warehouse.store().clone(), state.clone());
-    let schedules = ScheduleStore::new(warehouse.store().clone(), state);
-    let scheduler = Scheduler::new(store.clone(), schedules, schedule::configured(config)?);
-    Ok(JobDesk::new(store, scheduler, begun_anew))
+/// How a job ended, and how far it came.
+#[derive(Debug, Clone)]
+struct Ending {
+    progress: Option<JobProgress>,
+    outcome: JobOutcome,
 }
 
-impl JobDesk {
-    /// `begun_anew` are the tables that this incarnation loads because jobs, or whoever started it, asked for them.
-    pub fn new(store: JobStore, scheduler: Scheduler, begun_anew: BTreeSet<TableId>) -> Self {
-        Self { store, scheduler, begun_anew, ended: BTreeMap::new(), noted: BTreeMap::new(), idle: None }
-    }
-
-    /// Whether nothing that was asked is left to do.
-    pub fn is_idle(&self) -> bool {
-        self.idle == Some(true)
-    }
-
-    fn end(&mut self, id: &JobId, ended: Ended, error: Option<String>, load: Option<&LoadUnderWay>) {
+impl Ending {
+    fn new(ended: Ended, error: Option<String>, load: Option<&LoadUnderWay>) -> Self {
         let figures = load.map(|load| load.figures.as_ref());
         let count = |of: fn(&LoadFigures) -> u64| figures.map_or(0, of);
         let outcome = JobOutcome {
@@ -62,14 +59,84 @@ impl JobDesk {
             removed: count(|figures| figures.removed.load(Ordering::Relaxed)),
             ended_ms: clock::now_ms(),
         };
-        tracing::info!(job = %id, outcome = ?outcome.ended, rows = outcome.rows_read, removed = outcome.removed, "job ended");
-        self.ended.insert(id.clone(), (load.map(LoadUnderWay::progress), outcome));
+        Self { progress: load.map(LoadUnderWay::progress), outcome }
+    }
+}
+
+/// The jobs of the configured source. `begun_anew` and `listed` as for [`JobDesk::new`].
+pub fn job_desk(
+    config: &Config,
+    warehouse: &Warehouse,
+    begun_anew: BTreeSet<TableId>,
+    listed: BTreeSet<TableId>,
+) -> Result<JobDesk, Error> {
+    let state = warehouse.state_path(&config.source.name);
+    let store = JobStore::new(warehouse.store().clone(), state.clone());
+    let schedules = ScheduleStore::new(warehouse.store().clone(), state);
+    let scheduler = Scheduler::new(store.clone(), schedules, schedule::configured(config)?);
+    Ok(JobDesk::new(store, scheduler, begun_anew, listed))
+}
+
+impl JobDesk {
+    /// `begun_anew` are the tables that this incarnation loads because jobs, or whoever started it, asked for them; `listed`
+    /// those that the source has.
+    pub fn new(
+        store: JobStore,
+        scheduler: Scheduler,
+        begun_anew: BTreeSet<TableId>,
+        listed: BTreeSet<TableId>,
+    ) -> Self {
+        let (gave_up, given_up) = mpsc::unbounded_channel();
+        Self {
+            store,
+            scheduler,
+            begun_anew,
+            begun_ms: clock::now_ms(),
+            listed,
+            ended: BTreeMap::new(),
+            giving_up: BTreeSet::new(),
+            given_up,
+            gave_up,
+            noted: BTreeMap::new(),
+            idle: None,
+        }
+    }
+
+    /// Whether nothing that was asked is left to do.
+    pub fn is_idle(&self) -> bool {
+        self.idle == Some(true)
+    }
+
+    /// The source has got this table.
+    pub fn appeared(&mut self, table: &TableId) {
+        self.listed.insert(table.clone());
+    }
+
+    fn end(&mut self, id: &JobId, ending: Ending) {
+        let JobOutcome { ended, rows_read, removed, .. } = &ending.outcome;
+        tracing::info!(job = %id, outcome = ?ended, rows = rows_read, removed, "job ended");
+        self.ended.insert(id.clone(), ending);
         self.idle = Some(false);
+    }
+
+    /// Hears what has become of loads that were given up. One that could not be is tried again.
+    fn hear_given_up(&mut self) {
+        while let Ok((id, ending)) = self.given_up.try_recv() {
+            self.giving_up.remove(&id);
+            if let Some(ending) = ending {
+                self.end(&id, ending);
+            }
+        }
+    }
+
+    /// Whether it waits for nothing but its outcome to be written.
+    fn is_over(&self, id: &JobId) -> bool {
+        self.ended.contains_key(id) || self.giving_up.contains(id)
     }
 
     /// Makes durable what has ended.
     async fn write_ended(&mut self) -> Result<(), StateError> {
-        while let Some((id, (progress, outcome))) = self.ended.first_key_value() {
+        while let Some((id, Ending { progress, outcome })) = self.ended.first_key_value() {
             if let Some(progress) = progress {
                 self.store.note_progress(id, progress).await?;
             }
@@ -122,8 +189,12 @@ struct TableNow {
     phase: Option<Phase>,
     /// A load of it is under way, for this job or otherwise.
     loading: Loading,
-    /// This incarnation loads it anew since somebody asked for that.
+    /// This incarnation loads it anew since the job, or somebody else before it began, asked for that.
     begun_anew: bool,
+    /// The source has it, as far as is known.
+    is_there: bool,
+    /// Number of the plan of the job's own load; 0 if it has none.
+    plan: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,32 +207,34 @@ enum Loading {
 /// Decides by the job, those asked before it that have not ended, and its table.
 fn step(entry: &JobEntry, earlier: &[JobEntry], table: TableNow) -> Step {
     let JobEntry { job, progress, cancelled, .. } = entry;
-    let plan = progress.as_ref().map_or(0, |progress| progress.plan);
+    let plan = progress.as_ref().map_or(0, |progress| progress.plan).max(table.plan);
     let is_running = progress.as_ref().is_some_and(|progress| progress.state == JobState::Running);
+    // A table that has stopped is given a load of its whole, which ends any other.
+    let gives_up = (plan > 0 && table.phase != Some(Phase::Stopped)).then_some(plan);
     if *cancelled && !(is_running && job.work == Work::Snapshot) {
-        let error = Some("cancelled".to_owned());
-        return Step::End { ended: Ended::Cancelled, error, gives_up: (plan > 0).then_some(plan) };
+        return Step::End { ended: Ended::Cancelled, error: None, gives_up };
     }
     if table.loading == Loading::OfJob {
         return Step::Tell;
     }
-    let is_new = progress.is_none();
-    if is_new && let Some(why) = refusal(job, earlier) {
+    if progress.is_none()
+        && let Some(why) = refusal(job, earlier)
+    {
         return Step::end(Ended::Refused, why);
     }
-    let Some(phase) = table.phase else {
-        return Step::end(
-            Ended::Refused,
-            format!("{} is not captured: no such table, or no pattern matches it", job.table),
-        );
+    let Some(phase) = table.phase.filter(|_| table.is_there) else {
+        let why = format!("{} is not captured: the source has no such table, or no pattern matches it", job.table);
+        return Step::end(Ended::Refused, why);
     };
     match &job.work {
-        Work::Snapshot if is_running => match phase {
+        Work::Snapshot if is_running || table.begun_anew => match phase {
             Phase::Streaming => Step::end(Ended::Done, None),
             Phase::Stopped => Step::end(Ended::Failed, "the table stopped; `weir status` says why".to_owned()),
-            Phase::Filling { .. } => Step::Wait,
+            // Not yet announced: if this incarnation ends now, the next knows nothing of it.
+            Phase::Filling { restart: true } => Step::Wait,
+            Phase::Filling { restart: false } if is_running => Step::Wait,
+            Phase::Filling { restart: false } => Step::NoteBegun,
         },
-        Work::Snapshot if table.begun_anew => Step::NoteBegun,
         Work::Snapshot => match phase {
             Phase::Filling { .. } => Step::Wait,
             Phase::Streaming | Phase::Stopped => Step::BeginAnew,
@@ -193,33 +266,34 @@ impl Supervisor {
     }
 
     async fn take_steps(&mut self) -> Result<Vec<TableId>, StateError> {
+        self.jobs.hear_given_up();
         self.jobs.write_ended().await?;
         self.jobs.scheduler.tick(clock::now_ms()).await?;
         let open = self.jobs.store.unfinished().await?;
-        let mut anew = Vec::new();
-        for (nth, entry) in open.iter().enumerate() {
+        let (mut anew, mut earlier) = (Vec::new(), Vec::new());
+        for entry in &open {
+            if self.jobs.is_over(&entry.job.id) {
+                continue;
+            }
             let table = self.table_now(&entry.job);
-            match step(entry, &open[..nth], table) {
+            match step(entry, &earlier, table) {
                 Step::Wait => {}
                 Step::Tell => self.tell_progress(&entry.job).await?,
                 Step::BeginPart { plan } => self.begin_part(&entry.job, plan).await,
                 Step::BeginAnew => anew.push(entry.job.table.clone()),
                 Step::NoteBegun => {
-                    let running = running(0, &LoadFigures::default());
-                    self.jobs.note(&entry.job.id, running).await?;
+                    let begun = running(0, &LoadFigures::default());
+                    self.jobs.note(&entry.job.id, begun).await?;
                 }
                 Step::End { ended, error, gives_up } => {
-                    let load = self.loads.remove(&entry.job.table);
-                    let (of_job, other) = match load {
-                        Some(load) if load.job.as_ref() == Some(&entry.job.id) => (Some(load), None),
-                        other => (None, other),
-                    };
-                    self.loads.extend(other.map(|load| (entry.job.table.clone(), load)));
-                    if let Some(plan) = gives_up {
-                        self.give_up(&entry.job.table, plan);
-                    }
-                    self.jobs.end(&entry.job.id, ended, error, of_job.as_ref());
+                    let load = self.take_load_of(&entry.job);
+                    let ending = Ending::new(ended, error, load.as_ref());
+                    self.jobs.begun_anew.retain(|table| entry.job.work != Work::Snapshot || *table != entry.job.table);
+                    self.end_job(&entry.job, ending, gives_up);
                 }
+            }
+            if !self.jobs.is_over(&entry.job.id) {
+                earlier.push(entry.clone());
             }
         }
         self.jobs.write_ended().await?;
@@ -228,19 +302,49 @@ impl Supervisor {
     }
 
     fn table_now(&self, job: &Job) -> TableNow {
-        let loading = match self.loads.get(&job.table) {
-            None => Loading::None,
-            Some(load) if load.job.as_ref() == Some(&job.id) => Loading::OfJob,
-            Some(_) => Loading::Other,
+        let load = self.loads.get(&job.table);
+        let own = load.filter(|load| load.is_for(&job.id));
+        let loading = match (load, own) {
+            (None, _) => Loading::None,
+            (Some(_), None) => Loading::Other,
+            (Some(_), Some(_)) => Loading::OfJob,
         };
-        let phase = self.checkpoint.tables.get(&job.table).map(|standing| standing.phase);
-        TableNow { phase, loading, begun_anew: self.jobs.begun_anew.contains(&job.table) }
+        TableNow {
+            phase: self.checkpoint.tables.get(&job.table).map(|standing| standing.phase),
+            loading,
+            begun_anew: self.jobs.begun_anew.contains(&job.table) && job.requested_ms <= self.jobs.begun_ms,
+            is_there: self.jobs.listed.contains(&job.table),
+            plan: own.map_or(0, |load| load.plan.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Takes out the load that was begun for a job, which ends.
+    fn take_load_of(&mut self, job: &Job) -> Option<LoadUnderWay> {
+        let is_own = self.loads.get(&job.table).is_some_and(|load| load.is_for(&job.id));
+        if is_own { self.loads.remove(&job.table) } else { None }
+    }
+
+    /// Ends a job; if its load is given up, once the stream has been told.
+    fn end_job(&mut self, job: &Job, ending: Ending, gives_up: Option<u64>) {
+        let Some(plan) = gives_up else { return self.jobs.end(&job.id, ending) };
+        self.jobs.giving_up.insert(job.id.clone());
+        let (loader, gave_up, job) = (self.loader.clone(), self.jobs.gave_up.clone(), job.clone());
+        tokio::spawn(async move {
+            let ended = loader.end(&job.table, plan, true).await;
+            if let Err(error) = &ended {
+                tracing::debug!(job = %job.id, %error, "its load cannot be ended yet");
+            }
+            let _ = gave_up.send((job.id, ended.is_ok().then_some(ending)));
+        });
     }
 
     async fn begin_part(&mut self, job: &Job, plan: u64) {
         let Work::Backfill(scope) = &job.work else { return };
         let begin = LoadBegin::Part { scope: scope.clone(), plan };
-        let Some(mut load) = (self.load_of)(&job.table, begin) else { return };
+        let Some(mut load) = (self.load_of)(&job.table, begin) else {
+            let why = format!("{} is not captured: it is gone from the source", job.table);
+            return self.jobs.end(&job.id, Ending::new(Ended::Refused, Some(why), None));
+        };
         if let Some(lake) = &self.lake {
             match lake.merging.part_under_way(&job.table, plan).await {
                 Ok(resume) => load.resume = resume,
@@ -248,7 +352,8 @@ impl Supervisor {
             }
         }
         tracing::info!(job = %job.id, table = %job.table, "job begins");
-        self.start_load(load, Some(job.id.clone()));
+        load.job = Some((self.jobs.store.clone(), job.id.clone()));
+        self.start_load(load, Some(job.clone()));
     }
 
     async fn tell_progress(&mut self, job: &Job) -> Result<(), StateError> {
@@ -257,20 +362,10 @@ impl Supervisor {
         self.jobs.note(&job.id, progress).await
     }
 
-    /// Tells the stream that a load of a part is over before its end, so that its table remembers deletes no longer.
-    fn give_up(&self, table: &TableId, plan: u64) {
-        let (loader, table) = (self.loader.clone(), table.clone());
-        tokio::spawn(async move {
-            if let Err(error) = loader.end(&table, plan, true).await {
-                tracing::debug!(%table, %error, "a load that is given up could not be ended; the next one ends it");
-            }
-        });
-    }
-
     /// A load of a part has ended.
     pub(super) async fn end_part(&mut self, load: &LoadUnderWay) {
         if let Some(job) = &load.job {
-            self.jobs.end(job, Ended::Done, None, Some(load));
+            self.jobs.end(&job.id, Ending::new(Ended::Done, None, Some(load)));
             self.finish_jobs().await;
         }
     }
@@ -279,25 +374,20 @@ impl Supervisor {
     pub(super) fn part_failed(&mut self, table: &TableId, error: &SeedError) {
         let Some(load) = self.loads.remove(table) else { return };
         // Whoever stopped the table or capture has said why, and the job is looked at again.
-        if matches!(error, SeedError::NotCaptured) {
-            return;
-        }
+        let (Some(job), false) = (&load.job, matches!(error, SeedError::NotCaptured)) else { return };
         let plan = load.plan.load(Ordering::Acquire);
-        if plan > 0 {
-            self.give_up(table, plan);
-        }
-        if let Some(job) = &load.job {
-            self.jobs.end(job, Ended::Failed, Some(error.to_string()), Some(&load));
-        }
+        let ending = Ending::new(Ended::Failed, Some(error.to_string()), Some(&load));
+        self.end_job(job, ending, (plan > 0).then_some(plan));
     }
 
     /// Whether everything that was asked has been done.
     pub(super) fn jobs_are_done(&self) -> bool {
-        self.jobs.is_idle() && self.jobs.ended.is_empty()
+        self.jobs.is_idle() && self.jobs.ended.is_empty() && self.jobs.giving_up.is_empty()
     }
 
     /// Makes durable what has ended; what cannot be now, is at the next look.
     pub(super) async fn finish_jobs(&mut self) {
+        self.jobs.hear_given_up();
         if let Err(error) = self.jobs.write_ended().await {
             tracing::warn!(%error, "how a job ended could not be noted yet");
         }
@@ -305,19 +395,12 @@ impl Supervisor {
 }
 
 impl LoadUnderWay {
+    fn is_for(&self, job: &JobId) -> bool {
+        self.job.as_ref().is_some_and(|of| of.id == *job)
+    }
+
     fn progress(&self) -> JobProgress {
         running(self.plan.load(Ordering::Acquire), &self.figures)
-    }
-}
-
-fn running(plan: u64, figures: &LoadFigures) -> JobProgress {
-    JobProgress {
-        state: JobState::Running,
-        plan,
-        chunks: figures.chunks.load(Ordering::Relaxed),
-        chunks_done: figures.chunks_done.load(Ordering::Relaxed),
-        rows: figures.rows.load(Ordering::Relaxed),
-        updated_ms: clock::now_ms(),
     }
 }
 
@@ -345,7 +428,7 @@ mod tests {
     const FILLING: Phase = Phase::Filling { restart: false };
 
     fn table(phase: Phase, loading: Loading) -> TableNow {
-        TableNow { phase: Some(phase), loading, begun_anew: false }
+        TableNow { phase: Some(phase), loading, begun_anew: false, is_there: true, plan: 0 }
     }
 
     fn ends(step: &Step) -> Option<Ended> {
@@ -360,8 +443,10 @@ mod tests {
         assert_eq!(step(&job, &[], table(FILLING, Loading::Other)), Step::Wait);
         assert_eq!(step(&job, &[], table(Phase::Streaming, Loading::OfJob)), Step::Tell);
         assert_eq!(ends(&step(&job, &[], table(Phase::Stopped, Loading::None))), Some(Ended::Failed));
-        let nowhere = TableNow { phase: None, ..table(Phase::Streaming, Loading::None) };
-        assert_eq!(ends(&step(&job, &[], nowhere)), Some(Ended::Refused));
+        let streaming = table(Phase::Streaming, Loading::None);
+        for nowhere in [TableNow { phase: None, ..streaming }, TableNow { is_there: false, ..streaming }] {
+            assert_eq!(ends(&step(&job, &[], nowhere)), Some(Ended::Refused));
+        }
         let killed = entry(backfill(), Some((JobState::Running, 7)), false);
         assert_eq!(step(&killed, &[], table(Phase::Streaming, Loading::None)), Step::BeginPart { plan: 7 });
     }
@@ -384,6 +469,12 @@ mod tests {
             };
             assert_eq!((ended, gives_up), (Ended::Cancelled, plan));
         }
+        // Begun a moment ago, and not yet told of.
+        let begun = TableNow { plan: 9, ..now };
+        assert!(matches!(step(&entry(backfill(), None, true), &[], begun), Step::End { gives_up: Some(9), .. }));
+        let stopped = table(Phase::Stopped, Loading::None);
+        let state = Some((JobState::Running, 7));
+        assert!(matches!(step(&entry(backfill(), state, true), &[], stopped), Step::End { gives_up: None, .. }));
     }
 
     #[test]
@@ -395,6 +486,10 @@ mod tests {
         assert_eq!(step(&job, &[], table(FILLING, Loading::Other)), Step::Wait);
         let begun = TableNow { begun_anew: true, ..table(FILLING, Loading::Other) };
         assert_eq!(step(&job, &[], begun), Step::NoteBegun);
+        let announced = |phase| TableNow { phase: Some(phase), ..begun };
+        assert_eq!(step(&job, &[], announced(Phase::Filling { restart: true })), Step::Wait);
+        assert_eq!(ends(&step(&job, &[], announced(Phase::Streaming))), Some(Ended::Done));
+        assert_eq!(ends(&step(&job, &[], announced(Phase::Stopped))), Some(Ended::Failed));
         let noted = entry(Work::Snapshot, Some((JobState::Running, 0)), false);
         assert_eq!(step(&noted, &[], begun), Step::Wait);
         assert_eq!(ends(&step(&noted, &[], table(Phase::Streaming, Loading::None))), Some(Ended::Done));

@@ -201,7 +201,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         loads: BTreeMap::new(),
         load_failures,
         load_failed,
-        jobs: job_desk(config, &warehouse, registrar.reset.clone())?,
+        jobs: job_desk(config, &warehouse, registrar.reset.clone(), facts.tables.iter().cloned().collect())?,
         dirty: true,
         // What was handed to a worker counts once that commits it.
         durable: mpsc::unbounded_channel().1,
@@ -325,7 +325,14 @@ pub(super) fn resumes(
 pub(super) fn asked_tables(facts: &SourceFacts, reseed: &Reseed) -> BTreeSet<TableId> {
     match reseed {
         Reseed::None => BTreeSet::new(),
-        Reseed::Tables(tables) => tables.iter().cloned().collect(),
+        Reseed::Tables(tables) => {
+            let (there, gone): (Vec<_>, Vec<_>) =
+                tables.iter().cloned().partition(|table| facts.tables.contains(table));
+            for table in gone {
+                tracing::warn!(%table, "the source does not have it, so it is not loaded");
+            }
+            there.into_iter().collect()
+        }
         Reseed::All => facts.tables.iter().cloned().collect(),
     }
 }
@@ -404,6 +411,7 @@ fn load_maker(config: &Config, registrar: &Arc<TableRegistrar>, warehouse: &Ware
             resume,
             scope: begin.scope(),
             figures: Arc::default(),
+            job: None,
         })
     })
 }

@@ -23,7 +23,7 @@ use crate::apply::{Report, WorkerError};
 use crate::capture::CaptureError;
 use crate::capture::request::{Request, Told};
 use crate::limits::{APPEALS_LOOKED_AT_EVERY, CHECKPOINT_INTERVAL, JOBS_LOOKED_AT_EVERY, PUBLISHER_ENDS_MAX};
-use crate::state::jobs::{JobId, Scope};
+use crate::state::jobs::{Job, Scope};
 use crate::state::{AppealKind, Checkpoint, CheckpointLog, Phase, StateError, TableStanding};
 use crate::trace::{Origin, Shipment};
 use crate::transport::kafka::Durable;
@@ -136,7 +136,7 @@ pub struct LoadUnderWay {
     pub plan: Arc<AtomicU64>,
     /// It is of a part of the table, which goes on streaming.
     pub part: bool,
-    pub job: Option<JobId>,
+    pub job: Option<Job>,
     pub figures: Arc<LoadFigures>,
 }
 
@@ -238,6 +238,7 @@ impl Supervisor {
             Told::Published { .. } if self.lake.is_some() => {}
             Told::Published { number, boundary, tables } => self.on_published(number, boundary, tables),
             Told::NeedsSeed { table, reason } => {
+                self.jobs.appeared(&table);
                 let known = self.checkpoint.tables.contains_key(&table);
                 if self.seeds {
                     tracing::info!(%table, reason, "loading the table");
@@ -304,6 +305,10 @@ impl Supervisor {
             }
         };
         for appeal in appeals {
+            if matches!(appeal.kind, AppealKind::ChunkRefused { .. }) && self.loads.contains_key(&appeal.table) {
+                // The load under way looks for it, also one of a part, whose table streams meanwhile.
+                continue;
+            }
             let phase = self.checkpoint.tables.get(&appeal.table).map(|standing| standing.phase);
             let done = match &appeal.kind {
                 AppealKind::ChunkRefused { chunk, .. } => {
@@ -432,7 +437,7 @@ impl Supervisor {
     }
 
     /// Runs a load, for a job or on our own account.
-    pub(super) fn start_load(&mut self, load: Load, job: Option<JobId>) {
+    pub(super) fn start_load(&mut self, load: Load, job: Option<Job>) {
         let (table, part) = (load.table.clone(), load.scope.is_part());
         let (plan, figures) = (load.plan_under_way.clone(), load.figures.clone());
         let (loader, failed, of, at) = (self.loader.clone(), self.load_failed.clone(), table.clone(), plan.clone());

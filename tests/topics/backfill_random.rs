@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::beside;
+use crate::support::clickhouse::Clickhouse;
+use crate::support::kafka::Kafka;
 use crate::support::lake::{Workload, assert_equal};
 use crate::support::mysql::Mysql;
-use crate::support::weir::{Weir, eventually};
+use crate::support::weir::{Running, Weir, eventually};
 
 /// Numbers from a fixed seed (splitmix64), so that a failure can be run again.
 struct Random(u64);
@@ -73,7 +75,7 @@ fn random_backfills_beside_random_changes_never_step_back() {
                 // A row that goes behind the stream's back must go from the lake with the next backfill of its range.
                 weir.expect(0, &[&["backfill", "--table", "bf_random.t", "--wait"][..], &asked].concat());
                 if nth == 6 {
-                    service.take().into_iter().for_each(crate::support::weir::Running::kill);
+                    service.take().into_iter().for_each(Running::kill);
                     service = Some(weir.run_until_it_is_seen());
                 }
             }
@@ -84,6 +86,51 @@ fn random_backfills_beside_random_changes_never_step_back() {
     assert_equal(mysql, &weir, "bf_random");
     weir.expect(0, &["reconcile"]);
     never_steps_back(&weir, "bf_random.t");
+}
+
+#[test]
+fn parts_of_a_table_that_several_processes_share_are_loaded_while_they_come_and_go() {
+    let mysql = &Mysql::start(&[]);
+    mysql.run("CREATE DATABASE bf_group; CREATE TABLE bf_group.t (id INT PRIMARY KEY, v INT)");
+    let ids: Vec<String> = (0..IDS).map(|id| format!("({id}, 0)")).collect();
+    mysql.run(&format!("INSERT INTO bf_group.t VALUES {}", ids.join(", ")));
+    let servers = (Kafka::shared(), Clickhouse::shared());
+    let weir = Weir::over_kafka("bfgroup", &mysql.url, &["bf_group.*"], servers, "");
+    weir.catch_up();
+    let capture = weir.capture();
+    let mut applies: Vec<Running> = (1..=2).map(|ordinal| weir.apply(ordinal)).collect();
+    eventually("capture is seen", Duration::from_secs(60), || {
+        let status = weir.output(&["status", "--format", "json"]).stdout;
+        serde_json::from_slice::<Value>(&status).is_ok_and(|status| status["running"] == true)
+    });
+    let seed = 91;
+    eprintln!("changes and backfills of seed {seed}");
+    let mut random = Random(seed);
+    beside(
+        |stop| write(mysql, "bf_group.t", seed + 1, stop),
+        || {
+            for nth in 0..8 {
+                let (a, b) = (random.below(IDS), random.below(IDS));
+                let (from, to) = (a.min(b).to_string(), a.max(b).to_string());
+                if nth % 3 == 1 {
+                    applies.remove(0).kill();
+                    applies.push(weir.apply(nth + 3));
+                }
+                weir.expect(0, &["backfill", "--table", "bf_group.t", "--from", &from, "--to", &to, "--wait"]);
+            }
+        },
+    );
+    // What goes behind the binlog's back goes from every bucket.
+    mysql.run(
+        "SET sql_log_bin = 0; DELETE FROM bf_group.t WHERE id % 7 = 3; UPDATE bf_group.t SET v = -1 WHERE id % 7 = 4",
+    );
+    weir.expect(0, &["backfill", "--table", "bf_group.t", "--wait"]);
+    assert_eq!(capture.terminate().0, Some(0));
+    weir.expect(0, &["capture", "--until-caught-up"]);
+    applies.into_iter().for_each(|apply| assert_eq!(apply.terminate().0, Some(0)));
+    assert_equal(mysql, &weir, "bf_group");
+    weir.expect(0, &["reconcile", "--deep"]);
+    never_steps_back(&weir, "bf_group.t");
 }
 
 /// In no version has a row a lower order than in one before.

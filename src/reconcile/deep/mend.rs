@@ -57,7 +57,7 @@ pub struct RepairReport {
     /// The last job that did it; none in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
-    /// Differences that are still there; none if nothing was done.
+    /// Keys that are not seen to be equal afterwards; none if nothing was done, or nobody can tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_count: Option<u64>,
     /// Why it did not come about.
@@ -89,7 +89,7 @@ impl RepairReport {
         match (self.left_count, &self.error) {
             (_, Some(error)) => format!("not repaired by {what}: {error}"),
             (Some(0), None) => format!("repaired by {what}: it is equal now"),
-            (Some(left), None) => format!("{left} difference(s) are left after {what}"),
+            (Some(left), None) => format!("{left} key(s) are not equal yet after {what}"),
             (None, None) => format!("--repair would mend it by {what}"),
         }
     }
@@ -133,7 +133,7 @@ mod tests {
         assert!(planned.remark().starts_with("--repair would") && !planned.has_mended());
         let done = RepairReport { left_count: Some(0), ..planned.clone() };
         assert!(done.remark().contains("equal now") && done.has_mended());
-        assert!(RepairReport { left_count: Some(2), ..planned.clone() }.remark().starts_with("2 difference(s)"));
+        assert!(RepairReport { left_count: Some(2), ..planned.clone() }.remark().starts_with("2 key(s)"));
         assert!(RepairReport { error: Some("no".into()), ..planned }.remark().ends_with(": no"));
     }
 }

@@ -112,7 +112,7 @@ impl DeepError {
     }
 }
 
-/// How many of keys that differed still do.
+/// How many of keys that differed are not equal now, or cannot be seen to be.
 ///
 /// # Errors
 /// When one side cannot be asked.
@@ -123,7 +123,7 @@ pub async fn still_different<C: Confirm>(
     suspects: &[Suspect],
 ) -> Result<u64, DeepError> {
     let judgements = confirm.confirm(question, table, suspects).await?;
-    Ok(judgements.into_iter().filter(|judgement| matches!(judgement, Judgement::Confirmed(_))).count() as u64)
+    Ok(judgements.into_iter().filter(|judgement| *judgement != Judgement::Equal).count() as u64)
 }
 
 /// Compares every table that is asked for, some side by side; what befalls one is in its report.

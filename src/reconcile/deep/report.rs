@@ -118,7 +118,7 @@ impl DeepReport {
         let is_mended = self.repair.as_ref().is_some_and(RepairReport::has_mended);
         if !is_mended && (self.difference_count() > 0 || !self.flaws.lost_files.is_empty()) {
             Verdict::Different
-        } else if !is_mended && self.in_flight_count + self.unconfirmed_count > 0 || self.has_failed {
+        } else if self.in_flight_count > 0 || !is_mended && self.unconfirmed_count > 0 || self.has_failed {
             Verdict::InFlight
         } else {
             Verdict::Balanced

@@ -136,7 +136,7 @@ pub(super) async fn start(
         loads: BTreeMap::new(),
         load_failures,
         load_failed,
-        jobs: job_desk(config, &warehouse, asked.clone())?,
+        jobs: job_desk(config, &warehouse, asked.clone(), facts.tables.iter().cloned().collect())?,
         dirty: true,
         durable: durable_inbox,
         lake: Some(Lake { watch, merging }),
@@ -355,6 +355,7 @@ fn load_maker(
             resume: resume.filter(|_| begin == LoadBegin::GoOn),
             scope: begin.scope(),
             figures: Arc::default(),
+            job: None,
         })
     })
 }

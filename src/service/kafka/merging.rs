@@ -11,10 +11,9 @@ use weir_model::{Order, RecordKey, TableId};
 use super::watch::LakeWatch;
 use crate::apply::Report;
 use crate::apply::chunks::ChunkFiles;
-use crate::capture::request::SeedBegun;
 use crate::service::seed::SeedError;
 use crate::state::{Appeal, AppealKind, Appeals, StateSeries};
-use crate::table::{SeedProgress, StagedChunk, Warehouse};
+use crate::table::{BucketShare, SeedProgress, StagedChunk, Warehouse, history};
 use crate::transport::{ChunkContent, ChunkId, PublishNumber};
 
 /// How far a load is, kept beside the table; a restart goes on from there.
@@ -24,9 +23,9 @@ pub struct LoadProgress {
     pub plan: u64,
     /// Ordinals of the chunks that every bucket has taken in, with the number of the attempt that was.
     pub done: BTreeMap<u32, u64>,
-    /// What it loads has a greater order.
-    #[serde(default)]
-    pub start: Order,
+    /// It is of a part of the table: kept beside that of the whole table's last load, which tells of files that are gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub part: bool,
 }
 
 /// What all loads share. Clones share it.
@@ -54,8 +53,9 @@ impl LakeMerging {
         Self { warehouse, source, watch, appeals, reports, progress: Arc::default(), begun: Arc::default() }
     }
 
-    fn series(&self, table: &TableId) -> StateSeries {
-        let folder = self.warehouse.state_path(&self.source).join("loads").join(escape_name(&table.to_string()));
+    fn series(&self, table: &TableId, part: bool) -> StateSeries {
+        let kind = if part { "parts" } else { "loads" };
+        let folder = self.warehouse.state_path(&self.source).join(kind).join(escape_name(&table.to_string()));
         StateSeries::new(self.warehouse.store().clone(), folder)
     }
 
@@ -67,32 +67,41 @@ impl LakeMerging {
         number: PublishNumber,
     ) -> Result<Option<SeedProgress>, SeedError> {
         // Another plan's is of a load that was never announced, or of a service that has been fenced off.
-        let Some(found) = self.last(table).await?.filter(|found| found.plan == plan) else { return Ok(None) };
+        let Some(found) = self.last(table, false).await?.filter(|found| found.plan == plan) else { return Ok(None) };
         self.progress.lock().await.insert(table.clone(), found.clone());
         self.lock().insert(table.clone(), number);
-        let LoadProgress { plan, done, start } = found;
-        Ok(Some(SeedProgress { plan, done: done.into_keys().collect(), start, part: false }))
+        // Its first order is with the tables: nobody asks for it here.
+        let LoadProgress { plan, done, .. } = found;
+        Ok(Some(SeedProgress { plan, done: done.into_keys().collect(), start: Order::MIN, part: false }))
     }
 
-    /// The load of a part that was under way by this plan, to go on from.
+    /// The load of a part that is under way by this plan in every bucket, to go on from. One that was never announced, or has
+    /// ended, is not: its chunks would be refused for ever.
     pub async fn part_under_way(&self, table: &TableId, plan: u64) -> Result<Option<SeedProgress>, SeedError> {
-        let Some(found) = self.last(table).await?.filter(|found| plan > 0 && found.plan == plan) else {
+        let Some(found) = self.last(table, true).await?.filter(|found| plan > 0 && found.plan == plan) else {
             return Ok(None);
         };
+        let figures = history::figures(&self.warehouse, table).await?;
+        let shares = figures.and_then(|figures| figures.state).map(|state| state.shares).unwrap_or_default();
+        let is_at_it = |share: &BucketShare| share.seed.as_ref().is_some_and(|seed| seed.part && seed.plan == plan);
+        if shares.is_empty() || !shares.iter().all(is_at_it) {
+            return Ok(None);
+        }
+        let start = shares.iter().filter_map(|share| share.seed.as_ref()).map(|seed| seed.start).max();
         self.progress.lock().await.insert(table.clone(), found.clone());
-        let LoadProgress { plan, done, start } = found;
-        Ok(Some(SeedProgress { plan, done: done.into_keys().collect(), start, part: true }))
+        let done = found.done.into_keys().collect();
+        Ok(Some(SeedProgress { plan, done, start: start.unwrap_or(Order::MIN), part: true }))
     }
 
-    async fn last(&self, table: &TableId) -> Result<Option<LoadProgress>, SeedError> {
-        let Some((_, bytes)) = self.series(table).latest().await? else { return Ok(None) };
+    async fn last(&self, table: &TableId, part: bool) -> Result<Option<LoadProgress>, SeedError> {
+        let Some((_, bytes)) = self.series(table, part).latest().await? else { return Ok(None) };
         Ok(serde_json::from_slice(&bytes).ok())
     }
 
     /// Whether that attempt at a chunk was taken in by every bucket, once: if one refuses it after that, the lake's files
     /// have gone since.
     pub async fn was_done(&self, table: &TableId, chunk: u64) -> Result<bool, SeedError> {
-        Ok(self.last(table).await?.is_some_and(|load| load.done.values().any(|done| *done == chunk)))
+        Ok(self.last(table, false).await?.is_some_and(|load| load.done.values().any(|done| *done == chunk)))
     }
 
     /// Every refusal of the table's chunks has been made up for.
@@ -110,17 +119,15 @@ impl LakeMerging {
         if !part {
             self.lock().remove(table);
         }
-        self.keep(table, LoadProgress { plan, ..LoadProgress::default() }).await
+        self.keep(table, LoadProgress { plan, done: BTreeMap::new(), part }).await
     }
 
     /// It was announced in this publish.
-    pub async fn begun(&self, table: &TableId, plan: u64, begun: SeedBegun, part: bool) -> Result<(), SeedError> {
+    pub fn begun(&self, table: &TableId, plan: u64, number: PublishNumber, part: bool) {
         if !part {
-            self.lock().insert(table.clone(), begun.number);
+            self.lock().insert(table.clone(), number);
         }
-        self.keep(table, LoadProgress { plan, start: begun.start, ..LoadProgress::default() }).await?;
         self.report(Report::SeedBegun { table: table.clone(), plan });
-        Ok(())
     }
 
     /// Whether a stop that `table` told of, having seen publish `seen`, has been made up for by a load since.
@@ -134,14 +141,14 @@ impl LakeMerging {
         let Some(load) = progress.get_mut(table).filter(|load| load.plan == plan) else { return Ok(()) };
         load.done.insert(ordinal, chunk.0);
         let bytes = serde_json::to_vec(load).expect("progress is plain data");
-        self.series(table).append(bytes.into()).await?;
+        self.series(table, load.part).append(bytes.into()).await?;
         Ok(())
     }
 
     async fn keep(&self, table: &TableId, load: LoadProgress) -> Result<(), SeedError> {
         let mut progress = self.progress.lock().await;
         let bytes = serde_json::to_vec(&load).expect("progress is plain data");
-        self.series(table).append(bytes.into()).await?;
+        self.series(table, load.part).append(bytes.into()).await?;
         progress.insert(table.clone(), load);
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Loader {
         let mut connection = self.connect_to_read().await?;
         let mut rows = self.connect_for_rows(&mut connection).await?;
         let opening = if self.is_keyless(load, &mut connection).await? {
-            self.open_at_one_moment(load, &mut rows).await?
+            self.open_at_one_moment(load, &mut connection, &mut rows).await?
         } else {
             self.open_beside_changes(load, &mut connection).await?
         };
@@ -138,6 +138,7 @@ impl Loader {
     async fn open_at_one_moment(
         &self,
         load: &Load,
+        connection: &mut weir_mysql::Conn,
         rows: &mut RowConnection,
     ) -> Result<Option<ChunkOpening>, SeedError> {
         let locked = |source| SeedError::Lock { table: load.table.clone(), source: Box::new(source) };
@@ -146,7 +147,7 @@ impl Loader {
         // No change of it is under way, so those that were made are in this set.
         let executed = server::executed_gtids(&mut locking).await?;
         let since = Instant::now();
-        let opening = loop {
+        let mut opening = loop {
             let opening = self.open_chunk(load, true).await?;
             if executed.is_subset(&opening.below) {
                 break Some(opening);
@@ -157,6 +158,12 @@ impl Loader {
             }
             tokio::time::sleep(CAPTURE_LOOKED_AT_EVERY).await;
         };
+        if let Some(found) = &opening
+            && !server::wait_for_executed(connection, &found.below, TABLE_LOCKED_MAX).await?
+        {
+            tracing::info!(table = %load.table, "the replica is too far behind to lock a table until it is there");
+            opening = None;
+        }
         if opening.is_some() {
             rows.begin_snapshot().await?;
         }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use snapshot_loader::{Progress, Throttle};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
-use weir_model::{Layout, LogPosition, Order, TableId, ZeroDates};
+use weir_model::{Layout, LogPosition, Order, TableId, ZeroDates, clock};
 use weir_mysql::{Conn, MysqlError, RowConnection, SourceOptions, TableDescription, catalogue, server};
 
 use self::attempt::Taken;
@@ -24,7 +24,7 @@ use crate::apply::Report;
 use crate::apply::chunks::ChunkDesk;
 use crate::capture::request::{Request, SeedOpening};
 use crate::limits::{CHUNK_RETRY_DELAY, CHUNKS_WAITING_MAX};
-use crate::state::jobs::Scope;
+use crate::state::jobs::{JobId, JobProgress, JobState, JobStore, Scope};
 use crate::state::{StateError, StateSeries};
 use crate::table::{SeedProgress, TableError, TableFiles};
 
@@ -109,6 +109,18 @@ pub struct LoadFigures {
     pub removed: AtomicU64,
 }
 
+/// What a job is told of its load.
+pub fn running(plan: u64, figures: &LoadFigures) -> JobProgress {
+    JobProgress {
+        state: JobState::Running,
+        plan,
+        chunks: figures.chunks.load(Ordering::Relaxed),
+        chunks_done: figures.chunks_done.load(Ordering::Relaxed),
+        rows: figures.rows.load(Ordering::Relaxed),
+        updated_ms: clock::now_ms(),
+    }
+}
+
 /// A table, or a part of it, to be loaded.
 #[derive(Clone)]
 pub struct Load {
@@ -130,6 +142,8 @@ pub struct Load {
     pub resume: Option<SeedProgress>,
     pub scope: LoadScope,
     pub figures: Arc<LoadFigures>,
+    /// The job that asked for it, which is told the number of its plan.
+    pub job: Option<(JobStore, JobId)>,
 }
 
 /// A load that has been planned and announced.
@@ -197,7 +211,10 @@ impl Loader {
         let sent = sent.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
         if let Merging::Lake(lake) = &self.merging {
             lake.reached(table, sent).await?;
-            lake.settle_refusals(table).await?;
+            // A part settles its own, chunk by chunk: by now another one may be under way.
+            if !part {
+                lake.settle_refusals(table).await?;
+            }
             lake.report(Report::SeedEnded { table: table.clone(), plan });
         }
         Ok(())
@@ -223,13 +240,17 @@ impl Loader {
             // Before the load is announced: one that was announced must find how far it is.
             lake.begin(&load.table, number, load.scope.is_part()).await?;
         }
+        if let Some((jobs, job)) = &load.job {
+            // Before it is announced: whoever finds that a load was given up must find its number.
+            jobs.note_progress(job, &running(number, &load.figures)).await?;
+        }
         let (reply, answer) = oneshot::channel();
         let (table, schema) = (load.table.clone(), Arc::new(description.schema));
         let (reset, part) = (load.reset, load.scope.is_part());
         self.ask(Request::BeginSeed(SeedOpening { table, plan: number, schema, reset, part, reply })).await?;
         let begun = answer.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
         if let Merging::Lake(lake) = &self.merging {
-            lake.begun(&load.table, number, begun, part).await?;
+            lake.begun(&load.table, number, begun.number, part);
         }
         Ok(Planned { number, plan, done: BTreeSet::new(), start: begun.start })
     }

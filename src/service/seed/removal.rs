@@ -11,7 +11,6 @@ use arrow_array::{Array, RecordBatch};
 use snapshot_loader::{ChunkRange, KeyValue, TableProgress, keys_of, keys_present};
 use weir_model::schema::{DELETED_COLUMN, SEQ_COLUMN, TS_COLUMN};
 use weir_model::{Order, RecordKey, RecordKeys, TableSchema};
-use weir_mysql::TableDescription;
 
 use super::plan::{Piece, range_of};
 use super::{Load, Loader, SeedError};
@@ -28,7 +27,7 @@ impl Loader {
         start: Order,
         progress: &TableProgress,
     ) -> Result<u64, SeedError> {
-        let (description, range) = self.again(load, || self.range(load)).await?;
+        let range = self.again(load, || self.range(load)).await?;
         let figures = history::figures(load.files.warehouse(), &load.table).await?;
         let Some(lake) = figures.and_then(|figures| figures.state).and_then(|state| state.schema) else { return Ok(0) };
         let search = Search { start, range, lake };
@@ -45,7 +44,7 @@ impl Loader {
                 found.extend(search.candidates(&batch)?);
                 while found.len() >= KEYS_LOOKED_UP_TOGETHER {
                     let some = found.split_off(found.len() - KEYS_LOOKED_UP_TOGETHER);
-                    absent.extend(self.again(load, || self.absent_of(&description, &some)).await?);
+                    absent.extend(self.again(load, || self.absent_of(load, &some)).await?);
                 }
                 while absent.len() >= KEYS_PER_CHUNK {
                     let keys = absent.split_off(absent.len() - KEYS_PER_CHUNK);
@@ -54,7 +53,7 @@ impl Loader {
             }
         }
         if !found.is_empty() {
-            absent.extend(self.again(load, || self.absent_of(&description, &found)).await?);
+            absent.extend(self.again(load, || self.absent_of(load, &found)).await?);
         }
         if !absent.is_empty() {
             removed += self.chunk(load, plan, UNPLANNED, &Piece::Keys { keys: absent }, progress).await?.absent;
@@ -63,25 +62,21 @@ impl Loader {
     }
 
     /// What the load reads, as the source describes it by now.
-    async fn range(&self, load: &Load) -> Result<(TableDescription, ChunkRange), SeedError> {
+    async fn range(&self, load: &Load) -> Result<ChunkRange, SeedError> {
         let _permit = self.permit().await?;
         let mut connection = self.connect_to_read().await?;
         let description = self.describe(&mut connection, load).await?;
-        let range = range_of(&mut connection, &description, &load.scope).await?;
-        Ok((description, range))
+        Ok(range_of(&mut connection, &description, &load.scope).await?)
     }
 
     /// Those of `candidates` that the source seems to have no row of.
-    async fn absent_of(
-        &self,
-        description: &TableDescription,
-        candidates: &[Candidate],
-    ) -> Result<Vec<Vec<KeyValue>>, SeedError> {
+    async fn absent_of(&self, load: &Load, candidates: &[Candidate]) -> Result<Vec<Vec<KeyValue>>, SeedError> {
         let _permit = self.permit().await?;
         let mut connection = self.connect_to_read().await?;
+        let description = self.describe(&mut connection, load).await?;
         let mut rows = self.connect_for_rows(&mut connection).await?;
         let keys: Vec<Vec<KeyValue>> = candidates.iter().map(|candidate| candidate.values.clone()).collect();
-        let present = keys_present(&mut rows, description, &keys).await?;
+        let present = keys_present(&mut rows, &description, &keys).await?;
         let present = RecordKeys::of(&present, &description.schema.key_names()).map_err(TableError::from)?;
         let present: HashSet<RecordKey> = (0..present.len()).map(|row| present.get(row).to_owned()).collect();
         let absent = candidates.iter().filter(|candidate| !present.contains(&candidate.key));
