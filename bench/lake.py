@@ -13,6 +13,18 @@ WEIR = os.environ.get("WEIR_BIN", str(ROOT / "target/release/weir"))
 DIRECT = '[transport]\nkind = "direct"\n[trace]\nkind = "sqlite"\n'
 
 
+SUMS = "COUNT(*), SUM(id), SUM(price), COALESCE(SUM(pieces), 0)"
+
+
+def sums_of(source: Source, table: str, folder: pathlib.Path) -> tuple[list[str], list[str]]:
+    """Rows and sums of a table at the source, and of the Delta table in a folder as DuckDB sees it."""
+    expected = [str(value) for value in source.query(f"SELECT {SUMS} FROM {table}")]
+    # In a process of its own: DuckDB's memory must not count towards children that are measured later.
+    reader = "import sys; sys.path.insert(0, sys.argv[1]); import lake_rows; lake_rows.print_query(sys.argv[2], sys.argv[3])"
+    command = [sys.executable, "-c", reader, ROOT / "tests/support", folder, SUMS]
+    return expected, subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+
+
 class Lake:
     """A warehouse of weir for one table of the source. `sections` are the configuration's on transport and trace."""
 
@@ -51,14 +63,9 @@ class Lake:
 
     def check(self) -> None:
         """Rows and sums, as DuckDB sees them, against the source's."""
-        sums = "COUNT(*), SUM(id), SUM(price), COALESCE(SUM(pieces), 0)"
-        expected = [str(value) for value in self.source.query(f"SELECT {sums} FROM {self.table}")]
-        # In a process of its own: DuckDB's memory must not count towards children that are measured later.
-        reader = "import sys; sys.path.insert(0, sys.argv[1]); import lake_rows; lake_rows.print_query(sys.argv[2], sys.argv[3])"
-        command = [sys.executable, "-c", reader, ROOT / "tests/support", self.table_folder(), sums]
-        found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+        expected, found = sums_of(self.source, self.table, self.table_folder())
         if found != expected:
-            raise SystemExit(f"bench: {self.table} of {self.name} differs in ({sums}): {expected} in MySQL, {found} in the lake")
+            raise SystemExit(f"bench: {self.table} of {self.name} differs in ({SUMS}): {expected} in MySQL, {found} in the lake")
         say(f"{self.table} of {self.name} is equal to the source: {expected[0]} rows")
 
     def table_folder(self) -> pathlib.Path:

@@ -28,6 +28,7 @@ Environment:
   BENCH_DEEP_ROWS rows of the table that deep reconcile compares (default 5000000)
   BENCH_ONLY      "seed", "apply", "kafka", "deep" or "engine": only that part
   BENCH_ENGINE_…  as bench/engine.py says
+  BENCH_PEERS     the Python of an environment with bench/peers.txt: seed by others, too (bench/peers.py)
   WEIR_BIN, FLOOR_BIN  the programs (default target/release/weir, target/bench-floor/release/floor)
 """
 
@@ -46,6 +47,8 @@ from engine import bench_engine, print_engine
 from kafka import bench_kafka, print_details
 from lake import WEIR, Lake
 from measure import REPEATS, Figure, Run, measure, repeat, say
+from peers import PYTHON as PEERS
+from peers import bench_peers
 from source import ROOT, Source
 
 MYSQL_BIN = pathlib.Path(os.environ.get("WEIR_SERVICES_DIR", ROOT / "target/services")) / "mysql/bin"
@@ -85,6 +88,8 @@ def bench_seed(source: Source, work: pathlib.Path) -> dict[str, Figure]:
     figures["seed"] = repeat("weir, seeding", SEED_ROWS, seed)
     lake.check()
     lake.remove()
+    if PEERS:
+        figures |= bench_peers(source, work, SEED_ROWS)
     return figures
 
 
@@ -159,7 +164,7 @@ def processor() -> str:
 
 def ratios_of(figures: dict[str, Figure]) -> dict[str, float]:
     """weir's median rows a second as a share of each floor's, and through Kafka as a share of direct."""
-    pairs = [("seed", "select_1"), ("seed", "select_2"), ("apply", "mysqlbinlog"), ("apply", "dump")]
+    pairs = [("seed", "select_1"), ("seed", "select_2"), ("seed", "connectorx"), ("seed", "dlt"), ("apply", "mysqlbinlog"), ("apply", "dump")]
     pairs += [("deep", "crc32"), ("deep", "sha2")]
     pairs += [(name, "apply_direct") for name in figures if name.startswith(("apply_kafka", "capture_apply"))]
     return {

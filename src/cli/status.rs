@@ -8,6 +8,7 @@ use weir_mysql::server;
 use super::output::{Output, table};
 use crate::config::Config;
 use crate::error::{Error, Exit};
+use crate::service::{LoadStanding, load_standing};
 use crate::state::{Checkpoint, CheckpointLog, TableStanding};
 use crate::table::{Warehouse, history};
 
@@ -44,6 +45,8 @@ struct TableStatus {
     rows: Option<u64>,
     files: Option<u64>,
     bytes: Option<u64>,
+    /// The load under way: of the whole table, or of a part.
+    load: Option<LoadStanding>,
     last_error: Option<String>,
 }
 
@@ -58,7 +61,8 @@ impl Status {
         };
         let mut tables = Vec::new();
         for (table, standing) in &checkpoint.tables {
-            tables.push(table_status(&warehouse, &checkpoint, table, standing, executed.as_ref()).await?);
+            let place = (&warehouse, config.source.name.as_str());
+            tables.push(table_status(place, &checkpoint, table, standing, executed.as_ref()).await?);
         }
         let report = Report {
             source: config.source.name.clone(),
@@ -79,7 +83,7 @@ async fn executed(config: &Config) -> Result<GtidSet, Error> {
 }
 
 async fn table_status(
-    warehouse: &Warehouse,
+    (warehouse, source): (&Warehouse, &str),
     checkpoint: &Checkpoint,
     table: &TableId,
     standing: &TableStanding,
@@ -92,7 +96,12 @@ async fn table_status(
     let lag_transactions = executed.map(|executed| executed.difference(&position).count());
     let newest_ms = state.map_or(0, |state| state.order.0.ts_ms);
     let lag_ms = lag_transactions.map(|lag| if lag == 0 { 0 } else { (clock::now_ms() - newest_ms).max(0) });
+    let load = match state {
+        Some(state) => load_standing(warehouse, source, table, state).await?,
+        None => None,
+    };
     Ok(TableStatus {
+        load,
         table: table.clone(),
         phase: standing.phase.name(),
         position,
@@ -104,6 +113,14 @@ async fn table_status(
         bytes: figures.as_ref().map(|figures| figures.bytes),
         last_error: standing.error.clone(),
     })
+}
+
+/// `12 of 64 chunks, 90 s left`
+fn load_cell(load: &LoadStanding) -> String {
+    let LoadStanding { part, chunks, chunks_done, seconds_left, .. } = load;
+    let what = if *part { "part: " } else { "" };
+    let left = seconds_left.map(|seconds| format!(", {seconds} s left")).unwrap_or_default();
+    format!("{what}{chunks_done} of {chunks} chunks{left}")
 }
 
 fn render(report: &Report) -> String {
@@ -118,11 +135,12 @@ fn render(report: &Report) -> String {
             number(t.rows),
             number(t.files),
             number(t.bytes),
+            t.load.as_ref().map(load_cell).unwrap_or_default(),
             t.last_error.clone().unwrap_or_default(),
         ]
     });
     let header =
-        ["table", "phase", "lag (transactions)", "lag (ms)", "version", "rows", "files", "bytes", "last error"];
+        ["table", "phase", "lag (transactions)", "lag (ms)", "version", "rows", "files", "bytes", "load", "last error"];
     let running = if report.running { "running" } else { "not running" };
     let mut text = format!("source {} · service {running} · epoch {}\n", report.source, report.epoch);
     text.push_str(&table(&header, rows));

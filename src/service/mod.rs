@@ -34,6 +34,7 @@ use weir_mysql::MysqlError;
 
 use self::absence::{begin, wait_for_warehouse};
 pub use self::kafka::{Role, kafka_of};
+pub use self::seed::{LoadStanding, load_standing};
 use self::shipping::Patience;
 pub use self::shipping::{PublishedLog, Shipper, Shipping, Unshipped};
 pub use self::source_tables::described;

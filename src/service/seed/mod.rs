@@ -6,6 +6,7 @@
 mod attempt;
 mod plan;
 mod removal;
+mod standing;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use weir_mysql::{Conn, MysqlError, RowConnection, SourceOptions, TableDescriptio
 
 use self::attempt::Taken;
 pub use self::plan::{LoadScope, SeedPlan};
+pub use self::standing::{LoadStanding, load_standing};
 use super::kafka::merging::LakeMerging;
 use crate::apply::Report;
 use crate::apply::chunks::ChunkDesk;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use snapshot_loader::key_text::{Extent, KeyTextError, key_values};
 use snapshot_loader::{ChunkRange, KeyValue, LoadError, PlanTarget, Selection, key_above, plan_chunks};
-use weir_model::TableId;
+use weir_model::{TableId, clock};
 use weir_mysql::{Conn, TableDescription};
 
 use crate::limits::{CHUNK_BYTES, CHUNK_ROWS, KEYS_PER_CHUNK};
@@ -17,6 +17,9 @@ pub struct SeedPlan {
     /// The engine's estimate.
     pub rows_estimated: u64,
     pub chunks: Vec<Piece>,
+    /// Ms since the epoch when it was made.
+    #[serde(default)]
+    pub begun_ms: i64,
 }
 
 /// What one chunk reads.
@@ -80,7 +83,7 @@ pub(super) async fn plan(
             (ranges.into_iter().map(Piece::Range).collect(), estimated.min(table.approx_rows))
         }
     };
-    Ok(SeedPlan { table: table.table().clone(), rows_estimated, chunks })
+    Ok(SeedPlan { table: table.table().clone(), rows_estimated, chunks, begun_ms: clock::now_ms() })
 }
 
 /// The range of a load that is not of single keys. Both ends of what people ask for are included; a range ends below the
@@ -113,8 +116,12 @@ mod tests {
     fn a_plan_reads_back_and_one_of_ranges_has_its_form_of_old() {
         let range = ChunkRange { from: Some(vec![KeyValue::Int(5)]), to: None };
         let keys = Piece::Keys { keys: vec![vec![KeyValue::Int(7), KeyValue::Text("a".into())]] };
-        let plan =
-            SeedPlan { table: TableId::new("shop", "a"), rows_estimated: 9, chunks: vec![Piece::Range(range), keys] };
+        let plan = SeedPlan {
+            table: TableId::new("shop", "a"),
+            rows_estimated: 9,
+            chunks: vec![Piece::Range(range), keys],
+            begun_ms: 5,
+        };
         let text = serde_json::to_string(&plan).unwrap();
         assert_eq!(serde_json::from_str::<SeedPlan>(&text).unwrap(), plan);
         let old = r#"{"table":"shop.a","rows_estimated":9,"chunks":[{"from":[{"int":5}],"to":null}]}"#;
