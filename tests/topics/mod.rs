@@ -21,6 +21,7 @@ mod oracle;
 mod partitions;
 mod readers;
 mod repair;
+mod replica;
 mod s3;
 mod s3_faults;
 mod schedules;
