@@ -229,6 +229,28 @@ fn a_running_service_loads_a_table_anew_and_takes_up_one_that_stopped() {
     weir.expect(0, &["reconcile"]);
 }
 
+#[test]
+fn a_running_service_carries_out_what_is_due_each_minute() {
+    let mysql = Mysql::shared();
+    mysql.run("CREATE DATABASE sch_due; CREATE TABLE sch_due.t (id INT PRIMARY KEY, v INT)");
+    mysql.run("INSERT INTO sch_due.t VALUES (1, 1), (2, 2), (3, 3)");
+    let every_minute = "[[backfill]]\nname = \"every\"\ntable = \"sch_due.t\"\ncron = \"* * * * *\"\nfrom = 2\n";
+    let weir = Weir::new(&mysql.url, &["sch_due.*"], every_minute);
+    weir.catch_up();
+    mysql.run("SET sql_log_bin = 0; UPDATE sch_due.t SET v = 20 WHERE id = 2; DELETE FROM sch_due.t WHERE id = 3");
+    let service = weir.run();
+    let of_schedule = || {
+        let jobs = weir.expect(0, &["backfill", "list", "--format", "json"]).json();
+        jobs.as_array().expect("a list").iter().filter(|job| job["state"] == "done").count()
+    };
+    eventually("a run of the schedule is done", Duration::from_secs(100), || of_schedule() > 0);
+    assert_eq!(service.terminate().0, Some(0));
+    weir.catch_up();
+    assert_equal(mysql, &weir, "sch_due");
+    let listed = weir.expect(0, &["schedule", "list"]).stdout;
+    assert!(listed.contains("every") && listed.contains("done"), "{listed}");
+}
+
 /// Asks for a job and gives its id.
 fn ask(weir: &Weir, arguments: &[&str]) -> String {
     weir.expect(0, arguments).stdout.trim().to_owned()
