@@ -165,6 +165,7 @@ fn a_job_survives_kills_and_one_that_is_under_way_is_refused() {
     fill_a_large_table(mysql, "bf_kills");
     let weir = Weir::new(&mysql.url, &["bf_kills.*"], "");
     weir.catch_up();
+    read_slowly(&weir);
     unlogged(mysql, "DELETE FROM bf_kills.t WHERE id % 1000 = 7; UPDATE bf_kills.t SET v = 'y' WHERE id % 1000 = 8");
     let service = weir.run_until_it_is_seen();
     let id = ask(&weir, &["backfill", "--table", "bf_kills.t"]);
@@ -192,10 +193,13 @@ fn a_cancelled_job_ends_and_the_table_streams_on() {
     fill_a_large_table(mysql, "bf_cancel");
     let weir = Weir::new(&mysql.url, &["bf_cancel.*"], "");
     weir.catch_up();
+    read_slowly(&weir);
     let service = weir.run_until_it_is_seen();
     let id = ask(&weir, &["backfill", "--table", "bf_cancel.t"]);
+    eventually("it is under way", Duration::from_secs(30), || job(&weir, &id)["state"] == "running");
     weir.expect(0, &["backfill", "cancel", &id]);
-    eventually("it has ended", Duration::from_secs(30), || job(&weir, &id)["state"] == "cancelled");
+    eventually("it has ended", Duration::from_secs(30), || job(&weir, &id)["ended_at"] != Value::Null);
+    assert_eq!(job(&weir, &id)["state"], "cancelled");
     mysql.run("INSERT INTO bf_cancel.t (v) VALUES ('b')");
     // It is not in the way of the next one.
     weir.expect(0, &["backfill", "--table", "bf_cancel.t", "--from", "5", "--to", "50", "--wait"]);
@@ -269,6 +273,11 @@ fn lake_tables(mysql: &Mysql, database: &str) -> Vec<String> {
          WHERE table_schema = '{database}'"
     );
     mysql.value(&query).split(',').map(str::to_owned).collect()
+}
+
+/// From the next start on a large table takes a quarter of a minute.
+fn read_slowly(weir: &Weir) {
+    weir.replace_in_config("[source]\n", "[source]\nrows_per_second_max = 50000\n");
 }
 
 /// A table `t` of so many rows that reading it takes seconds.
