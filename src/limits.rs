@@ -10,6 +10,8 @@ pub const BATCH_DELAY_MAX: Duration = Duration::from_millis(50);
 pub const PUBLISHES_IN_FLIGHT_MAX: usize = 1024;
 /// The checkpoint object is written at most this often while the stream runs.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// What must not be forgotten is in one after this: loads of many tables that begin together share it.
+pub const CHECKPOINT_SOON: Duration = Duration::from_millis(20);
 /// The source says where its log ends when it has been silent this long: what a chunk on an idle source waits for.
 pub const HEARTBEAT_PERIOD: Duration = Duration::from_millis(250);
 /// A source that is silent for longer is given up and connected to anew. Many heartbeats long, since a server under load
@@ -62,8 +64,6 @@ pub const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(15);
 /// After SIGTERM the commits in hand get this long; what is not done by then is read again at the next start.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(25);
-/// Chunks of one table under way at once, those included that wait for the stream to pass their upper bound.
-pub const CHUNKS_WAITING_MAX: usize = 12;
 /// Deletes that a table being loaded remembers; older ones make a chunk read again.
 pub const DELETES_REMEMBERED_MAX: usize = 2_000_000;
 /// A commit, or a state object, whose answer was lost is put again so often before the incarnation ends.

@@ -181,6 +181,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         requests: requests.clone(),
         merging: Merging::Desk(desk),
         connections: Arc::new(Semaphore::new(config.source.max_connections)),
+        chunks_at_once: config.source.max_connections,
         progress: snapshot_loader::Progress::new(),
         next_chunk: Arc::new(AtomicU64::new(0)),
     };
@@ -203,6 +204,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         load_failed,
         jobs: job_desk(config, &warehouse, registrar.reset.clone(), facts.tables.iter().cloned().collect())?,
         dirty: true,
+        in_a_hurry: false,
         // What was handed to a worker counts once that commits it.
         durable: mpsc::unbounded_channel().1,
         lake: None,

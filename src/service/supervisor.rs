@@ -22,7 +22,9 @@ use super::shipping::{Patience, Shipper};
 use crate::apply::{Report, WorkerError};
 use crate::capture::CaptureError;
 use crate::capture::request::{Request, Told};
-use crate::limits::{APPEALS_LOOKED_AT_EVERY, CHECKPOINT_INTERVAL, JOBS_LOOKED_AT_EVERY, PUBLISHER_ENDS_MAX};
+use crate::limits::{
+    APPEALS_LOOKED_AT_EVERY, CHECKPOINT_INTERVAL, CHECKPOINT_SOON, JOBS_LOOKED_AT_EVERY, PUBLISHER_ENDS_MAX,
+};
 use crate::state::jobs::{Job, Scope};
 use crate::state::{AppealKind, Checkpoint, CheckpointLog, Phase, StateError, TableStanding};
 use crate::trace::{Origin, Shipment};
@@ -117,6 +119,8 @@ pub struct Supervisor {
     pub load_failed: mpsc::UnboundedSender<LoadFailure>,
     pub jobs: JobDesk,
     pub dirty: bool,
+    /// The next checkpoint is not to wait for its turn.
+    pub in_a_hurry: bool,
     /// Publishes that have become durable, where that takes a transport of its own.
     pub durable: mpsc::UnboundedReceiver<Durable>,
     /// The lake as other processes write it; none on `direct`, where the workers are here.
@@ -168,6 +172,9 @@ impl Supervisor {
         let mut jobs = tokio::time::interval(JOBS_LOOKED_AT_EVERY);
         jobs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            if std::mem::take(&mut self.in_a_hurry) {
+                tick.reset_after(CHECKPOINT_SOON);
+            }
             if self.is_caught_up() {
                 return Ok(Finished::CaughtUp { stopped: self.count_stopped() });
             }
@@ -358,6 +365,8 @@ impl Supervisor {
             Report::SeedBegun { table, plan } => {
                 if self.is_under_way(&table, plan) && !self.loads.get(&table).is_some_and(|load| load.part) {
                     self.stand(&table, Phase::Filling { restart: false }, None);
+                    // Until that is durable a kill makes the load begin anew.
+                    self.in_a_hurry = true;
                 }
             }
             Report::SeedEnded { table, plan } => {

@@ -115,6 +115,7 @@ pub(super) async fn start(
         requests: requests.clone(),
         merging: Merging::Lake(merging.clone()),
         connections: Arc::new(Semaphore::new(config.source.max_connections)),
+        chunks_at_once: config.source.max_connections,
         progress: snapshot_loader::Progress::new(),
         // Numbers of attempts of different incarnations must differ: what became of one is told by its number.
         next_chunk: Arc::new(AtomicU64::new(uuid::Uuid::new_v4().as_u64_pair().0)),
@@ -138,6 +139,7 @@ pub(super) async fn start(
         load_failed,
         jobs: job_desk(config, &warehouse, asked.clone(), facts.tables.iter().cloned().collect())?,
         dirty: true,
+        in_a_hurry: false,
         durable: durable_inbox,
         lake: Some(Lake { watch, merging }),
     };

@@ -25,7 +25,7 @@ use super::kafka::merging::LakeMerging;
 use crate::apply::Report;
 use crate::apply::chunks::ChunkDesk;
 use crate::capture::request::{Request, SeedOpening};
-use crate::limits::{CHUNK_RETRY_DELAY, CHUNKS_WAITING_MAX};
+use crate::limits::CHUNK_RETRY_DELAY;
 use crate::state::jobs::{JobId, JobProgress, JobState, JobStore, Scope};
 use crate::state::{StateError, StateSeries};
 use crate::table::{SeedProgress, TableError, TableFiles};
@@ -88,6 +88,8 @@ pub struct Loader {
     pub merging: Merging,
     /// One permit a connection that reads chunks.
     pub connections: Arc<Semaphore>,
+    /// Chunks of a table that are read, or wait to be merged, at once: what a kill makes to be read again.
+    pub chunks_at_once: usize,
     pub progress: Arc<Progress>,
     pub next_chunk: Arc<AtomicU64>,
 }
@@ -180,8 +182,7 @@ impl Loader {
         let plan = Arc::new(plan);
         let mut attempts = JoinSet::new();
         for ordinal in (0..plan.chunks.len() as u32).filter(|ordinal| !done.contains(ordinal)) {
-            // Chunks that have been read wait for the stream; their keys are held in memory meanwhile.
-            while attempts.len() >= CHUNKS_WAITING_MAX
+            while attempts.len() >= self.chunks_at_once
                 && let Some(finished) = attempts.join_next().await
             {
                 taken_of(finished)?;
