@@ -11,6 +11,7 @@ finds other than the source has them is said.
 import os
 import pathlib
 import shutil
+from decimal import Decimal
 
 from lake import sums_of
 from measure import Figure, Run, measure, repeat, say
@@ -57,6 +58,7 @@ def bench_peers(source: Source, work: pathlib.Path, rows: int) -> dict[str, Figu
         figures[name] = repeat(title, rows, copy)
         [table] = [found.parent for found in folder.glob("**/_delta_log")]
         expected, found = sums_of(source, "bench.sales", table)
-        say(f"{title}: " + ("equal to the source in rows and sums" if found == expected else f"{found} for {expected}"))
+        is_equal = [Decimal(value) for value in found] == [Decimal(value) for value in expected]
+        say(f"{title}: " + ("equal to the source in rows and sums" if is_equal else f"{found} for {expected}"))
         shutil.rmtree(folder, ignore_errors=True)
     return figures
