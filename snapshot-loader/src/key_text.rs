@@ -8,8 +8,6 @@
 
 pub mod value;
 
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
 use serde_json::Value;
 use weir_model::{Column, ColumnType};
 use weir_mysql::TableDescription;
@@ -104,27 +102,6 @@ pub fn key_of_text(table: &TableDescription, text: &str, extent: Extent) -> Resu
     key_of_json(table, &json, extent)
 }
 
-/// A record key as reports show it: a JSON object in key order.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KeyObject(pub Vec<(String, Value)>);
-
-impl KeyObject {
-    pub fn new(table: &TableDescription, values: &[KeyValue]) -> Self {
-        let names = table.schema.key_names().into_iter().map(str::to_owned);
-        Self(names.zip(key_json(table, values)).collect())
-    }
-}
-
-impl Serialize for KeyObject {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
-            object.serialize_entry(name, value)?;
-        }
-        object.end()
-    }
-}
-
 fn key_columns(table: &TableDescription) -> Vec<&Column> {
     table.schema.key.iter().map(|&index| &table.schema.columns[index]).collect()
 }
@@ -144,27 +121,17 @@ fn shape(columns: &[&Column], extent: Extent) -> KeyTextError {
 mod tests {
     use serde_json::json;
     use weir_model::{Layout, TableId, TableSchema};
-    use weir_mysql::{ColumnFacts, KeySource};
 
     use super::*;
 
     fn table(columns: &[(&str, ColumnType)]) -> TableDescription {
         let column = |(name, ty): &(&str, ColumnType)| Column { name: (*name).into(), ty: ty.clone(), nullable: false };
-        TableDescription {
-            schema: TableSchema {
-                table: TableId::new("shop", "orders"),
-                columns: columns.iter().map(column).collect(),
-                key: (0..columns.len()).collect(),
-                layout: Layout::default(),
-            },
-            columns: vec![ColumnFacts::default(); columns.len()],
-            key_source: KeySource::Primary,
-            indexes: Vec::new(),
-            engine: "InnoDB".into(),
-            approx_rows: 0,
-            avg_row_bytes: 0,
-            has_cascades: false,
-        }
+        TableDescription::plain(TableSchema {
+            table: TableId::new("shop", "orders"),
+            columns: columns.iter().map(column).collect(),
+            key: (0..columns.len()).collect(),
+            layout: Layout::default(),
+        })
     }
 
     #[test]
@@ -223,12 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn a_report_shows_an_object_in_key_order() {
+    fn what_is_stored_is_in_key_order_and_reads_back() {
         let shop = table(&[("z", ColumnType::Binary), ("a", ColumnType::Int64)]);
         let values = key_values(&shop, &[json!("00ff"), json!("9007199254740993")], Extent::Whole).unwrap();
-        let shown = serde_json::to_string(&KeyObject::new(&shop, &values)).unwrap();
-        assert_eq!(shown, r#"{"z":"00FF","a":"9007199254740993"}"#);
-        let back = key_of_json(&shop, &serde_json::from_str(&shown).unwrap(), Extent::Whole).unwrap();
+        let shown = key_json(&shop, &values);
+        assert_eq!(shown, [json!("00FF"), json!("9007199254740993")]);
+        assert_eq!(key_values(&shop, &shown, Extent::Whole).unwrap(), values);
+        let object = r#"{"z":"00FF","a":"9007199254740993"}"#;
+        let back = key_of_json(&shop, &serde_json::from_str(object).unwrap(), Extent::Whole).unwrap();
         assert_eq!(key_values(&shop, &back, Extent::Whole).unwrap(), values);
     }
 }

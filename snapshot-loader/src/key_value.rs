@@ -1,12 +1,14 @@
 //! One column's value in a bound of a range: exact, printable into a plan file, and turned into an SQL literal that
-//! compares by the column's own rules. `arrow` is its way into columns and out of them.
+//! compares by the column's own rules. `canonical` is its way into record keys and out of them.
 
-mod arrow;
+mod canonical;
 
 use mysql_async::Value;
 use serde::{Deserialize, Serialize};
 use weir_model::{Column, ColumnType};
 use weir_mysql::ColumnFacts;
+
+pub use self::canonical::{date_of, decimal_of, moment_of, time_of};
 
 /// A key column's value. Which form a column uses follows from its type alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

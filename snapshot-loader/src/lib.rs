@@ -24,7 +24,7 @@ pub mod throttle;
 pub use error::LoadError;
 pub use key_value::KeyValue;
 pub use load::{LoadOptions, load};
-pub use lookup::{key_above, keys_of, keys_present, record_keys};
+pub use lookup::{key_above, keys_present, record_keys};
 pub use manifest::Manifest;
 pub use plan::{PlanTarget, plan_chunks};
 pub use progress::{Progress, TableProgress};

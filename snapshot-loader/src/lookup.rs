@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use arrow_array::RecordBatch;
-use arrow_select::concat::concat_batches;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
+use weir_model::key::KeyError;
 use weir_model::schema::quote_identifier;
-use weir_model::{ColumnBuilder, RecordKey, RecordKeys, TableSchema, ZeroDates};
+use weir_model::{ColumnBuilder, RecordKey, RecordKeys, ZeroDates};
 use weir_mysql::{MysqlError, RowConnection, TableDescription};
 
 use crate::error::LoadError;
@@ -50,24 +50,33 @@ pub(crate) fn key_of_row(table: &TableDescription, row: &Row) -> Result<Vec<KeyV
     columns.take(row.len()).enumerate().map(value).collect()
 }
 
-/// The rows of those of `keys` that the table has, with the columns of the key alone, in key order: an index answers.
+/// The record keys of the rows that are found by `keys`: an index answers, and no more than the key is read.
 ///
 /// By the collation of a text column a key may find a row whose key is spelled otherwise.
 pub async fn keys_present(
     connection: &mut RowConnection,
     table: &TableDescription,
     keys: &[Vec<KeyValue>],
-) -> Result<RecordBatch, LoadError> {
+) -> Result<HashSet<RecordKey>, LoadError> {
     let narrow = table.of_key_alone();
     // A zero date in a key cannot be NULL in the lake; such a row stops its table when it is loaded.
     let options = ReadOptions { zero_dates: ZeroDates::Null, ..ReadOptions::default() };
     let mut reader = ChunkReader::open(connection, &narrow, keys, &options).await?;
-    let mut batches = Vec::new();
+    let mut present = HashSet::new();
     while let Some(batch) = reader.next_batch().await? {
-        batches.push(batch);
+        present.extend(keys_of(&narrow, &batch)?);
     }
-    let joined = concat_batches(&narrow.schema.arrow(), &batches);
-    Ok(joined.expect("every batch of a reader has the same columns"))
+    Ok(present)
+}
+
+/// The record keys of rows that hold the key's columns.
+///
+/// # Errors
+/// If one of them is NULL.
+fn keys_of(table: &TableDescription, rows: &RecordBatch) -> Result<impl Iterator<Item = RecordKey>, LoadError> {
+    let misfit = |error: KeyError| LoadError::Bound { table: table.table().clone(), why: error.to_string() };
+    let keys = RecordKeys::of(rows, &table.schema.key_names()).map_err(misfit)?;
+    Ok((0..keys.len()).map(move |row| keys.get(row).to_owned()))
 }
 
 /// Record keys in the form in which the lake tells them apart.
@@ -85,16 +94,6 @@ pub fn record_keys(table: &TableDescription, keys: &[Vec<KeyValue>]) -> Result<H
         }
     }
     let arrays = columns.iter_mut().map(ColumnBuilder::finish).collect();
-    let misfit = |why: &dyn std::fmt::Display| LoadError::Bound { table: table.table().clone(), why: why.to_string() };
-    let batch = RecordBatch::try_new(narrow.schema.arrow(), arrays).map_err(|error| misfit(&error))?;
-    let keys = RecordKeys::of(&batch, &narrow.schema.key_names()).map_err(|error| misfit(&error))?;
-    Ok((0..keys.len()).map(|row| keys.get(row).to_owned()).collect())
-}
-
-/// The record keys of the rows of `batch`, which holds the key's columns by name; `None` for one that has no literal.
-pub fn keys_of(batch: &RecordBatch, schema: &TableSchema) -> Vec<Option<Vec<KeyValue>>> {
-    let columns: Vec<_> =
-        schema.key.iter().map(|&i| &schema.columns[i]).map(|c| (batch.column_by_name(&c.name), &c.ty)).collect();
-    let key = |row| columns.iter().map(|(values, ty)| KeyValue::from_array((*values)?, row, ty)).collect();
-    (0..batch.num_rows()).map(key).collect()
+    let rows = RecordBatch::try_new(narrow.schema.arrow(), arrays).expect("every column got one value a key");
+    Ok(keys_of(&narrow, &rows)?.collect())
 }

@@ -161,27 +161,18 @@ pub(crate) fn compare(table: &TableDescription, side: Side, bound: &[KeyValue]) 
 #[cfg(test)]
 mod tests {
     use weir_model::{Column, ColumnType, TableId, TableSchema};
-    use weir_mysql::{ColumnFacts, KeySource};
+    use weir_mysql::ColumnFacts;
 
     use super::*;
 
     pub(crate) fn table(columns: &[&str]) -> TableDescription {
         let column = |name: &&str| Column { name: (*name).into(), ty: ColumnType::Int32, nullable: false };
-        TableDescription {
-            schema: TableSchema {
-                table: TableId::new("shop", "orders"),
-                columns: columns.iter().map(column).collect(),
-                key: (0..columns.len()).collect(),
-                layout: weir_model::Layout::default(),
-            },
-            columns: vec![ColumnFacts::default(); columns.len()],
-            key_source: KeySource::Primary,
-            indexes: Vec::new(),
-            engine: "InnoDB".into(),
-            approx_rows: 0,
-            avg_row_bytes: 0,
-            has_cascades: false,
-        }
+        TableDescription::plain(TableSchema {
+            table: TableId::new("shop", "orders"),
+            columns: columns.iter().map(column).collect(),
+            key: (0..columns.len()).collect(),
+            layout: weir_model::Layout::default(),
+        })
     }
 
     fn ints(values: &[i64]) -> Vec<KeyValue> {

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use arrow_schema::DataType;
-use jiff::Span;
-use jiff::civil::Date;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use snapshot_loader::KeyValue;
+use snapshot_loader::key_value::{date_of, decimal_of, moment_of, time_of};
 use weir_model::ColumnType;
 use weir_model::key::KeyRef;
 use weir_model::key_parts::{KeyPart, key_parts};
@@ -46,10 +45,6 @@ impl fmt::Display for ShownKey {
     }
 }
 
-const MICROS_A_DAY: i128 = 86_400_000_000;
-/// TIME goes up to 838:59:59.
-const TIME_MICROS_MAX: u128 = (838 * 3_600 + 59 * 60 + 59) * 1_000_000;
-
 /// Integers beyond this are not what every reader of JSON makes of them.
 const JSON_INTEGER_MAX: u128 = 1 << 53;
 
@@ -65,7 +60,11 @@ impl KeyShape {
 
     /// The values to look a key up by at the source; `None` for one that the source cannot have.
     pub fn values(&self, key: KeyRef<'_>) -> Option<Vec<KeyValue>> {
-        self.parts(key).into_iter().zip(&self.columns).map(|(part, column)| column.value(part)).collect()
+        self.parts(key)
+            .into_iter()
+            .zip(&self.columns)
+            .map(|(part, column)| KeyValue::from_part(part, &column.source))
+            .collect()
     }
 
     pub fn shown(&self, key: KeyRef<'_>) -> ShownKey {
@@ -80,86 +79,25 @@ impl KeyShape {
 }
 
 impl KeyColumn {
-    fn value(&self, part: KeyPart) -> Option<KeyValue> {
-        Some(match part {
-            KeyPart::Integer(value) => match &self.source {
-                ColumnType::Date => KeyValue::Temporal(date(value)?),
-                ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => KeyValue::Temporal(moment(value, ' ')?),
-                ColumnType::Time { .. } if value.unsigned_abs() > TIME_MICROS_MAX => return None,
-                ColumnType::Time { .. } => KeyValue::Temporal(time(value)),
-                // Every integer of a MySQL key fits one of the two.
-                _ => i64::try_from(value)
-                    .map(KeyValue::Int)
-                    .or_else(|_| u64::try_from(value).map(KeyValue::UInt))
-                    .ok()?,
-            },
-            KeyPart::Decimal { unscaled, scale } => KeyValue::Number(decimal(unscaled, scale)),
-            KeyPart::Float(value) if !value.is_finite() => return None,
-            KeyPart::Float(value) => KeyValue::Number(format!("{value:e}")),
-            KeyPart::Bytes(bytes) => match &self.source {
-                ColumnType::Bits(_) => KeyValue::UInt(bytes.iter().fold(0, |acc, byte| (acc << 8) | u64::from(*byte))),
-                _ => KeyValue::Bytes(hex(&bytes).to_uppercase()),
-            },
-            KeyPart::Text(text) => match &self.source {
-                ColumnType::Decimal { .. } if text.bytes().all(|b| b.is_ascii_digit() || b"-.".contains(&b)) => {
-                    KeyValue::Number(text)
-                }
-                ColumnType::Decimal { .. } => return None,
-                _ => KeyValue::Text(text),
-            },
-        })
-    }
-
     fn json(&self, part: KeyPart) -> Value {
         match part {
             KeyPart::Integer(value) => match &self.source {
-                ColumnType::Date => date(value).unwrap_or_else(|| format!("day {value}")).into(),
+                ColumnType::Date => date_of(value).unwrap_or_else(|| format!("day {value}")).into(),
                 ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
                     let zone = if matches!(self.source, ColumnType::Timestamp { .. }) { "Z" } else { "" };
-                    moment(value, 'T').map_or_else(|| format!("microsecond {value}"), |at| at + zone).into()
+                    moment_of(value, 'T').map_or_else(|| format!("microsecond {value}"), |at| at + zone).into()
                 }
-                ColumnType::Time { .. } => time(value).into(),
+                ColumnType::Time { .. } => time_of(value).into(),
                 ColumnType::Boolean => (value != 0).into(),
                 _ if value.unsigned_abs() > JSON_INTEGER_MAX => value.to_string().into(),
                 _ => Value::from(value as i64),
             },
-            KeyPart::Decimal { unscaled, scale } => decimal(unscaled, scale).into(),
+            KeyPart::Decimal { unscaled, scale } => decimal_of(unscaled, scale).into(),
             KeyPart::Float(value) => value.into(),
             KeyPart::Bytes(bytes) => hex(&bytes).into(),
             KeyPart::Text(text) => text.into(),
         }
     }
-}
-
-fn decimal(unscaled: i128, scale: u8) -> String {
-    let (sign, digits) = (if unscaled < 0 { "-" } else { "" }, unscaled.unsigned_abs().to_string());
-    if scale == 0 {
-        return format!("{sign}{digits}");
-    }
-    let padded = format!("{digits:0>width$}", width = usize::from(scale) + 1);
-    let (whole, part) = padded.split_at(padded.len() - usize::from(scale));
-    format!("{sign}{whole}.{part}")
-}
-
-/// Days since the epoch; `None` for those that MySQL does not have. By the calendar alone: the last day that MySQL has is
-/// beyond the moments that jiff knows.
-fn date(days: i128) -> Option<String> {
-    let days = Span::new().try_days(i64::try_from(days).ok()?).ok()?;
-    let date = Date::constant(1970, 1, 1).checked_add(days).ok()?;
-    (date.year() >= 0).then(|| date.to_string())
-}
-
-/// Microseconds since the epoch.
-fn moment(micros: i128, between: char) -> Option<String> {
-    let (day, of_day) = (micros.div_euclid(MICROS_A_DAY), micros.rem_euclid(MICROS_A_DAY));
-    Some(format!("{}{between}{}", date(day)?, time(of_day)))
-}
-
-/// Signed microseconds.
-fn time(micros: i128) -> String {
-    let (sign, micros) = (if micros < 0 { "-" } else { "" }, micros.unsigned_abs());
-    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
-    format!("{sign}{:02}:{:02}:{:02}.{micros:06}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -179,27 +117,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_calendar_goes_as_far_as_the_source_does() {
-        assert_eq!(
-            (date(-354_285).unwrap(), date(2_932_896).unwrap()),
-            ("1000-01-01".to_owned(), "9999-12-31".to_owned())
-        );
-        let last = moment(2_932_896 * MICROS_A_DAY + MICROS_A_DAY - 1, ' ');
-        assert_eq!(last.as_deref(), Some("9999-12-31 23:59:59.999999"));
-        assert_eq!((date(2_932_897), date(-800_000), moment(i128::MAX, ' ')), (None, None, None));
-    }
-
-    #[test]
     fn a_key_that_only_the_lake_can_have_is_shown_and_not_looked_up() {
         let column = |source: ColumnType, arrow| KeyColumn { name: "k".into(), source, arrow };
         let day = column(ColumnType::Date, DataType::Date32);
+        let value = |column: &KeyColumn, part| KeyValue::from_part(part, &column.source);
         assert_eq!(
-            (day.value(KeyPart::Integer(9_999_999)), day.json(KeyPart::Integer(9_999_999))),
+            (value(&day, KeyPart::Integer(9_999_999)), day.json(KeyPart::Integer(9_999_999))),
             (None, "day 9999999".into())
         );
         let time = column(ColumnType::Time { fsp: 0 }, DataType::Int64);
-        assert_eq!(time.value(KeyPart::Integer(TIME_MICROS_MAX as i128 + 1)), None);
-        assert_eq!(column(ColumnType::Double, DataType::Float64).value(KeyPart::Float(f64::NAN)), None);
+        // One microsecond beyond 838:59:59.
+        assert_eq!(value(&time, KeyPart::Integer((838 * 3_600 + 59 * 60 + 59) * 1_000_000 + 1)), None);
+        assert_eq!(value(&column(ColumnType::Double, DataType::Float64), KeyPart::Float(f64::NAN)), None);
     }
 
     #[test]

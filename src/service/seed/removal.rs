@@ -4,13 +4,13 @@
 //! order. Whether a candidate lies in the load's range need not be certain, since by a text's collation it is the server that
 //! knows: it goes only if the source, asked for its very key under a fresh order, has no such row.
 
-use std::collections::HashSet;
-
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
-use snapshot_loader::{ChunkRange, KeyValue, TableProgress, keys_of, keys_present};
+use arrow_schema::DataType;
+use snapshot_loader::{ChunkRange, KeyValue, TableProgress, keys_present};
+use weir_model::key_parts::key_parts;
 use weir_model::schema::{DELETED_COLUMN, SEQ_COLUMN, TS_COLUMN};
-use weir_model::{Order, RecordKey, RecordKeys, TableSchema};
+use weir_model::{Column, Order, RecordKey, RecordKeys, TableSchema};
 
 use super::plan::{Piece, range_of};
 use super::{Load, Loader, SeedError};
@@ -77,8 +77,6 @@ impl Loader {
         let mut rows = self.connect_for_rows(&mut connection).await?;
         let keys: Vec<Vec<KeyValue>> = candidates.iter().map(|candidate| candidate.values.clone()).collect();
         let present = keys_present(&mut rows, &description, &keys).await?;
-        let present = RecordKeys::of(&present, &description.schema.key_names()).map_err(TableError::from)?;
-        let present: HashSet<RecordKey> = (0..present.len()).map(|row| present.get(row).to_owned()).collect();
         let absent = candidates.iter().filter(|candidate| !present.contains(&candidate.key));
         Ok(absent.map(|candidate| candidate.values.clone()).collect())
     }
@@ -129,11 +127,8 @@ impl Search {
     /// Whether a candidate may be in the file.
     fn may_hold(&self, file: &ScanFile<'_>) -> bool {
         let first = self.lake.key_names().first().and_then(|name| file.whole_bounds(name));
-        let (least, greatest) = first.unwrap_or((i64::MIN, i64::MAX));
-        let bound = |bound: &Option<Vec<KeyValue>>| bound.as_deref().and_then(first_number);
-        file.may_be_older_than(self.start)
-            && bound(&self.range.from).is_none_or(|from| i128::from(greatest) >= from)
-            && bound(&self.range.to).is_none_or(|to| i128::from(least) <= to)
+        let is_near = |(least, greatest): (i64, i64)| overlaps(&self.range, least.into(), greatest.into());
+        file.may_be_older_than(self.start) && first.is_none_or(is_near)
     }
 
     fn candidates(&self, rows: &RecordBatch) -> Result<Vec<Candidate>, TableError> {
@@ -141,11 +136,17 @@ impl Search {
         let deleted = rows.column_by_name(DELETED_COLUMN).map(|column| column.as_boolean());
         let is_deleted = |row: usize| deleted.is_some_and(|deleted| deleted.is_valid(row) && deleted.value(row));
         let keys = RecordKeys::of(rows, &self.lake.key_names())?;
-        let values = keys_of(rows, &self.lake);
-        let older = values.into_iter().enumerate().filter(|(row, _)| orders[*row] < self.start && !is_deleted(*row));
-        let candidate = |(row, values): (usize, Option<Vec<KeyValue>>)| {
-            let values = values.filter(|values| may_be_in(values, &self.range))?;
-            Some(Candidate { key: keys.get(row).to_owned(), values })
+        let columns: Vec<&Column> = self.lake.key.iter().map(|&at| &self.lake.columns[at]).collect();
+        let types: Vec<DataType> = columns.iter().map(|column| column.ty.arrow()).collect();
+        let types: Vec<&DataType> = types.iter().collect();
+        let older = (0..keys.len()).filter(|row| orders[*row] < self.start && !is_deleted(*row));
+        let candidate = |row| {
+            let key = keys.get(row);
+            let parts = key_parts(key, &types).into_iter().zip(&columns);
+            // A key that the source cannot have is none to ask it for.
+            let values: Vec<_> =
+                parts.map(|(part, column)| KeyValue::from_part(part, &column.ty)).collect::<Option<_>>()?;
+            may_be_in(&values, &self.range).then(|| Candidate { key: key.to_owned(), values })
         };
         Ok(older.filter_map(candidate).collect())
     }
@@ -153,9 +154,13 @@ impl Search {
 
 /// Whether a key may lie in the range: false only where both begin with numbers, which everybody orders alike.
 fn may_be_in(key: &[KeyValue], range: &ChunkRange) -> bool {
-    let Some(first) = first_number(key) else { return true };
+    first_number(key).is_none_or(|first| overlaps(range, first, first))
+}
+
+/// Whether keys that begin with numbers from `least` to `greatest` may lie in the range.
+fn overlaps(range: &ChunkRange, least: i128, greatest: i128) -> bool {
     let bound = |bound: &Option<Vec<KeyValue>>| bound.as_deref().and_then(first_number);
-    bound(&range.from).is_none_or(|from| first >= from) && bound(&range.to).is_none_or(|to| first <= to)
+    bound(&range.from).is_none_or(|from| greatest >= from) && bound(&range.to).is_none_or(|to| least <= to)
 }
 
 /// The whole number that a key begins with, if it does.

@@ -1,17 +1,12 @@
-//! Key values into Arrow columns and out of them: the lake's keys are asked for at the source, and the source's in the lake.
+//! Key values into columns, and back from the canonical form that record keys are made of: the source's keys are looked for in
+//! the lake, and the lake's at the source.
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimestampMicrosecondType,
-};
-use arrow_array::{Array, ArrayRef};
-use arrow_schema::DataType;
+use weir_model::key_parts::KeyPart;
 use weir_model::partition::civil_of_days;
 use weir_model::value::DECIMAL_PRECISION_MAX;
 use weir_model::{ColumnBuilder, ColumnType};
 
-use super::{KeyValue, hex};
+use super::{KeyValue, hex, only};
 
 impl KeyValue {
     /// Appends the value to a column of type `ty`, in the form in which a row would bring it.
@@ -55,51 +50,34 @@ impl KeyValue {
         pushed.map_err(|error| error.to_string())
     }
 
-    /// From a row of a column of type `ty`, whose Arrow type may be a wider one; `None` for NULL and for what cannot be a key.
-    pub fn from_array(values: &ArrayRef, row: usize, ty: &ColumnType) -> Option<Self> {
-        if values.is_null(row) {
-            return None;
-        }
-        Some(match (values.data_type(), ty) {
-            (DataType::Int64, ColumnType::Time { .. }) => {
-                let micros = values.as_primitive::<Int64Type>().value(row);
-                let sign = if micros < 0 { "-" } else { "" };
-                Self::Temporal(format!("{sign}{}", time_of(micros.unsigned_abs())))
-            }
-            (DataType::Int8, _) => Self::Int(values.as_primitive::<Int8Type>().value(row).into()),
-            (DataType::Int16, _) => Self::Int(values.as_primitive::<Int16Type>().value(row).into()),
-            (DataType::Int32, _) => Self::Int(values.as_primitive::<Int32Type>().value(row).into()),
-            (DataType::Int64, _) => Self::Int(values.as_primitive::<Int64Type>().value(row)),
-            (DataType::Decimal128(..), ty) if ty.is_integer() => {
-                let value = values.as_primitive::<Decimal128Type>().value(row);
-                match i64::try_from(value) {
-                    Ok(value) => Self::Int(value),
-                    Err(_) => Self::UInt(u64::try_from(value).ok()?),
-                }
-            }
-            (DataType::Decimal128(..), _) => Self::Number(values.as_primitive::<Decimal128Type>().value_as_string(row)),
-            (DataType::Float32, _) => {
-                Self::Number(format!("{:e}", f64::from(values.as_primitive::<Float32Type>().value(row))))
-            }
-            (DataType::Float64, _) => Self::Number(format!("{:e}", values.as_primitive::<Float64Type>().value(row))),
-            (DataType::Boolean, _) => Self::UInt(values.as_boolean().value(row).into()),
-            (DataType::Date32, _) => {
-                let days = values.as_primitive::<Date32Type>().value(row);
-                Self::Temporal(date_of(days.into()))
-            }
-            (DataType::Timestamp(..), _) => {
-                let micros = values.as_primitive::<TimestampMicrosecondType>().value(row);
-                let (days, of_day) = (micros.div_euclid(MICROS_A_DAY), micros.rem_euclid(MICROS_A_DAY));
-                Self::Temporal(format!("{} {}", date_of(days), time_of(of_day.unsigned_abs())))
-            }
-            (DataType::Utf8, ColumnType::Decimal { .. }) => Self::Number(values.as_string::<i32>().value(row).into()),
-            (DataType::Utf8, _) => Self::Text(values.as_string::<i32>().value(row).into()),
-            (DataType::Binary, ColumnType::Bits(_)) => {
-                let bytes = values.as_binary::<i32>().value(row);
-                Self::UInt(bytes.iter().fold(0, |acc, byte| (acc << 8) | u64::from(*byte)))
-            }
-            (DataType::Binary, _) => Self::Bytes(hex(values.as_binary::<i32>().value(row))),
-            _ => return None,
+    /// A column's part of a record key's canonical form, of a column that is of type `ty` at the source; `None` for what such
+    /// a column cannot have.
+    pub fn from_part(part: KeyPart, ty: &ColumnType) -> Option<Self> {
+        Some(match part {
+            KeyPart::Integer(value) => match ty {
+                ColumnType::Date => Self::Temporal(date_of(value)?),
+                ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => Self::Temporal(moment_of(value, ' ')?),
+                ColumnType::Time { .. } if value.unsigned_abs() > TIME_MICROS_MAX => return None,
+                ColumnType::Time { .. } => Self::Temporal(time_of(value)),
+                // DECIMAL(20,0) has the form of integers.
+                ColumnType::Decimal { .. } => Self::Number(value.to_string()),
+                // BIT(1), in the form that BITs have.
+                ColumnType::Boolean => Self::UInt(u64::try_from(value).ok()?),
+                // Every integer of a MySQL key fits one of the two.
+                _ => i64::try_from(value).map(Self::Int).or_else(|_| u64::try_from(value).map(Self::UInt)).ok()?,
+            },
+            KeyPart::Decimal { unscaled, scale } => Self::Number(decimal_of(unscaled, scale)),
+            KeyPart::Float(value) if !value.is_finite() => return None,
+            KeyPart::Float(value) => Self::Number(format!("{value:e}")),
+            KeyPart::Bytes(bytes) => match ty {
+                ColumnType::Bits(_) => Self::UInt(bytes.iter().fold(0, |acc, byte| (acc << 8) | u64::from(*byte))),
+                _ => Self::Bytes(hex(&bytes)),
+            },
+            KeyPart::Text(text) => match ty {
+                ColumnType::Decimal { .. } if only(&text, b"0123456789-.") => Self::Number(text),
+                ColumnType::Decimal { .. } => return None,
+                _ => Self::Text(text),
+            },
         })
     }
 }
@@ -159,32 +137,61 @@ impl Parts {
     }
 }
 
-const MICROS_A_DAY: i64 = 86_400_000_000;
+const MICROS_A_DAY: i128 = 86_400_000_000;
+/// TIME goes up to 838:59:59.
+const TIME_MICROS_MAX: u128 = (838 * 3_600 + 59 * 60 + 59) * 1_000_000;
+/// Far beyond the year 9999 on either side of 1970, and no calendar needs to go there.
+const DAYS_MAX: i128 = 10_000_000;
 
-/// `2026-11-21`, so many days after 1970 began.
-fn date_of(days: i64) -> String {
-    let (year, month, day) = civil_of_days(days);
-    format!("{year:04}-{month:02}-{day:02}")
+/// `-0.010`
+pub fn decimal_of(unscaled: i128, scale: u8) -> String {
+    let (sign, digits) = (if unscaled < 0 { "-" } else { "" }, unscaled.unsigned_abs().to_string());
+    if scale == 0 {
+        return format!("{sign}{digits}");
+    }
+    let padded = format!("{digits:0>width$}", width = usize::from(scale) + 1);
+    let (whole, part) = padded.split_at(padded.len() - usize::from(scale));
+    format!("{sign}{whole}.{part}")
 }
 
-/// `03:00:00.000000`; hours go beyond a day.
-fn time_of(micros: u64) -> String {
+/// `2026-11-21`, so many days after 1970 began; `None` for those that MySQL does not have.
+pub fn date_of(days: i128) -> Option<String> {
+    let days = i64::try_from(days).ok().filter(|days| i128::from(days.unsigned_abs()) <= DAYS_MAX)?;
+    let (year, month, day) = civil_of_days(days);
+    (0..=9_999).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
+}
+
+/// A date and a time with `between` between them, so many microseconds after 1970 began; `None` for those that MySQL does not
+/// have.
+pub fn moment_of(micros: i128, between: char) -> Option<String> {
+    let (day, of_day) = (micros.div_euclid(MICROS_A_DAY), micros.rem_euclid(MICROS_A_DAY));
+    Some(format!("{}{between}{}", date_of(day)?, time_of(of_day)))
+}
+
+/// `-03:00:00.000000`, of signed microseconds; hours go beyond a day.
+pub fn time_of(micros: i128) -> String {
+    let (sign, micros) = (if micros < 0 { "-" } else { "" }, micros.unsigned_abs());
     let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
-    format!("{:02}:{:02}:{:02}.{micros:06}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    format!("{sign}{:02}:{:02}:{:02}.{micros:06}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::RecordBatch;
     use proptest::prelude::*;
-    use weir_model::ZeroDates;
+    use weir_model::key_parts::key_parts;
+    use weir_model::{RecordKeys, ZeroDates};
 
     use super::*;
 
-    /// Into a column and out again.
+    /// Into a column, and out of the record key of that row.
     fn round_trip(value: &KeyValue, ty: &ColumnType) -> Option<KeyValue> {
         let mut column = ColumnBuilder::new(ty, ZeroDates::Error);
         value.push(ty, &mut column).unwrap();
-        KeyValue::from_array(&column.finish(), 0, ty)
+        let rows = RecordBatch::try_from_iter([("k", column.finish())]).unwrap();
+        let keys = RecordKeys::of(&rows, &["k"]).unwrap();
+        let [part] = key_parts(keys.get(0), &[&ty.arrow()]).try_into().unwrap();
+        KeyValue::from_part(part, ty)
     }
 
     #[test]
@@ -197,6 +204,7 @@ mod tests {
             (KeyValue::UInt(1), ColumnType::Boolean),
             (KeyValue::UInt(0x1ff), ColumnType::Bits(9)),
             (KeyValue::Number("-1.500".into()), decimal),
+            (KeyValue::Number("18446744073709551616".into()), ColumnType::Decimal { precision: 20, scale: 0 }),
             (KeyValue::Number("1e0".into()), ColumnType::Float),
             (KeyValue::Number("-1.25e-3".into()), ColumnType::Double),
             (KeyValue::Number("9".repeat(60)), ColumnType::Decimal { precision: 60, scale: 0 }),
@@ -210,6 +218,17 @@ mod tests {
         ] {
             assert_eq!(round_trip(&value, &ty), Some(value), "{ty:?}");
         }
+    }
+
+    #[test]
+    fn the_calendar_goes_as_far_as_the_source_does() {
+        assert_eq!(
+            (date_of(-354_285).unwrap(), date_of(2_932_896).unwrap()),
+            ("1000-01-01".to_owned(), "9999-12-31".to_owned())
+        );
+        let last = moment_of(2_932_896 * MICROS_A_DAY + MICROS_A_DAY - 1, ' ');
+        assert_eq!(last.as_deref(), Some("9999-12-31 23:59:59.999999"));
+        assert_eq!((date_of(2_932_897), date_of(-800_000), moment_of(i128::MAX, ' ')), (None, None, None));
     }
 
     #[test]
@@ -231,7 +250,9 @@ mod tests {
             prop_assert_eq!(round_trip(&value, &ColumnType::UInt64), Some(value.clone()));
             prop_assume!(double.is_finite());
             let value = KeyValue::Number(format!("{double:e}"));
-            prop_assert_eq!(round_trip(&value, &ColumnType::Double), Some(value.clone()));
+            // -0.0 is 0.0 in a key, as MySQL compares them.
+            let same = if double == 0.0 { KeyValue::Number("0e0".into()) } else { value.clone() };
+            prop_assert_eq!(round_trip(&value, &ColumnType::Double), Some(same));
         }
     }
 }
