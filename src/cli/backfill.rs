@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::{Error, Exit};
 use crate::limits::BACKFILL_KEYS_MAX;
 use crate::service;
-use crate::state::jobs::{Bound, Ended, Job, JobId, JobOutcome, JobStore, Origin, Scope, Work};
+use crate::state::jobs::{Bound, Ended, Job, JobId, JobOutcome, JobStore, Scope, Work};
 
 /// Reads rows of a table again beside the live stream: all, a range of keys, or some keys. A running service does it, or this
 /// command if none runs.
@@ -112,13 +112,7 @@ impl Backfill {
                     ([], None) => self.ask.range.scope(&description)?,
                     (keys, file) => keys_scope(&description, keys, file.as_deref())?,
                 };
-                let job = Job {
-                    id: JobId::new(clock::now_ms()),
-                    table: table.clone(),
-                    work: Work::Backfill(scope),
-                    origin: Origin::Command,
-                    requested_ms: clock::now_ms(),
-                };
+                let job = Job::of_command(table, Work::Backfill(scope), clock::now_ms());
                 hand_over(config, &job, self.ask.wait, self.ask.output).await
             }
             (None, None) => Err(Error::config("--table must be given")),
@@ -135,11 +129,11 @@ pub(super) async fn hand_over(config: &Config, job: &Job, wait: bool, output: Ou
         print(job.id.as_str())?;
     }
     let is_running = service::is_running(config).await?;
-    let ended = match (is_running, wait) {
-        (true, false) => Ok(None),
-        (true, true) => asking.wait_for(std::slice::from_ref(job)).await.map(|outcomes| outcomes.into_iter().next()),
-        (false, _) => {
-            asking.carry_out(config, std::slice::from_ref(job)).await.map(|outcomes| outcomes.into_iter().next())
+    let ended = match is_running && !wait {
+        true => Ok(None),
+        false => {
+            let outcomes = asking.have_done(config, std::slice::from_ref(job), is_running).await;
+            outcomes.map(|outcomes| outcomes.into_iter().next())
         }
     };
     if output.is_json() {

@@ -86,8 +86,18 @@ impl Asking {
         Ok(outcomes)
     }
 
+    /// Has `jobs` done: by the service, if one `is_running`, or here.
+    pub(super) async fn have_done(
+        &mut self,
+        config: &Config,
+        jobs: &[Job],
+        is_running: bool,
+    ) -> Result<Vec<JobOutcome>, Error> {
+        if is_running { self.wait_for(jobs).await } else { self.carry_out(config, jobs).await }
+    }
+
     /// Carries out `jobs` in this process, which becomes the service until everything is caught up.
-    pub(super) async fn carry_out(&self, config: &Config, jobs: &[Job]) -> Result<Vec<JobOutcome>, Error> {
+    async fn carry_out(&self, config: &Config, jobs: &[Job]) -> Result<Vec<JobOutcome>, Error> {
         tracing::info!(jobs = jobs.len(), "no service runs; what is asked is carried out here");
         let options = RunOptions { until_caught_up: true, binlog_dir: None, reseed: Reseed::None };
         let mut run = service::run(config, options, Role::Both).await;

@@ -53,6 +53,10 @@ enum Format {
 
 impl Reconcile {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
+        let is_deep = self.deep || self.repair;
+        if self.sample.is_some() && !is_deep {
+            return Err(Error::config("--sample is of --deep"));
+        }
         let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
         let trace = open_trace(config)?;
         let kafka = service::kafka_of(config)?;
@@ -66,10 +70,7 @@ impl Reconcile {
             kafka: kafka.clone(),
         };
         let mut facts = gather(&question, &trace).await?;
-        if self.sample.is_some() && !self.deep && !self.repair {
-            return Err(Error::config("--sample is of --deep"));
-        }
-        if self.deep || self.repair {
+        if is_deep {
             let zero_dates = |table: &TableId| (table.clone(), config.table_settings(table).zero_dates);
             let asked = DeepQuestion {
                 source: config.source.name.clone(),

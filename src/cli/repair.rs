@@ -12,7 +12,7 @@ use crate::reconcile::deep::{
     DeepQuestion, DeepReport, Mending, Recheck, RepairReport, compare_tables, mending, still_different,
 };
 use crate::service;
-use crate::state::jobs::{Ended, Job, JobId, JobOutcome, Origin, Work};
+use crate::state::jobs::{Ended, Job, JobId, JobOutcome};
 
 /// Says in each report what would mend its table.
 pub(super) fn plan(reports: &mut BTreeMap<TableId, DeepReport>) {
@@ -77,22 +77,14 @@ async fn carry_out(
     let job = |(table, mending): (&TableId, &Mending)| {
         let keys =
             reports.get(table).map(|report| report.confirmed.iter().filter_map(|(_, key)| key.clone()).collect());
-        job_of(table, mending.work(keys.unwrap_or_default()))
+        Job::of_command(table, mending.work(keys.unwrap_or_default()), clock::now_ms())
     };
     let jobs: Vec<Job> = mendings.iter().map(job).collect();
     let mut asking = Asking::open(config)?;
     asking.request(&jobs).await?;
-    let outcomes = match service::is_running(config).await? {
-        true => asking.wait_for(&jobs).await?,
-        false => asking.carry_out(config, &jobs).await?,
-    };
+    let outcomes = asking.have_done(config, &jobs, service::is_running(config).await?).await?;
     let ended = jobs.into_iter().zip(outcomes).map(|(job, outcome)| (job.table, (job.id, outcome)));
     Ok(ended.collect())
-}
-
-fn job_of(table: &TableId, work: Work) -> Job {
-    let now_ms = clock::now_ms();
-    Job { id: JobId::new(now_ms), table: table.clone(), work, origin: Origin::Command, requested_ms: now_ms }
 }
 
 /// Keys of a table that are not seen to be equal: of those that were read again, or of all of one that was loaded anew. Says

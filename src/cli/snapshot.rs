@@ -8,7 +8,7 @@ use super::jobs::{Asking, conclude};
 use crate::config::Config;
 use crate::error::{Error, Exit};
 use crate::service::{self, Reseed, Role, RunOptions};
-use crate::state::jobs::{Job, JobId, Origin, Work};
+use crate::state::jobs::{Job, Work};
 
 /// Loads base tables anew; ends once every chunk is committed. Beside a running service that one does it.
 #[derive(Debug, Args)]
@@ -50,11 +50,12 @@ impl Snapshot {
     /// A job for each table; all are waited for, also if one does not come about.
     async fn ask_of_service(self, config: &Config) -> Result<Exit, Error> {
         let mut asking = Asking::open(config)?;
-        let tables = match self.tables.is_empty() {
+        let tables: Vec<TableId> = match self.tables.is_empty() {
             true => asking.checkpoint().await?.tables.into_keys().collect(),
             false => self.tables,
         };
-        let jobs: Vec<Job> = tables.into_iter().map(job_of).collect();
+        let job = |table| Job::of_command(table, Work::Snapshot, clock::now_ms());
+        let jobs: Vec<Job> = tables.iter().map(job).collect();
         asking.request(&jobs).await?;
         let outcomes = asking.wait_for(&jobs).await?;
         let mut failed = jobs.iter().zip(&outcomes).filter_map(|(job, outcome)| conclude(job, outcome).err());
@@ -67,9 +68,4 @@ impl Snapshot {
             None => Ok(Exit::Done),
         }
     }
-}
-
-fn job_of(table: TableId) -> Job {
-    let now_ms = clock::now_ms();
-    Job { id: JobId::new(now_ms), table, work: Work::Snapshot, origin: Origin::Command, requested_ms: now_ms }
 }

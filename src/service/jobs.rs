@@ -37,8 +37,8 @@ pub struct JobDesk {
     gave_up: mpsc::UnboundedSender<(JobId, Option<Ending>)>,
     /// Progress as it was last written.
     noted: BTreeMap<JobId, JobProgress>,
-    /// Whether every job that was seen has ended; `None` before the first look.
-    idle: Option<bool>,
+    /// Whether the last look has seen no job that was to be done; false before the first.
+    is_idle: bool,
 }
 
 /// How a job ended, and how far it came.
@@ -63,31 +63,24 @@ impl Ending {
     }
 }
 
-/// The jobs of the configured source. `begun_anew` and `listed` as for [`JobDesk::new`].
-pub fn job_desk(
-    config: &Config,
-    warehouse: &Warehouse,
-    begun_anew: BTreeSet<TableId>,
-    listed: BTreeSet<TableId>,
-) -> Result<JobDesk, Error> {
-    let state = warehouse.state_path(&config.source.name);
-    let store = JobStore::new(warehouse.store().clone(), state.clone());
-    let schedules = ScheduleStore::new(warehouse.store().clone(), state);
-    let scheduler = Scheduler::new(store.clone(), schedules, schedule::configured(config)?);
-    Ok(JobDesk::new(store, scheduler, begun_anew, listed))
-}
-
 impl JobDesk {
-    /// `begun_anew` are the tables that this incarnation loads because jobs, or whoever started it, asked for them; `listed`
-    /// those that the source has.
+    /// The jobs of the configured source. `begun_anew` are the tables that this incarnation loads because jobs, or whoever
+    /// started it, asked for them; `listed` those that the source has.
+    ///
+    /// # Errors
+    /// For a configuration that was not checked.
     pub fn new(
-        store: JobStore,
-        scheduler: Scheduler,
+        config: &Config,
+        warehouse: &Warehouse,
         begun_anew: BTreeSet<TableId>,
         listed: BTreeSet<TableId>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
+        let state = warehouse.state_path(&config.source.name);
+        let store = JobStore::new(warehouse.store().clone(), state.clone());
+        let schedules = ScheduleStore::new(warehouse.store().clone(), state);
+        let scheduler = Scheduler::new(store.clone(), schedules, schedule::configured(config)?);
         let (gave_up, given_up) = mpsc::unbounded_channel();
-        Self {
+        Ok(Self {
             store,
             scheduler,
             begun_anew,
@@ -98,13 +91,8 @@ impl JobDesk {
             given_up,
             gave_up,
             noted: BTreeMap::new(),
-            idle: None,
-        }
-    }
-
-    /// Whether nothing that was asked is left to do.
-    pub fn is_idle(&self) -> bool {
-        self.idle == Some(true)
+            is_idle: false,
+        })
     }
 
     /// The source has got this table.
@@ -116,7 +104,6 @@ impl JobDesk {
         let JobOutcome { ended, rows_read, removed, .. } = &ending.outcome;
         tracing::info!(job = %id, outcome = ?ended, rows = rows_read, removed, "job ended");
         self.ended.insert(id.clone(), ending);
-        self.idle = Some(false);
     }
 
     /// Hears what has become of loads that were given up. One that could not be is tried again.
@@ -288,7 +275,9 @@ impl Supervisor {
                 Step::End { ended, error, gives_up } => {
                     let load = self.take_load_of(&entry.job);
                     let ending = Ending::new(ended, error, load.as_ref());
-                    self.jobs.begun_anew.retain(|table| entry.job.work != Work::Snapshot || *table != entry.job.table);
+                    if entry.job.work == Work::Snapshot {
+                        self.jobs.begun_anew.remove(&entry.job.table);
+                    }
                     self.end_job(&entry.job, ending, gives_up);
                 }
             }
@@ -297,7 +286,7 @@ impl Supervisor {
             }
         }
         self.jobs.write_ended().await?;
-        self.jobs.idle = Some(open.is_empty());
+        self.jobs.is_idle = open.is_empty();
         Ok(anew)
     }
 
@@ -382,7 +371,7 @@ impl Supervisor {
 
     /// Whether everything that was asked has been done.
     pub(super) fn jobs_are_done(&self) -> bool {
-        self.jobs.is_idle() && self.jobs.ended.is_empty() && self.jobs.giving_up.is_empty()
+        self.jobs.is_idle && self.jobs.ended.is_empty() && self.jobs.giving_up.is_empty()
     }
 
     /// Makes durable what has ended; what cannot be now, is at the next look.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weir_model::{GtidSet, TableId};
 use weir_mysql::{CheckStatus, SourceOptions, catalogue, check, server};
 
-use super::jobs::job_desk;
+use super::jobs::JobDesk;
 use super::progress::Progress;
 use super::reading::Reading;
 use super::registrar::TableRegistrar;
@@ -202,7 +202,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         loads: BTreeMap::new(),
         load_failures,
         load_failed,
-        jobs: job_desk(config, &warehouse, registrar.reset.clone(), facts.tables.iter().cloned().collect())?,
+        jobs: JobDesk::new(config, &warehouse, registrar.reset.clone(), facts.tables.iter().cloned().collect())?,
         dirty: true,
         in_a_hurry: false,
         // What was handed to a worker counts once that commits it.

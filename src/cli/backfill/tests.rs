@@ -3,7 +3,6 @@
 use clap::Parser;
 use serde_json::json;
 use weir_model::{Column, ColumnType, Layout, TableSchema};
-use weir_mysql::{ColumnFacts, KeySource};
 
 use super::*;
 use crate::cli::{Cli, Command};
@@ -19,21 +18,12 @@ fn parsed(arguments: &[&str]) -> Result<Backfill, String> {
 
 fn by_region_and_id() -> TableDescription {
     let column = |name: &str, ty| Column { name: name.into(), ty, nullable: false };
-    TableDescription {
-        schema: TableSchema {
-            table: TableId::new("shop", "orders"),
-            columns: vec![column("region", ColumnType::Text), column("id", ColumnType::Int32)],
-            key: vec![0, 1],
-            layout: Layout::default(),
-        },
-        columns: vec![ColumnFacts::default(); 2],
-        key_source: KeySource::Primary,
-        indexes: Vec::new(),
-        engine: "InnoDB".into(),
-        approx_rows: 0,
-        avg_row_bytes: 0,
-        has_cascades: false,
-    }
+    TableDescription::plain(TableSchema {
+        table: TableId::new("shop", "orders"),
+        columns: vec![column("region", ColumnType::Text), column("id", ColumnType::Int32)],
+        key: vec![0, 1],
+        layout: Layout::default(),
+    })
 }
 
 fn range(arguments: &[&str]) -> Result<Scope, Error> {

@@ -21,7 +21,7 @@ use crate::capture::{Capture, CaptureStart, Settings};
 use crate::config::{Config, SnapshotMode};
 use crate::error::Error;
 use crate::limits::{KAFKA_PUBLISH_BYTES_MAX, REQUESTS_MAX, TRACE_MARK_LOOKED_AT_EVERY};
-use crate::service::jobs::job_desk;
+use crate::service::jobs::JobDesk;
 use crate::service::progress::Progress;
 use crate::service::reading::Reading;
 use crate::service::seed::{Load, LoadScope, Loader, Merging};
@@ -137,7 +137,7 @@ pub(super) async fn start(
         loads: BTreeMap::new(),
         load_failures,
         load_failed,
-        jobs: job_desk(config, &warehouse, asked.clone(), facts.tables.iter().cloned().collect())?,
+        jobs: JobDesk::new(config, &warehouse, asked.clone(), facts.tables.iter().cloned().collect())?,
         dirty: true,
         in_a_hurry: false,
         durable: durable_inbox,

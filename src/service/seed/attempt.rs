@@ -158,7 +158,7 @@ impl Loader {
             }
             tokio::time::sleep(CAPTURE_LOOKED_AT_EVERY).await;
         };
-        if let Some(found) = &opening
+        if let (Some(_), Some(found)) = (&self.replica, &opening)
             && !server::wait_for_executed(connection, &found.below, TABLE_LOCKED_MAX).await?
         {
             tracing::info!(table = %load.table, "the replica is too far behind to lock a table until it is there");

@@ -74,6 +74,13 @@ pub struct Job {
     pub requested_ms: i64,
 }
 
+impl Job {
+    /// One that a command asks for at `now_ms`.
+    pub fn of_command(table: &TableId, work: Work, now_ms: i64) -> Self {
+        Self { id: JobId::new(now_ms), table: table.clone(), work, origin: Origin::Command, requested_ms: now_ms }
+    }
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
