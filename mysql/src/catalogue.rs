@@ -52,6 +52,21 @@ pub struct TableDescription {
 }
 
 impl TableDescription {
+    /// A plain InnoDB table with the primary key of `schema` and nothing else to tell of it; for tests without a server.
+    #[doc(hidden)]
+    pub fn plain(schema: TableSchema) -> Self {
+        Self {
+            columns: vec![ColumnFacts::default(); schema.columns.len()],
+            schema,
+            key_source: KeySource::Primary,
+            indexes: Vec::new(),
+            engine: "InnoDB".into(),
+            approx_rows: 0,
+            avg_row_bytes: 0,
+            has_cascades: false,
+        }
+    }
+
     pub fn table(&self) -> &TableId {
         &self.schema.table
     }
@@ -276,25 +291,18 @@ mod tests {
         let column = |name: &str, ty: ColumnType, nullable| Column { name: name.into(), ty, nullable };
         let part = |column| IndexPart { column: Some(column), prefix: false, descending: false, nullable: false };
         let index = |name: &str, parts| IndexFacts { name: name.into(), unique: true, visible: true, parts };
-        TableDescription {
-            schema: TableSchema {
-                table: TableId::new("shop", "orders"),
-                columns: vec![
-                    column("id", ColumnType::Int32, false),
-                    column("code", ColumnType::Text, false),
-                    column("note", ColumnType::Text, true),
-                ],
-                key: vec![0],
-                layout: weir_model::Layout::default(),
-            },
-            columns: vec![ColumnFacts::default(); 3],
-            key_source: KeySource::Primary,
-            indexes: vec![index(PRIMARY, vec![part(0)]), index("u", vec![part(1)])],
-            engine: "InnoDB".into(),
-            approx_rows: 0,
-            avg_row_bytes: 0,
-            has_cascades: false,
-        }
+        let schema = TableSchema {
+            table: TableId::new("shop", "orders"),
+            columns: vec![
+                column("id", ColumnType::Int32, false),
+                column("code", ColumnType::Text, false),
+                column("note", ColumnType::Text, true),
+            ],
+            key: vec![0],
+            layout: weir_model::Layout::default(),
+        };
+        let indexes = vec![index(PRIMARY, vec![part(0)]), index("u", vec![part(1)])];
+        TableDescription { indexes, ..TableDescription::plain(schema) }
     }
 
     #[test]

@@ -16,6 +16,14 @@ pub fn python(script: &str) -> Command {
     command
 }
 
+/// Another engine does something to a lake table; without `what`, it merges its files.
+pub fn foreign(weir: &Weir, database: &str, table: &str, what: &[&str]) {
+    let path = weir.warehouse().join(database).join(table);
+    let output = python("tests/support/foreign.py").arg("--path").arg(path).args(what).output();
+    let output = output.expect("the other engine starts");
+    assert!(output.status.success(), "{what:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Readers that every test may count on.
 pub const READERS: [&str; 3] = ["duckdb", "deltalake", "polars"];
 /// With those that `make test-all` fetches.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::beside;
 use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
-use crate::support::lake::{Workload, python};
+use crate::support::lake::{Workload, foreign};
 use crate::support::mysql::Mysql;
 use crate::support::weir::{Weir, eventually};
 
@@ -47,14 +47,6 @@ fn found(report: &Value, table: &str, missing: Value, extra: Value, different: V
         assert_eq!(deep[kind], expected, "{kind} of {table}: {deep:#}");
         assert_eq!(deep[format!("{kind}_count")], expected.as_array().expect("a list").len(), "{deep:#}");
     }
-}
-
-/// Another engine does something to a lake table.
-fn foreign(weir: &Weir, database: &str, table: &str, what: &[&str]) {
-    let path = weir.warehouse().join(database).join(table);
-    let output = python("tests/support/foreign.py").arg("--path").arg(path).args(what).output();
-    let output = output.expect("the other engine starts");
-    assert!(output.status.success(), "{what:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Files of the table's folder that its newest version names and that were there when it was loaded.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::lake::{assert_equal, python};
+use crate::support::lake::{assert_equal, foreign};
 use crate::support::mysql::Mysql;
 use crate::support::weir::Weir;
 
@@ -28,13 +28,6 @@ fn repair(weir: &Weir, code: i32, more: &[&str]) -> Value {
 fn of<'a>(report: &'a Value, table: &str) -> &'a Value {
     let tables = report["tables"].as_array().expect("a report has tables");
     &tables.iter().find(|entry| entry["table"] == table).unwrap_or_else(|| panic!("{table}: {report:#}"))["deep"]
-}
-
-fn foreign(weir: &Weir, database: &str, table: &str, what: &[&str]) {
-    let path = weir.warehouse().join(database).join(table);
-    let output = python("tests/support/foreign.py").arg("--path").arg(path).args(what).output();
-    let output = output.expect("the other engine starts");
-    assert!(output.status.success(), "{what:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn silently(mysql: &Mysql, database: &str, statements: &str) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
-use crate::support::lake::{Workload, assert_equal, python};
+use crate::support::lake::{Workload, assert_equal, foreign};
 use crate::support::mysql::Mysql;
 use crate::support::weir::{Weir, eventually};
 
@@ -15,10 +15,7 @@ const BUCKETS: u32 = 4;
 
 /// Another engine merges the table's files.
 fn optimize(weir: &Weir, database: &str, table: &str) {
-    let path = weir.warehouse().join(database).join(table);
-    let output = python("tests/support/foreign.py").arg("--path").arg(path).output();
-    let output = output.expect("the other engine starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    foreign(weir, database, table, &[]);
 }
 
 fn tables(weir: &Weir, database: &str) -> Vec<String> {

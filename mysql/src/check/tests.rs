@@ -3,7 +3,6 @@
 use weir_model::{Column, ColumnType, TableSchema};
 
 use super::*;
-use crate::catalogue::ColumnFacts;
 
 fn facts() -> ServerFacts {
     ServerFacts {
@@ -32,21 +31,12 @@ fn facts() -> ServerFacts {
 }
 
 fn orders() -> TableDescription {
-    TableDescription {
-        schema: TableSchema {
-            table: TableId::new("shop", "orders"),
-            columns: vec![Column { name: "id".into(), ty: ColumnType::Int32, nullable: false }],
-            key: vec![0],
-            layout: weir_model::Layout::default(),
-        },
-        columns: vec![ColumnFacts::default()],
-        key_source: KeySource::Primary,
-        indexes: Vec::new(),
-        engine: "InnoDB".into(),
-        approx_rows: 0,
-        avg_row_bytes: 0,
-        has_cascades: false,
-    }
+    TableDescription::plain(TableSchema {
+        table: TableId::new("shop", "orders"),
+        columns: vec![Column { name: "id".into(), ty: ColumnType::Int32, nullable: false }],
+        key: vec![0],
+        layout: weir_model::Layout::default(),
+    })
 }
 
 fn input(facts: ServerFacts, table: TableDescription) -> CheckInput {
