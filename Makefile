@@ -38,6 +38,12 @@ test-all: packages services ## The same with every reader of Delta tables: chDB,
 	scripts/services.sh all-readers
 	$(lint_and_test)
 
+SOAK_SECONDS ?= 3600
+.PHONY: soak
+soak: export WEIR_SOAK_SECONDS := $(SOAK_SECONDS)
+soak: packages services ## 2,000 random changes a second for an hour (SOAK_SECONDS), everything reconciled all the time: no false difference
+	$(CARGO) test --locked --test main -- topics::soak --nocapture
+
 .PHONY: lint
 lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check

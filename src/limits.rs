@@ -127,6 +127,8 @@ pub const DEEP_WAIT_MAX: Duration = Duration::from_secs(30);
 pub const DEEP_ROUNDS_ALIKE: u32 = 3;
 /// Rounds before a key that keeps changing is left as in flight.
 pub const DEEP_ROUNDS_MAX: u32 = 10;
+/// A key that has changed again in so many of them, in the lake too, moves.
+pub const DEEP_ROUNDS_MOVING: u32 = 4;
 /// Between two rounds: a change that was visible before the server told of it has come by then.
 pub const DEEP_ROUND_PAUSE: Duration = Duration::from_millis(300);
 /// A comparison begins anew so often if the table is altered meanwhile, or its files go.
@@ -304,3 +306,29 @@ pub const JOB_POLL: Duration = Duration::from_millis(500);
 pub const JOB_TOLD_EVERY: Duration = Duration::from_secs(5);
 /// A command that waits for a job gives up when no service has run for this long, which is longer than a restart takes.
 pub const JOB_SERVICE_AWAY_MAX: Duration = Duration::from_secs(60);
+/// Ranges of keys of a table that are proven one by one; more are joined. With chunks of 200,000 rows it takes a table of
+/// a billion to have so many.
+pub const PROVEN_RANGES_MAX: usize = 8_192;
+/// Chunks of a table that a running service compares at once: few, since it holds them beside its other work.
+pub const PROVEN_PART_CHUNKS: usize = 1;
+/// What has been proven is made durable at most this often; what a kill takes is proven again.
+pub const PROOFS_WRITTEN_EVERY: Duration = Duration::from_secs(30);
+/// Of its time a service compares rows no more than one part in so many, unless it is late.
+pub const PROVING_SHARE: u32 = 4;
+/// Between two ranges it pauses no longer than this.
+pub const PROVING_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A range that was not equal, or a table that could not be compared, is looked at again after this, or sooner if rows are to be
+/// proven within less.
+pub const PROVING_RETRY_MAX: Duration = Duration::from_secs(300);
+/// And not before this.
+pub const PROVING_RETRY_MIN: Duration = Duration::from_secs(5);
+/// How the ranges of a table lie is planned anew after this, since tables grow.
+pub const PROVING_PLAN_KEPT: Duration = Duration::from_secs(3_600);
+/// A service with nothing to prove looks again after this.
+pub const PROVING_LOOKED_EVERY: Duration = Duration::from_secs(1);
+/// Keys that `status` names of what the service found.
+pub const PROOF_KEYS_SHOWN_MAX: usize = 10;
+/// Counts are compared from so long before the last time that they added up: a table that lags counts in old windows.
+pub const HOPS_OVERLAP: Duration = Duration::from_secs(3_600);
+/// All windows are compared this often, however old.
+pub const HOPS_WHOLE_EVERY: Duration = Duration::from_secs(86_400);

@@ -103,6 +103,10 @@ memory_max = "256MiB"               # changes under way, batches and write buffe
 index_memory_max = "1GiB"           # key indexes: about 15 bytes a row; what is beyond lives in state_dir
 state_dir = "/var/lib/weir/state"   # local, can be rebuilt
 
+# [reconcile]
+# hops_every = "1m"                 # a running service compares the counts of every hop
+# deep_within = "24h"               # and every row with the source's within that time; off unless set
+
 # [[table]]                         # where a table differs
 # name = "shop.orders"
 # key = ["id"]                      # default: primary key, else a unique key over NOT NULL columns

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use snapshot_loader::Progress;
 use weir_model::{TableId, Window, clock};
 
 use super::output::{print, table};
@@ -59,7 +58,6 @@ impl Reconcile {
         }
         let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
         let trace = open_trace(config)?;
-        let kafka = service::kafka_of(config)?;
         let question = Question {
             source: &config.source.name,
             options: config.source_options()?,
@@ -67,21 +65,15 @@ impl Reconcile {
             warehouse: &warehouse,
             tables: self.tables,
             since: self.since,
-            kafka: kafka.clone(),
+            kafka: service::kafka_of(config)?,
         };
         let mut facts = gather(&question, &trace).await?;
         if is_deep {
             let zero_dates = |table: &TableId| (table.clone(), config.table_settings(table).zero_dates);
             let asked = DeepQuestion {
-                source: config.source.name.clone(),
-                options: config.source_options()?,
-                warehouse: warehouse.clone(),
-                kafka,
                 tables: facts.tables.iter().map(|facts| zero_dates(&facts.table)).collect(),
-                connections: config.source.max_connections,
                 sample_percent: self.sample,
-                scratch: config.state_dir().join("scratch"),
-                progress: Progress::new(),
+                ..service::deep_question_of_command(config, &warehouse)?
             };
             let (progress, asked) = (asked.progress.clone(), Arc::new(asked));
             let mut compared = progress.show_while(compare_tables(asked.clone(), Arc::new(Recheck))).await?;

@@ -8,7 +8,10 @@ use weir_mysql::server;
 use super::output::{Output, table};
 use crate::config::Config;
 use crate::error::{Error, Exit};
+use crate::limits::PROOF_KEYS_SHOWN_MAX;
+use crate::reconcile::rfc3339;
 use crate::service::{LoadStanding, load_standing};
+use crate::state::proofs::{Found, ProofLog, TableProof};
 use crate::state::{Checkpoint, CheckpointLog, TableStanding};
 use crate::table::{Warehouse, history};
 
@@ -48,6 +51,72 @@ struct TableStatus {
     /// The load under way: of the whole table, or of a part.
     load: Option<LoadStanding>,
     last_error: Option<String>,
+    /// What the service has proven by itself; none if it has not looked yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<Proof>,
+}
+
+/// What a running service has reconciled of a table.
+#[derive(Debug, Serialize)]
+struct Proof {
+    /// Each key was equal at this moment or later; RFC 3339. None as long as some were never compared.
+    verified_through: Option<String>,
+    /// Ranges of keys, and how many of them have been proven.
+    ranges: usize,
+    ranges_proven: usize,
+    /// What the last comparison of each range found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<Found>,
+    /// Why rows were not compared lately.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_compared: Option<String>,
+    /// When the counts of all hops last added up; RFC 3339.
+    hops_balanced: Option<String>,
+    /// Half-events that were missing or too many at the last look.
+    hops_unbalanced: u64,
+}
+
+impl Proof {
+    fn of(proof: &TableProof) -> Self {
+        let found = proof.ranges.found(PROOF_KEYS_SHOWN_MAX);
+        let hops = proof.hops.as_ref();
+        Self {
+            verified_through: proof.ranges.through_ms().map(rfc3339),
+            ranges: proof.ranges.iter().count(),
+            ranges_proven: proof
+                .ranges
+                .iter()
+                .filter(|range| range.proven_ms.is_some() && range.found.is_none())
+                .count(),
+            found: (found != Found::default()).then_some(found),
+            not_compared: proof.not_compared.clone(),
+            hops_balanced: hops.and_then(|hops| hops.balanced_ms).map(rfc3339),
+            hops_unbalanced: hops.map_or(0, |hops| hops.unbalanced),
+        }
+    }
+
+    /// For people: `2026-11-28T03:00:00Z`, `3 of 9 ranges`, `DIFFERENT: 2 missing`.
+    fn cell(&self) -> String {
+        match (&self.found, &self.verified_through) {
+            (Some(found), _) if found.is_difference() => {
+                let counts = [
+                    (found.missing, "missing"),
+                    (found.extra, "extra"),
+                    (found.different, "different"),
+                    (found.lost_files, "files lost"),
+                ];
+                let told: Vec<String> = counts
+                    .iter()
+                    .filter(|(count, _)| *count > 0)
+                    .map(|(count, what)| format!("{count} {what}"))
+                    .collect();
+                format!("DIFFERENT: {}", told.join(", "))
+            }
+            (_, Some(through)) => through.clone(),
+            (_, None) if self.ranges_proven > 0 => format!("{} of {} ranges", self.ranges_proven, self.ranges),
+            (_, None) => "-".to_owned(),
+        }
+    }
 }
 
 impl Status {
@@ -59,10 +128,13 @@ impl Status {
             Ok(executed) => (Some(executed), None),
             Err(error) => (None, Some(format!("lag is not known: {error}"))),
         };
+        let proofs = ProofLog::new(warehouse.store().clone(), warehouse.state_path(&config.source.name)).read().await?;
         let mut tables = Vec::new();
         for (table, standing) in &checkpoint.tables {
             let place = (&warehouse, config.source.name.as_str());
-            tables.push(table_status(place, &checkpoint, table, standing, executed.as_ref()).await?);
+            let mut of_table = table_status(place, &checkpoint, table, standing, executed.as_ref()).await?;
+            of_table.proof = proofs.tables.get(table).map(Proof::of);
+            tables.push(of_table);
         }
         let report = Report {
             source: config.source.name.clone(),
@@ -112,6 +184,7 @@ async fn table_status(
         files: figures.as_ref().map(|figures| figures.files),
         bytes: figures.as_ref().map(|figures| figures.bytes),
         last_error: standing.error.clone(),
+        proof: None,
     })
 }
 
@@ -136,11 +209,23 @@ fn render(report: &Report) -> String {
             number(t.files),
             number(t.bytes),
             t.load.as_ref().map(load_cell).unwrap_or_default(),
+            t.proof.as_ref().map_or_else(|| "-".to_owned(), Proof::cell),
             t.last_error.clone().unwrap_or_default(),
         ]
     });
-    let header =
-        ["table", "phase", "lag (transactions)", "lag (ms)", "version", "rows", "files", "bytes", "load", "last error"];
+    let header = [
+        "table",
+        "phase",
+        "lag (transactions)",
+        "lag (ms)",
+        "version",
+        "rows",
+        "files",
+        "bytes",
+        "load",
+        "verified through",
+        "last error",
+    ];
     let running = if report.running { "running" } else { "not running" };
     let mut text = format!("source {} · service {running} · epoch {}\n", report.source, report.epoch);
     text.push_str(&table(&header, rows));

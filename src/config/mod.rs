@@ -8,6 +8,7 @@ mod document;
 mod environment;
 mod secret;
 mod sections;
+mod span;
 mod trace_server;
 mod validate;
 
@@ -22,9 +23,10 @@ use weir_mysql::{SourceOptions, TablePatterns};
 use self::document::Document;
 pub use self::secret::{Options, Secret, SecretUrl};
 pub use self::sections::{
-    Apply, Backfill, DdlPolicy, Http, KeyBound, KeyPart, SnapshotMode, Source, TableRule, Trace, TraceKind, Transport,
-    TransportKind, Warehouse,
+    Apply, Backfill, DdlPolicy, Http, KeyBound, KeyPart, Reconcile, SnapshotMode, Source, TableRule, Trace, TraceKind,
+    Transport, TransportKind, Warehouse,
 };
+pub use self::span::Span;
 pub use self::trace_server::TraceServer;
 use crate::error::Error;
 
@@ -40,6 +42,7 @@ pub struct Config {
     pub transport: Transport,
     pub trace: Trace,
     pub apply: Apply,
+    pub reconcile: Reconcile,
     pub http: Http,
     #[serde(rename = "table")]
     pub tables: Vec<TableRule>,

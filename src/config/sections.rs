@@ -9,6 +9,7 @@ use weir_model::layout::{Deletes, Partition, Storage, TableMode};
 use weir_model::{Layout, TableId, ZeroDates};
 
 use super::secret::{Options, Secret, SecretUrl};
+use super::span::Span;
 
 pub const MAX_CONNECTIONS_DEFAULT: usize = 4;
 pub const WAREHOUSE_DEFAULT: &str = "file:///var/lib/weir";
@@ -23,6 +24,7 @@ pub const COMMIT_INTERVAL_MS_DEFAULT: u64 = 1_000;
 pub const MEMORY_MAX_DEFAULT: ByteSize = ByteSize::mib(256);
 const INDEX_MEMORY_MAX_DEFAULT: ByteSize = ByteSize::gib(1);
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9187";
+pub const HOPS_EVERY_DEFAULT: Duration = Duration::from_secs(60);
 
 /// `[source]`: the database and how hard to press it.
 #[derive(Debug, Clone, Deserialize)]
@@ -221,6 +223,22 @@ impl Apply {
 
     pub fn index_memory_bytes(&self) -> usize {
         usize::try_from(self.index_memory_max.as_u64()).unwrap_or(usize::MAX)
+    }
+}
+
+/// `[reconcile]`: what a running service compares by itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reconcile {
+    /// The counts of every hop, of tables that have changed.
+    pub hops_every: Span,
+    /// Every row of every table, range by range, so that each is proven equal within this.
+    pub deep_within: Span,
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Self { hops_every: Span(Some(HOPS_EVERY_DEFAULT)), deep_within: Span(None) }
     }
 }
 

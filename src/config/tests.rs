@@ -187,6 +187,9 @@ fn mistakes_name_the_key_the_line_and_what_is_allowed() {
             8,
             "backfill[1].name repeats config-a-b-c-1",
         ),
+        ("[reconcile]\nhops_every = \"soon\"", 6, "reconcile.hops_every: `soon` is no length of time"),
+        ("[reconcile]\ndeep_within = 24", 6, "24 of what?"),
+        ("[reconcile]\ndeep_within = \"10ms\"", 6, "reconcile.deep_within must be at least 1s"),
         ("[http]\nlisten = \"9187\"", 6, "http.listen must be host:port"),
         ("[http\nlisten = 1", 5, "not TOML"),
     ] {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
@@ -20,6 +21,8 @@ const COMMIT_INTERVAL_MS_MAX: u64 = 3_600_000;
 /// Below it a single batch would fill the queues.
 const MEMORY_MIN: ByteSize = ByteSize::mib(32);
 const CONNECTIONS_MAX: usize = 256;
+/// What is reconciled more often would be looked at before it has come in.
+const RECONCILE_SPAN_MIN: Duration = Duration::from_secs(1);
 /// Each is a file in every commit that touches it.
 const PARTITIONS_MAX: u32 = 1_024;
 /// Topic names have 249 characters, which the table's name shares.
@@ -68,6 +71,12 @@ impl Config {
         let what = format!("must be at least {MEMORY_MIN}, and is {}", self.apply.memory_max);
         require(self.apply.memory_max >= MEMORY_MIN, "apply.memory_max", what)?;
         require(self.warehouse.retention_hours > 0, "warehouse.retention_hours", "must be at least 1")?;
+        for (key, span) in
+            [("reconcile.hops_every", self.reconcile.hops_every), ("reconcile.deep_within", self.reconcile.deep_within)]
+        {
+            let what = format!("must be at least {RECONCILE_SPAN_MIN:?}, or \"off\"");
+            require(span.0.is_none_or(|length| length >= RECONCILE_SPAN_MIN), key, what)?;
+        }
         let what = "must be host:port, such as 127.0.0.1:9187";
         require(is_listen_address(&self.http.listen), "http.listen", what)?;
         self.validate_tables()?;

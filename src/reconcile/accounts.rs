@@ -144,7 +144,7 @@ fn chunk_rows_have_one_fate(cell: &Cell) -> Equation {
 }
 
 /// `2026-11-21T03:00:00Z`.
-pub(super) fn rfc3339(ms: i64) -> String {
+pub fn rfc3339(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |at| at.to_string())
 }
 

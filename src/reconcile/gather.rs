@@ -11,6 +11,7 @@ use super::positions::{OpenWindows, covers, ship_counted, whole};
 use super::report::{Facts, Reach, TableFacts};
 use crate::error::Error;
 use crate::limits::{RECONCILE_POLL, RECONCILE_WAIT_MAX};
+use crate::state::proofs::ProofLog;
 use crate::state::{Checkpoint, CheckpointLog, Phase, TableStanding};
 use crate::table::{TableState, Warehouse, history};
 use crate::trace::TraceSink;
@@ -86,9 +87,12 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
         }
         None => None,
     };
+    let state = question.warehouse.state_path(question.source);
+    let mut proofs = ProofLog::new(question.warehouse.store().clone(), state).read().await?;
     for (Place { table, reach, whole, .. }, counts) in places.into_iter().zip(totals) {
+        let proof = proofs.tables.remove(&table);
         let open = windows.as_ref().map(|windows| windows.of(&table, whole)).unwrap_or_default();
-        facts.tables.push(TableFacts { table, reach, counts, open, deep: None });
+        facts.tables.push(TableFacts { table, reach, counts, open, deep: None, proof });
     }
     Ok(facts)
 }

@@ -13,5 +13,6 @@ mod positions;
 pub mod render;
 pub mod report;
 
+pub use accounts::rfc3339;
 pub use gather::{Question, gather};
 pub use report::{Facts, Reach, Report, TableFacts, TableReport, Verdict, report};

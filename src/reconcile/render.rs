@@ -100,6 +100,9 @@ pub fn remarks(report: &Report) -> Vec<String> {
             lines.push(format!("{}: {earlier} and {later} differ by {count} in window {window}, op {op}", table.table));
         }
         lines.extend(table.notices.iter().map(|notice| format!("{}: {notice}", table.table)));
+        lines.extend(
+            table.verified_through.iter().map(|through| format!("{}: verified through {through}", table.table)),
+        );
         lines.extend(key_remarks(table));
     }
     lines
@@ -232,7 +235,7 @@ mod tests {
             ..DeepReport::default()
         };
         let (counts, open) = (tally.counts(), Default::default());
-        let facts = TableFacts { table, reach: Reach::Behind(2), counts, open, deep: Some(deep) };
+        let facts = TableFacts { table, reach: Reach::Behind(2), counts, open, deep: Some(deep), proof: None };
         report(Facts { source: "shop".into(), tables: vec![facts], ..Facts::default() })
     }
 

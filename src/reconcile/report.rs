@@ -8,6 +8,7 @@ use weir_model::{GtidSet, TableId, Window};
 use super::accounts::{Unbalanced, audit, rfc3339};
 use super::chart::{Days, days_of};
 use super::deep::DeepReport;
+use crate::state::proofs::TableProof;
 use crate::trace::{Hop, StageCount};
 
 /// Everything a report is made from.
@@ -31,6 +32,8 @@ pub struct TableFacts {
     pub open: BTreeSet<Window>,
     /// Its rows, compared with the source's, if that was asked for.
     pub deep: Option<DeepReport>,
+    /// What a running service has proven by itself.
+    pub proof: Option<TableProof>,
 }
 
 /// Whether a table holds all that the source had executed when it was asked.
@@ -94,6 +97,9 @@ pub struct TableReport {
     pub notices: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deep: Option<DeepReport>,
+    /// Every key was seen to be equal by the service at this moment or later; RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified_through: Option<String>,
     /// For pictures.
     #[serde(skip)]
     pub days: Days,
@@ -161,6 +167,9 @@ fn table_report(facts: TableFacts) -> TableReport {
     };
     let rows = facts.deep.as_ref().map_or(Verdict::Balanced, DeepReport::verdict);
     notices.extend(facts.deep.iter().flat_map(DeepReport::remarks));
+    if facts.deep.is_none() {
+        notices.extend(facts.proof.as_ref().and_then(found_by_service));
+    }
     let total = |hop: Hop| facts.counts.iter().filter(|count| count.hop == hop).map(|count| count.count).sum();
     TableReport {
         table: facts.table,
@@ -170,8 +179,18 @@ fn table_report(facts: TableFacts) -> TableReport {
         unbalanced: audit.unbalanced,
         notices,
         deep: facts.deep,
+        verified_through: facts.proof.as_ref().and_then(|proof| proof.ranges.through_ms()).map(rfc3339),
         days: days_of(&facts.counts),
     }
+}
+
+/// Of what a service found a while ago nobody knows whether it still is so: a notice, no verdict.
+fn found_by_service(proof: &TableProof) -> Option<String> {
+    let found = proof.ranges.found(0);
+    found.is_difference().then(|| {
+        let keys = found.missing + found.extra + found.different;
+        format!("at {} the service found {keys} key(s) that differ; --deep looks at them now", rfc3339(found.at_ms))
+    })
 }
 
 fn reach_notice(reach: &Reach) -> Option<String> {
@@ -191,6 +210,7 @@ mod tests {
     use weir_model::{EventId, Op, Window};
 
     use super::*;
+    use crate::state::proofs::Found;
     use crate::trace::Tally;
 
     fn counts(lost: u64) -> Vec<StageCount> {
@@ -213,6 +233,7 @@ mod tests {
             counts,
             open: BTreeSet::new(),
             deep: None,
+            proof: None,
         };
         Facts {
             source: "shop".into(),
@@ -302,6 +323,23 @@ mod tests {
         insta::assert_snapshot!(serde_json::to_string(&missing.tables[0].deep).unwrap(), @r#"{"rows_source":0,"rows_table":0,"missing":[],"missing_count":1,"extra":[],"extra_count":0,"different":[],"different_count":0,"in_flight_count":0,"rechecked":0,"unconfirmed_count":0,"ranges":0,"ranges_compared":0}"#);
         assert_eq!(with(DeepReport::failed("away".into())).verdict, Verdict::InFlight);
         assert_eq!(with(DeepReport::default()).verdict, Verdict::Balanced);
+    }
+
+    #[test]
+    fn what_a_service_proved_is_told_and_what_it_found_is_a_notice() {
+        let with = |proof: TableProof| {
+            let mut facts = facts(vec![(Reach::All, counts(0))]);
+            facts.tables[0].proof = Some(proof);
+            report(facts).tables.remove(0)
+        };
+        let mut proof = TableProof::default();
+        proof.ranges.note_equal(None, None, 1_795_226_400_000);
+        let proven = with(proof.clone());
+        assert_eq!(proven.verified_through.as_deref(), Some("2026-11-21T02:00:00Z"));
+        assert!(proven.notices.is_empty());
+        proof.ranges.note_found(None, None, Found { missing: 2, ..Found::default() });
+        let found = with(proof);
+        assert_eq!((found.verdict, found.notices.len()), (Verdict::Balanced, 1));
     }
 
     #[test]

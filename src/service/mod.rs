@@ -14,6 +14,7 @@ mod absence;
 mod jobs;
 mod kafka;
 mod progress;
+mod proving;
 mod reading;
 mod registrar;
 pub mod schedule;
@@ -34,6 +35,7 @@ use weir_mysql::MysqlError;
 
 use self::absence::{begin, wait_for_warehouse};
 pub use self::kafka::{Role, kafka_of};
+pub use self::proving::deep_question_of_command;
 pub use self::seed::{LoadStanding, load_standing};
 use self::shipping::Patience;
 pub use self::shipping::{PublishedLog, Shipper, Shipping, Unshipped};

@@ -14,6 +14,7 @@ use weir_mysql::{CheckStatus, SourceOptions, catalogue, check, server};
 
 use super::jobs::JobDesk;
 use super::progress::Progress;
+use super::proving::Proving;
 use super::reading::Reading;
 use super::registrar::TableRegistrar;
 use super::seed::{Load, Loader, Merging};
@@ -185,6 +186,10 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         progress: snapshot_loader::Progress::new(),
         next_chunk: Arc::new(AtomicU64::new(0)),
     };
+    let proving = match options.until_caught_up {
+        true => None,
+        false => Some(Proving::start(config, &warehouse, &trace, &loader)?),
+    };
     let mut supervisor = Supervisor {
         told: told_inbox,
         reports: reports_inbox,
@@ -194,6 +199,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         load_of: load_maker(config, &registrar, &warehouse),
         shipper: Shipper::start(shipping),
         _log_cleaning: keep_logs_short(trace, config, warehouse.clone()),
+        proving,
         checkpoints,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),

@@ -17,6 +17,7 @@ use super::jobs::JobDesk;
 use super::kafka::merging::LakeMerging;
 use super::kafka::watch::LakeWatch;
 use super::progress::Progress;
+use super::proving::Proving;
 use super::seed::{Load, LoadFigures, LoadScope, Loader, SeedError};
 use super::shipping::{Patience, Shipper};
 use crate::apply::{Report, WorkerError};
@@ -106,6 +107,8 @@ pub struct Supervisor {
     pub shipper: Shipper,
     /// Runs as long as it is held.
     pub _log_cleaning: AbortOnDropHandle<()>,
+    /// Reconciles beside the stream; none in a run that ends once it has caught up.
+    pub proving: Option<Proving>,
     pub checkpoints: CheckpointLog,
     /// What the last checkpoint said, or would say.
     pub checkpoint: Checkpoint,
@@ -226,6 +229,9 @@ impl Supervisor {
             self.on_report(report).await?;
         }
         self.finish_jobs().await;
+        if let Some(proving) = self.proving.take() {
+            proving.finish().await;
+        }
         self.checkpoint.running = false;
         self.dirty = true;
         self.write_checkpoint().await?;
@@ -355,6 +361,9 @@ impl Supervisor {
                 if let Some(number) = number {
                     self.progress.committed(&table, number);
                     self.dirty = true;
+                }
+                if let Some(proving) = &self.proving {
+                    proving.note_change(&table);
                 }
                 self.shipper.send(Shipment::of_commit(table, version, clock::now_ms(), accounts));
             }
@@ -493,6 +502,7 @@ impl Supervisor {
 
     /// The tables filling or stopped at this moment, with the position that every other table has reached.
     pub async fn write_checkpoint(&mut self) -> Result<(), Failure> {
+        self.tell_proving();
         if !self.dirty && !self.checkpoint.running {
             return Ok(());
         }
@@ -505,6 +515,13 @@ impl Supervisor {
             crate::state::Written::Done => Ok(()),
             crate::state::Written::Fenced { epoch } => Err(Failure::Fenced { epoch, ours: self.checkpoint.epoch }),
         }
+    }
+
+    fn tell_proving(&self) {
+        let Some(proving) = &self.proving else { return };
+        let tables = &self.checkpoint.tables;
+        let streaming = tables.iter().filter(|(_, standing)| standing.phase == Phase::Streaming);
+        proving.note_tables(tables.keys().cloned().collect(), streaming.map(|(table, _)| table.clone()).collect());
     }
 
     fn is_caught_up(&self) -> bool {

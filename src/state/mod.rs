@@ -1,6 +1,7 @@
 //! Small durable state beside the tables: [`StateSeries`], numbered objects of which the greatest number wins,
 //! [`Checkpoint`], what `direct` keeps in one (over Kafka it is the copy that commands read), [`Appeals`], what
-//! writers of tables ask of capture, [`jobs`], what people ask of the service, and [`schedules`], when it is asked again.
+//! writers of tables ask of capture, [`jobs`], what people ask of the service, [`schedules`], when it is asked again, and
+//! [`proofs`], what the service has seen to be equal.
 //!
 //! A conditional update exists neither on local disk nor on HDFS, put-if-absent does on every store; so an update is
 //! the next number, put if absent, and old numbers are kept for hours for readers that listed them a moment ago.
@@ -9,6 +10,7 @@ mod checkpoint;
 pub mod jobs;
 mod log;
 mod objects;
+pub mod proofs;
 mod requests;
 pub mod schedules;
 mod series;

@@ -10,7 +10,7 @@ use super::compare::{Finding, KeyState, finding};
 use super::standing::reach;
 use super::table::ComparedTable;
 use super::{DeepError, DeepQuestion, lake_side, source_side};
-use crate::limits::{DEEP_ROUND_PAUSE, DEEP_ROUNDS_ALIKE, DEEP_ROUNDS_MAX, DEEP_WAIT_MAX};
+use crate::limits::{DEEP_ROUND_PAUSE, DEEP_ROUNDS_ALIKE, DEEP_ROUNDS_MAX, DEEP_ROUNDS_MOVING, DEEP_WAIT_MAX};
 use crate::reconcile::report::Reach;
 
 /// A key of which the two sides were not the same.
@@ -33,6 +33,8 @@ pub enum Judgement {
     Confirmed(Finding),
     /// It could not be settled.
     InFlight,
+    /// It could not be settled since it changes faster than it can be looked at, and the lake was seen to take its changes in.
+    Moving,
 }
 
 /// Decides which suspects are differences.
@@ -70,6 +72,8 @@ struct Pending {
     seen: Option<Seen>,
     /// Rounds in a row that have seen this.
     alike: u32,
+    /// Rounds that have found a later change in the lake than the one before.
+    moves: u32,
 }
 
 impl Confirm for Recheck {
@@ -80,7 +84,8 @@ impl Confirm for Recheck {
         suspects: &[Suspect],
     ) -> Result<Vec<Judgement>, DeepError> {
         let mut judgements = vec![Judgement::InFlight; suspects.len()];
-        let mut pending: Vec<Pending> = (0..suspects.len()).map(|at| Pending { at, seen: None, alike: 0 }).collect();
+        let mut pending: Vec<Pending> =
+            (0..suspects.len()).map(|at| Pending { at, seen: None, alike: 0, moves: 0 }).collect();
         let mut connection = weir_mysql::connect(&question.options).await?;
         let mut rows = RowConnection::beside(&question.options, &mut connection).await?;
         for _ in 0..DEEP_ROUNDS_MAX {
@@ -118,7 +123,12 @@ fn judge(pending: Pending, seen: Seen) -> Result<Judgement, Pending> {
     if alike >= DEEP_ROUNDS_ALIKE {
         return Ok(Judgement::Confirmed(finding));
     }
-    Err(Pending { seen: Some(seen), alike, ..pending })
+    let has_moved = pending.seen.is_some_and(|before| seen.order > before.order);
+    let moves = pending.moves + u32::from(has_moved);
+    if moves >= DEEP_ROUNDS_MOVING {
+        return Ok(Judgement::Moving);
+    }
+    Err(Pending { seen: Some(seen), alike, moves, ..pending })
 }
 
 /// What both sides have of `keys`, which ascend: the lake once it holds everything that the source had executed when it was
@@ -156,7 +166,7 @@ mod tests {
 
     /// What is said after these rounds; the rest is not looked at.
     fn judged(rounds: &[Seen]) -> (Option<Judgement>, usize) {
-        let mut pending = Pending { at: 0, seen: None, alike: 0 };
+        let mut pending = Pending { at: 0, seen: None, alike: 0, moves: 0 };
         for (n, seen) in rounds.iter().enumerate() {
             match judge(pending, *seen) {
                 Ok(judgement) => return (Some(judgement), n + 1),
@@ -180,6 +190,9 @@ mod tests {
         assert_eq!(judged(&[seen(1, 2, 5), seen(1, 1, 6)]), (Some(Judgement::Equal), 2));
         // Written again with the same values: somebody is at it.
         let changing: Vec<Seen> = (0..30).map(|n| seen(1, 2, n / 2)).collect();
-        assert_eq!(judged(&changing).0, None);
+        assert_eq!(judged(&changing), (Some(Judgement::Moving), 2 * DEEP_ROUNDS_MOVING as usize + 1));
+        // The source goes on, and the lake has what it had.
+        let stuck: Vec<Seen> = (0..30).map(|n| seen(n + 2, 1, 5)).collect();
+        assert_eq!(judged(&stuck).0, None);
     }
 }

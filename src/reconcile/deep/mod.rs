@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use snapshot_loader::{LoadError, Progress};
+use snapshot_loader::{LoadError, Progress, Throttle};
 use weir_model::{TableId, ZeroDates};
 use weir_mysql::{MysqlError, SourceOptions};
 
@@ -41,7 +41,10 @@ pub use self::compare::Finding;
 pub use self::confirm::{Confirm, Judgement, Recheck, Suspect};
 pub use self::key_text::ShownKey;
 pub use self::mend::{Mending, RepairReport, mending};
+pub use self::parts::Part;
 pub use self::report::{DeepReport, Sample};
+pub use self::run::{compare_only, plan_parts};
+pub use self::table::NotCompared;
 use crate::error::Error;
 use crate::limits::DEEP_TABLES_TOGETHER;
 use crate::state::StateError;
@@ -64,6 +67,8 @@ pub struct DeepQuestion {
     pub sample_percent: Option<f64>,
     /// Where scratch files may lie: 50 bytes a row, of tables that cannot be compared range by range.
     pub scratch: PathBuf,
+    /// Spares the source.
+    pub throttle: Arc<Throttle>,
     pub progress: Arc<Progress>,
 }
 

@@ -35,6 +35,16 @@ struct Bound {
 }
 
 impl Cut {
+    /// Its least key.
+    pub fn from(&self) -> Option<&RecordKey> {
+        self.from.as_ref().map(|bound| &bound.key)
+    }
+
+    /// The least key above it.
+    pub fn to(&self) -> Option<&RecordKey> {
+        self.to.as_ref().map(|bound| &bound.key)
+    }
+
     /// Whether it has no lower bound: rows without a key are told of there, once.
     pub fn is_first(&self) -> bool {
         self.from.is_none()

@@ -27,6 +27,9 @@ pub struct DeepReport {
     pub different_count: u64,
     /// Keys that kept changing, or that the lake has not got yet.
     pub in_flight_count: u64,
+    /// Those of them that change faster than they can be looked at, while the lake takes their changes in.
+    #[serde(skip)]
+    pub moving_count: u64,
     /// Keys that differed at first and were looked at again.
     pub rechecked: u64,
     /// Keys that differed at first and were too many to be looked at again.
@@ -76,8 +79,9 @@ impl DeepReport {
     pub fn note(&mut self, judgement: Judgement, key: impl FnOnce() -> ShownKey) {
         let (list, count) = match judgement {
             Judgement::Equal => return,
-            Judgement::InFlight => {
+            Judgement::InFlight | Judgement::Moving => {
                 self.in_flight_count += 1;
+                self.moving_count += u64::from(judgement == Judgement::Moving);
                 return;
             }
             Judgement::Confirmed(Finding::Missing) => (&mut self.missing, &mut self.missing_count),

@@ -50,13 +50,8 @@ async fn compare_once<C: Confirm>(
     confirm: &C,
     id: &TableId,
 ) -> Result<Result<DeepReport, NotCompared>, DeepError> {
-    let mut connection = weir_mysql::connect(&question.options).await?;
-    let executed = server::executed_gtids(&mut connection).await?;
-    if let Some(why) = not_following(&reach(question, id, &executed, Duration::ZERO).await?) {
-        return Ok(Err(NotCompared(why)));
-    }
-    let table = match ComparedTable::look_at(question, &mut connection, id).await? {
-        Ok(table) => Arc::new(table),
+    let (mut connection, table) = match look_at(question, id).await? {
+        Ok(there) => there,
         Err(why) => return Ok(Err(why)),
     };
     let (parts, all) = planned(question, &mut connection, &table).await?;
@@ -92,6 +87,20 @@ async fn compare_once<C: Confirm>(
     Ok(Ok(report))
 }
 
+/// A connection to the source, and the table as both sides have it, if it follows the stream.
+async fn look_at(
+    question: &DeepQuestion,
+    id: &TableId,
+) -> Result<Result<(Conn, Arc<ComparedTable>), NotCompared>, DeepError> {
+    let mut connection = weir_mysql::connect(&question.options).await?;
+    let executed = server::executed_gtids(&mut connection).await?;
+    if let Some(why) = not_following(&reach(question, id, &executed, Duration::ZERO).await?) {
+        return Ok(Err(NotCompared(why)));
+    }
+    let table = ComparedTable::look_at(question, &mut connection, id).await?;
+    Ok(table.map(|table| (connection, Arc::new(table))))
+}
+
 /// Why a table that does not follow the stream is not compared.
 fn not_following(reach: &Reach) -> Option<String> {
     match reach {
@@ -108,18 +117,68 @@ async fn planned(
     connection: &mut Conn,
     table: &ComparedTable,
 ) -> Result<(Vec<Part>, usize), DeepError> {
-    let target = PlanTarget { rows: CHUNK_ROWS, bytes: CHUNK_BYTES };
-    let chunks = plan_chunks(connection, &table.description, &ChunkRange::all(), target).await?;
-    let key: Vec<&ColumnType> = table.columns.key().map(|(_, ty)| ty).collect();
     let Some(percent) = question.sample_percent else {
-        let parts = parts(chunks, &key, DEEP_PART_CHUNKS);
+        let parts = plan(connection, table, DEEP_PART_CHUNKS).await?;
         let all = parts.len();
         return Ok((parts, all));
     };
-    let mut parts: Vec<Option<Part>> = parts(chunks, &key, 1).into_iter().map(Some).collect();
+    let mut parts: Vec<Option<Part>> = plan(connection, table, 1).await?.into_iter().map(Some).collect();
     let drawn = sample(parts.len(), percent, Uuid::new_v4().as_u64_pair().0);
     let all = parts.len();
     Ok((drawn.into_iter().filter_map(|at| parts[at].take()).collect(), all))
+}
+
+/// All of the table in parts of `chunks_max` chunks or a few more.
+async fn plan(connection: &mut Conn, table: &ComparedTable, chunks_max: usize) -> Result<Vec<Part>, DeepError> {
+    let target = PlanTarget { rows: CHUNK_ROWS, bytes: CHUNK_BYTES };
+    let chunks = plan_chunks(connection, &table.description, &ChunkRange::all(), target).await?;
+    let key: Vec<&ColumnType> = table.columns.key().map(|(_, ty)| ty).collect();
+    Ok(parts(chunks, &key, chunks_max))
+}
+
+/// The columns of the table's record key, and the table in parts of `chunks_max` chunks or a few more, to be compared one by
+/// one with [`compare_only`].
+///
+/// # Errors
+/// When one side cannot be asked.
+pub async fn plan_parts(
+    question: &DeepQuestion,
+    id: &TableId,
+    chunks_max: usize,
+) -> Result<Result<(Vec<String>, Vec<Part>), NotCompared>, DeepError> {
+    let (mut connection, table) = match look_at(question, id).await? {
+        Ok(there) => there,
+        Err(why) => return Ok(Err(why)),
+    };
+    let key = table.columns.key().map(|(column, _)| column.name.clone()).collect();
+    Ok(Ok((key, plan(&mut connection, &table, chunks_max).await?)))
+}
+
+/// Compares one part of a table, which may have been planned a while ago.
+///
+/// # Errors
+/// When one side cannot be read, or the table was altered meanwhile.
+pub async fn compare_only<C: Confirm>(
+    question: &DeepQuestion,
+    confirm: &C,
+    id: &TableId,
+    part: &Part,
+) -> Result<Result<DeepReport, NotCompared>, DeepError> {
+    let (mut connection, table) = match look_at(question, id).await? {
+        Ok(there) => there,
+        Err(why) => return Ok(Err(why)),
+    };
+    let progress = question.progress.table(id, table.description.approx_rows, part.chunks.len() as u64);
+    let mut rows_of = RowConnection::beside(&question.options, &mut connection).await?;
+    let rows = source_side::collect(question, &mut rows_of, &table, part, &progress).await?;
+    let executed = server::executed_gtids(&mut connection).await?;
+    let mut report = DeepReport { ranges: 1, ranges_compared: 1, ..DeepReport::default() };
+    let mut suspects = Suspects { table: &table, found: Vec::new(), beyond: 0 };
+    let read = ReadPart { cut: part.cut.clone(), rows, executed };
+    compare_part(question, &table, read, &mut report, &mut suspects).await?;
+    report.unconfirmed_count = suspects.beyond;
+    settle(question, confirm, suspects, &mut report).await?;
+    Ok(Ok(report))
 }
 
 /// A part of the source that has been read.

@@ -27,11 +27,14 @@ pub async fn collect(
 ) -> Result<Collected, DeepError> {
     let mut collector = Collector::new(question.scratch.clone(), Counting::Rows);
     for chunk in &part.chunks {
+        question.throttle.before_chunk().await?;
         let mut reader = ChunkReader::open(connection, &table.description, chunk, &table.read).await?;
         while let Some(batch) = reader.next_batch().await? {
             let rows = table.columns.of_source(&batch)?;
-            progress.add(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+            let (count, bytes) = (batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+            progress.add(count, bytes);
             collector.push(rows).map_err(|source| question.scratch_error(source))?;
+            question.throttle.after_batch(count, bytes).await?;
         }
         progress.chunk_done();
     }

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::limits::{KAFKA_PUBLISH_BYTES_MAX, REQUESTS_MAX, TRACE_MARK_LOOKED_AT_EVERY};
 use crate::service::jobs::JobDesk;
 use crate::service::progress::Progress;
+use crate::service::proving::Proving;
 use crate::service::reading::Reading;
 use crate::service::seed::{Load, LoadScope, Loader, Merging};
 use crate::service::shipping::{Shipper, Shipping};
@@ -91,7 +92,7 @@ pub(super) async fn start(
     let stop_capture = CancellationToken::new();
     let shipped = Arc::new(AtomicU64::new(0));
     let log_cleaning = keep_logs_short(trace.clone(), config, warehouse.clone());
-    tokio::spawn(follow_mark(trace, config.source.name.clone(), shipped.clone(), stop_capture.clone()));
+    tokio::spawn(follow_mark(trace.clone(), config.source.name.clone(), shipped.clone(), stop_capture.clone()));
 
     let source_tables = {
         let settings = config.clone();
@@ -120,6 +121,10 @@ pub(super) async fn start(
         // Numbers of attempts of different incarnations must differ: what became of one is told by its number.
         next_chunk: Arc::new(AtomicU64::new(uuid::Uuid::new_v4().as_u64_pair().0)),
     };
+    let proving = match options.until_caught_up {
+        true => None,
+        false => Some(Proving::start(config, &warehouse, &trace, &loader)?),
+    };
     let mut supervisor = Supervisor {
         told: told_inbox,
         reports: reports_inbox,
@@ -129,6 +134,7 @@ pub(super) async fn start(
         load_of: load_maker(config, &registrar, &warehouse, &asked, resumed),
         shipper: Shipper::start(shipping),
         _log_cleaning: log_cleaning,
+        proving,
         checkpoints,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),
