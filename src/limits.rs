@@ -304,3 +304,9 @@ pub const JOB_POLL: Duration = Duration::from_millis(500);
 pub const JOB_TOLD_EVERY: Duration = Duration::from_secs(5);
 /// A command that waits for a job gives up when no service has run for this long, which is longer than a restart takes.
 pub const JOB_SERVICE_AWAY_MAX: Duration = Duration::from_secs(60);
+/// Rows that changes leave columns of out are asked for again at a source that is away, or busy, after this.
+pub const CURRENT_ROWS_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// How long a worker that is to end goes on asking for them; what it has not committed is read again at the next start.
+pub const CURRENT_ROWS_WAIT_MAX: Duration = Duration::from_secs(15);
+/// One read of them waits so long for the source to show what it has sent, then it is asked again.
+pub const CURRENT_ROWS_SHOWN_MAX: Duration = Duration::from_secs(10);
