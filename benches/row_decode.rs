@@ -75,7 +75,8 @@ fn image(kind: RowsKind) -> RowsImage {
         }
     }
     let present = Bytes::from_static(&[0xFF, 0x0F]);
-    RowsImage { map: Arc::new(table_map()), kind, present: present.clone(), present_after: present, rows: rows.into() }
+    let (map, has_differences) = (Arc::new(table_map()), false);
+    RowsImage { map, kind, present: present.clone(), present_after: present, has_differences, rows: rows.into() }
 }
 
 fn decode(criterion: &mut Criterion) {

@@ -6,6 +6,8 @@ Needs the packages confluent-kafka and pyarrow. docs/batch-messages.md describes
 
     {"op": "update", "ts_ms": 1795823562256, "seq": 4711, "id": "…", "partition": 0, "offset": 12, "row": {"id": 5, …}}
 
+A row that was logged in part has its other columns in "unchanged", or in "not_told" if only the source knows them.
+
 Without --follow it ends where the topic ended when it was started. Binary values are printed in hex, and what JSON has no
 form for (decimals, dates, times) as text. Redelivered or reordered copies are printed, too: of two changes of one key the one
 with the greater (ts_ms, seq) is the later, and one with the same id is the same change.
@@ -21,10 +23,10 @@ import pyarrow
 import pyarrow.ipc
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-FORMAT = "1"
+FORMATS = ("1", "2")
 OPS = {0: "read", 1: "create", 2: "update", 3: "delete"}
 # What weir adds to the source's columns.
-OWN_COLUMNS = ("_weir_op", "_weir_ts_ms", "_weir_seq", "_weir_id", "_weir_window_ms")
+OWN_COLUMNS = ("_weir_op", "_weir_ts_ms", "_weir_seq", "_weir_id", "_weir_window_ms", "_weir_image")
 TIMEOUT_S = 10
 
 
@@ -72,9 +74,9 @@ def messages(brokers: str, topic: str, follow: bool) -> Iterator[Message]:
 
 def changes(message: Message) -> Iterator[dict]:
     headers = {name: value.decode() for name, value in message.headers() or []}
-    if headers.get("weir-format") != FORMAT:
+    if headers.get("weir-format") not in FORMATS:
         where = f"{message.topic()}/{message.partition()} at {message.offset()}"
-        raise SystemExit(f"read_batches: {where} has format {headers.get('weir-format')}, this program reads {FORMAT}")
+        raise SystemExit(f"read_batches: {where} has format {headers.get('weir-format')}, this program reads {', '.join(FORMATS)}")
     # Markers and ends hold no rows.
     if headers["weir-kind"] != "changes":
         return
@@ -83,6 +85,8 @@ def changes(message: Message) -> Iterator[dict]:
     columns = {name: table[name].to_pylist() for name in table.column_names}
     names = [name for name in table.column_names if name not in OWN_COLUMNS]
     for at in range(table.num_rows):
+        image = columns["_weir_image"][at] if "_weir_image" in columns else None
+        absent = [name for nth, name in enumerate(names) if image is not None and not image[1 + nth // 8] >> (nth % 8) & 1]
         yield {
             "op": OPS[columns["_weir_op"][at]],
             "ts_ms": columns["_weir_ts_ms"][at],
@@ -90,7 +94,8 @@ def changes(message: Message) -> Iterator[dict]:
             "id": columns["_weir_id"][at].hex(),
             "partition": message.partition(),
             "offset": message.offset(),
-            "row": {name: plain(columns[name][at]) for name in names},
+            "row": {name: plain(columns[name][at]) for name in names if name not in absent},
+            **({("not_told" if image[0] else "unchanged"): absent} if absent else {}),
         }
 
 

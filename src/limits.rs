@@ -332,3 +332,9 @@ pub const PROOF_KEYS_SHOWN_MAX: usize = 10;
 pub const HOPS_OVERLAP: Duration = Duration::from_secs(3_600);
 /// All windows are compared this often, however old.
 pub const HOPS_WHOLE_EVERY: Duration = Duration::from_secs(86_400);
+/// Rows that changes leave columns of out are asked for again at a source that is away, or busy, after this.
+pub const CURRENT_ROWS_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// How long a worker that is to end goes on asking for them; what it has not committed is read again at the next start.
+pub const CURRENT_ROWS_WAIT_MAX: Duration = Duration::from_secs(15);
+/// One read of them waits so long for the source to show what it has sent, then it is asked again.
+pub const CURRENT_ROWS_SHOWN_MAX: Duration = Duration::from_secs(10);

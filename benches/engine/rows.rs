@@ -12,7 +12,7 @@ use arrow_array::{
 };
 use arrow_ipc::writer::FileWriter;
 use weir_model::{
-    ChangeBatch, Column, ColumnType, EventId, Layout, Op, Order, OrderState, TableId, TableSchema, Window,
+    ChangeBatch, Column, ColumnType, EventId, Images, Layout, Op, Order, OrderState, TableId, TableSchema, Window,
 };
 
 use super::table::BenchTable;
@@ -122,6 +122,7 @@ pub fn changes(
     let id = |order: &Order| EventId((u128::from(mix(order.seq as u64)) << 64) | u128::from(mix(!order.seq as u64)));
     ChangeBatch {
         rows: rows(schema, keys.iter().copied(), turn),
+        images: Images::default(),
         ops: keys.iter().map(|key| if *key >= inserts_from { Op::Create } else { Op::Update }).collect(),
         ids: orders.iter().map(id).collect(),
         windows: orders.iter().map(|order| Window::of(order.ts_ms)).collect(),

@@ -7,7 +7,9 @@ use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::column::{ColumnBuilder, ZeroDates};
+use crate::image::{Images, PartialImage};
 use crate::order::{EventId, Order};
+use crate::position::Gtid;
 use crate::schema::TableSchema;
 
 /// What happened to a row. The one-letter names are those of reports and of append tables.
@@ -88,8 +90,10 @@ impl Window {
 #[derive(Debug, Clone)]
 pub struct ChangeBatch {
     pub schema: Arc<TableSchema>,
-    /// The source's columns: the new image, or for a delete the old one.
+    /// The source's columns: the new image, or for a delete the old one. NULL where `images` says that a column is left out.
     pub rows: RecordBatch,
+    /// Which rows leave columns out.
+    pub images: Images,
     /// As long as `rows`, like the three vectors below.
     pub ops: Vec<Op>,
     pub orders: Vec<Order>,
@@ -108,9 +112,13 @@ impl ChangeBatch {
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        self.rows.get_array_memory_size() + self.len() * META_BYTES
+        self.rows.get_array_memory_size() + self.len() * META_BYTES + self.images.partial() * PARTIAL_BYTES
     }
 }
+
+/// What a row that leaves columns out is counted as besides: the whole row takes its place once it is applied, and how large
+/// that is nobody knows before. A guess that is large for most tables.
+const PARTIAL_BYTES: usize = 2 << 10;
 
 /// Bytes of operation, order, id and window of one row.
 const META_BYTES: usize = 1 + 16 + 16 + 8;
@@ -131,6 +139,7 @@ pub struct Stamp {
 pub struct ChangeBuilder {
     schema: Arc<TableSchema>,
     columns: Vec<ColumnBuilder>,
+    images: Images,
     ops: Vec<Op>,
     halves: Vec<Half>,
     orders: Vec<Order>,
@@ -144,6 +153,7 @@ impl ChangeBuilder {
         Self {
             schema,
             columns,
+            images: Images::default(),
             ops: Vec::new(),
             halves: Vec::new(),
             orders: Vec::new(),
@@ -168,6 +178,22 @@ impl ChangeBuilder {
         self.halves.push(half);
     }
 
+    /// Closes a row that leaves columns out: NULL was pushed for those.
+    pub fn end_partial_row(&mut self, op: Op, half: Half, image: PartialImage) {
+        self.images.note(self.ops.len(), image);
+        self.end_row(op, half);
+    }
+
+    /// Half-events so far that leave columns out.
+    pub fn partial(&self) -> usize {
+        self.images.partial()
+    }
+
+    /// The transaction that half-events which leave columns out belong to.
+    pub fn note_partial_transaction(&mut self, gtid: &Gtid) {
+        self.images.note_transaction(gtid);
+    }
+
     /// Half-events so far.
     pub fn len(&self) -> usize {
         self.ops.len()
@@ -179,7 +205,8 @@ impl ChangeBuilder {
 
     /// Bytes held so far, roughly.
     pub fn bytes(&self) -> usize {
-        self.columns.iter().map(ColumnBuilder::bytes).sum::<usize>() + self.len() * META_BYTES
+        let columns: usize = self.columns.iter().map(ColumnBuilder::bytes).sum();
+        columns + self.len() * META_BYTES + self.images.partial() * PARTIAL_BYTES
     }
 
     /// Gives every row decoded since the last call its order and id.
@@ -204,6 +231,7 @@ impl ChangeBuilder {
         ChangeBatch {
             schema: self.schema.clone(),
             rows,
+            images: std::mem::take(&mut self.images),
             ops: std::mem::take(&mut self.ops),
             orders: std::mem::take(&mut self.orders),
             ids: std::mem::take(&mut self.ids),

@@ -3,7 +3,7 @@
 //! Reading order: [`value`] (what a MySQL column becomes in Arrow and Delta), [`column`] (building such columns),
 //! [`schema`] (tables), [`layout`] (how the lake keeps one) and [`partition`] (by what), [`evolution`] and [`absence`] (what the lake makes of changed columns), [`order`] and
 //! [`position`] (when a change happened, and where in the binlog it stands),
-//! [`key`] (which row it is about), [`change`] (a batch of changes), [`digest`], [`clock`] and [`cron`].
+//! [`key`] (which row it is about), [`change`] (a batch of changes), [`image`] (what is known of them), [`digest`], [`clock`] and [`cron`].
 
 pub mod absence;
 pub mod change;
@@ -12,6 +12,7 @@ pub mod column;
 pub mod cron;
 pub mod digest;
 pub mod evolution;
+pub mod image;
 pub mod key;
 pub mod key_parts;
 pub mod layout;
@@ -27,6 +28,7 @@ pub use change::{ChangeBatch, ChangeBuilder, Half, Op, Window};
 pub use column::{ColumnBuilder, ValueError, ZeroDates};
 pub use cron::{Cron, CronError, Minute};
 pub use digest::Digest;
+pub use image::{Images, PartialImage};
 pub use key::{RecordKey, RecordKeys};
 pub use layout::Layout;
 pub use order::{EventId, Order, OrderState};

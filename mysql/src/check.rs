@@ -163,13 +163,16 @@ pub fn server_checks(facts: &ServerFacts) -> Vec<Check> {
         Fail,
         "statements do not say which rows they changed",
     ));
-    found.push(words("binlog_row_image", &facts.binlog_row_image, "FULL", Fail, "other images leave columns out"));
+    let images = "other images leave columns out: the rows that updates leave them out of are read from the lake, and those that \
+                  inserts and changes of keys do from the source, by their keys; mode = \"append\" needs FULL";
+    found.push(words("binlog_row_image", &facts.binlog_row_image, "FULL", Warn, images));
     if facts.flavour == Flavour::Mariadb || facts.version >= FULL_METADATA {
         let why = "without FULL a schema change cannot be told from the rows alone";
         found.push(words("binlog_row_metadata", &facts.binlog_row_metadata, "FULL", Fail, why));
     }
-    let options = "partial JSON updates carry a difference in place of the value";
-    found.push(words("binlog_row_value_options", &facts.binlog_row_value_options, "", Fail, options));
+    let options = "a document that is logged as a difference costs a read of its row at the source, unless the image before \
+                   has it, as those of FULL and NOBLOB do";
+    found.push(words("binlog_row_value_options", &facts.binlog_row_value_options, "", Warn, options));
     found.push(gtid_check(facts));
     found.push(setting(
         facts,

@@ -11,7 +11,7 @@ use arrow_schema::DataType;
 use proptest::prelude::*;
 use weir_model::key::KeyRef;
 use weir_model::layout::{Deletes, Storage, TableMode};
-use weir_model::{Column, ColumnType, EventId, Layout, Op, TableSchema, Window};
+use weir_model::{Column, ColumnType, EventId, Images, Layout, Op, TableSchema, Window};
 
 use super::*;
 use crate::state::Appeals;
@@ -401,6 +401,7 @@ fn batch(changes: &[&Change]) -> ChangeBatch {
     });
     ChangeBatch {
         rows: RecordBatch::try_new(schema.arrow(), columns.collect()).unwrap(),
+        images: Images::default(),
         ops: changes.iter().map(|change| if change.deletes { Op::Delete } else { Op::Create }).collect(),
         orders: changes.iter().map(|change| change.order).collect(),
         ids: changes.iter().map(|change| EventId(change.order.seq as u128)).collect(),

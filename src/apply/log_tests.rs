@@ -9,7 +9,7 @@ use object_store::memory::InMemory;
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 use weir_model::layout::TableMode;
-use weir_model::{Column, ColumnType, EventId, Layout, Op, Order, TableSchema, Window};
+use weir_model::{Column, ColumnType, EventId, Images, Layout, Op, Order, TableSchema, Window};
 
 use super::chunks::{ChunkFiles, ChunkOutcome, WaitingChunk};
 use super::*;
@@ -44,6 +44,7 @@ fn changes(numbers: &[i64]) -> Item {
     let batch = ChangeBatch {
         schema: schema(),
         rows: rows(numbers),
+        images: Images::default(),
         ops: numbers.iter().map(op).collect(),
         orders: numbers.iter().map(|n| Order::new(1, *n)).collect(),
         ids: numbers.iter().map(|n| EventId(*n as u128)).collect(),

@@ -325,7 +325,7 @@ fn note_done(seed: &mut SeedProgress, ordinal: u32) -> bool {
 }
 
 /// The load under way in a bucket.
-fn seed_of(state: &TableState, bucket: u32) -> Option<&SeedProgress> {
+pub(super) fn seed_of(state: &TableState, bucket: u32) -> Option<&SeedProgress> {
     if state.is_shared() {
         return state.shares.get(bucket as usize).and_then(|share| share.seed.as_ref());
     }

@@ -11,6 +11,11 @@ pub mod chunks;
 mod column_tests;
 mod columns;
 pub mod conform;
+pub mod current;
+pub mod fold;
+mod folding;
+#[cfg(test)]
+mod image_tests;
 pub mod log;
 #[cfg(test)]
 mod log_tests;
@@ -38,6 +43,8 @@ use weir_model::{ChangeBatch, Order, RecordKeys, TableId};
 use self::chunks::ChunkDesk;
 use self::columns::schemas_of;
 use self::conform::lake_rows;
+use self::current::CurrentRows;
+use self::folding::{Whole, make_whole, require_whole};
 use self::log::log;
 use self::markers::MarkerAt;
 use self::pending::Pending;
@@ -84,6 +91,9 @@ pub enum WorkerError {
     /// The topic does not hold what the table has not taken in.
     #[error("{0}; load the table anew with `weir snapshot --table`")]
     Topic(String),
+    /// The source has to be asked for rows, and did not answer before the worker had to end.
+    #[error("the source did not give the rows of changes that leave columns out: {0}")]
+    SourceAway(String),
 }
 
 impl WorkerError {
@@ -126,6 +136,8 @@ pub struct Worker<S> {
     failed: Option<WorkerError>,
     /// How to go on with a table that others write, too.
     shared: Option<SharedTable>,
+    /// Who has the rows of changes that leave columns out, where the table cannot tell them.
+    source: Option<Arc<dyn CurrentRows>>,
     jobs: Jobs,
 }
 
@@ -137,7 +149,7 @@ impl<S: Subscription> Worker<S> {
         reports: mpsc::UnboundedSender<Report>,
         pace: Pace,
     ) -> Self {
-        let (pending, marker, last_commit, shared) = (Pending::default(), None, None, None);
+        let (pending, marker, last_commit, shared, source) = (Pending::default(), None, None, None, None);
         let seen = PublishNumber::default();
         let (is_behind, failed, jobs) = (false, None, Jobs::new(None));
         Self {
@@ -153,8 +165,15 @@ impl<S: Subscription> Worker<S> {
             seen,
             failed,
             shared,
+            source,
             jobs,
         }
+    }
+
+    /// Reads rows at the source that changes leave columns of out.
+    #[must_use]
+    pub fn with_source(self, source: Arc<dyn CurrentRows>) -> Self {
+        Self { source: Some(source), ..self }
     }
 
     /// Compacts and cleans the table, too.
@@ -180,7 +199,8 @@ impl<S: Subscription> Worker<S> {
         let id = self.table.schema().table.clone();
         loop {
             let Err(error) = self.apply_all().await else { return self.keep_index().await };
-            if self.shared.is_some() {
+            // Nothing is wrong with the table: whoever begins where it stands tries again.
+            if self.shared.is_some() && !matches!(error, WorkerError::SourceAway(_)) {
                 // What follows is of no use without what failed, until a load makes up for it.
                 match self.wait_for_a_load(error).await {
                     Ok(true) => continue,
@@ -329,7 +349,9 @@ impl<S: Subscription> Worker<S> {
         let batches = &self.pending.batches;
         let lake = fit.evolve.clone().map_or_else(|| self.table.schema().clone(), Arc::new);
         let keeps_all = lake.layout.is_append();
+        let mut whole = Whole::default();
         let StreamPlan { upserts, deletes, tally } = if keeps_all {
+            require_whole(batches)?;
             log(batches, &self.buckets_of_batches(), self.greatest())
         } else {
             // By the batch's own names of the key's columns: they may be spelled in another case than the lake's.
@@ -340,12 +362,15 @@ impl<S: Subscription> Worker<S> {
                 .collect::<Result<_, _>>()
                 .map_err(|error| WorkerError::Rows(error.to_string()))?;
             let lateness = self.lateness();
-            plan_changes(&mut self.table, batches, &keys, lateness).await?
+            let mut plan = plan_changes(&mut self.table, batches, &keys, lateness).await?;
+            let is_ending = || *self.pace.hurry.borrow();
+            whole = make_whole(&self.table, self.source.as_ref(), &self.pending, &keys, &mut plan, is_ending).await?;
+            plan
         };
         let mut rows = Vec::new();
         for (bucket, upserts) in self.by_bucket(upserts) {
             let failed = |error: &dyn std::fmt::Display| WorkerError::Rows(error.to_string());
-            let batch = lake_rows(batches, &upserts, &lake, &fit.absences).map_err(|error| failed(&error))?;
+            let batch = lake_rows(batches, &upserts, &lake, &fit.absences, &whole).map_err(|error| failed(&error))?;
             let keys = if keeps_all { Ok(RecordKeys::none()) } else { RecordKeys::of(&batch, &lake.key_names()) };
             let keys = keys.map_err(|error| failed(&error))?;
             rows.push(BucketRows { bucket, rows: batch, keys });

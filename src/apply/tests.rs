@@ -9,7 +9,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
 use weir_model::layout::Deletes;
-use weir_model::{Column, ColumnType, Digest, EventId, Layout, Op, OrderState, TableSchema, Window};
+use weir_model::{Column, ColumnType, Digest, EventId, Images, Layout, Op, OrderState, TableSchema, Window};
 
 use super::upkeep::Done;
 use super::*;
@@ -51,6 +51,7 @@ fn batch(schema: &Arc<TableSchema>, changes: &[Change]) -> ChangeBatch {
     ChangeBatch {
         schema: schema.clone(),
         rows: RecordBatch::try_new(schema.arrow(), vec![column(|c| c.key), column(|c| c.number)]).unwrap(),
+        images: Images::default(),
         ops: changes.iter().map(|c| c.op).collect(),
         orders: changes.iter().map(|c| c.order()).collect(),
         ids: changes.iter().map(|c| EventId((u128::MAX / 3).wrapping_mul(c.number as u128))).collect(),

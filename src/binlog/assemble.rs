@@ -184,6 +184,7 @@ impl Assembler {
             }
             kind::WRITE_ROWS
             | kind::UPDATE_ROWS
+            | kind::PARTIAL_UPDATE_ROWS
             | kind::DELETE_ROWS
             | kind::WRITE_ROWS_V1
             | kind::UPDATE_ROWS_V1
@@ -247,8 +248,8 @@ impl Assembler {
             self.maps.end_statement();
         }
         self.group = Group::Open { rows: true };
-        let RowsEvent { kind, present, present_after, rows, .. } = rows;
-        self.push(place, EventBody::Rows(RowsImage { map, kind, present, present_after, rows }));
+        let RowsEvent { kind, present, present_after, has_differences, rows, .. } = rows;
+        self.push(place, EventBody::Rows(RowsImage { map, kind, present, present_after, has_differences, rows }));
         Ok(())
     }
 
@@ -324,10 +325,6 @@ fn refusal(kind: u8, body: &Bytes) -> Option<String> {
             return Some(format!(
                 "the server says that events may be missing from its log ({message}). Seed the tables anew from here"
             ));
-        }
-        kind::PARTIAL_UPDATE_ROWS => {
-            "a JSON column was logged as a difference, which is not supported yet. Set binlog_row_value_options='' (and in \
-             open sessions too), then seed the table anew"
         }
         kind::INTVAR
         | kind::RAND

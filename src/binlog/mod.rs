@@ -103,6 +103,8 @@ pub struct RowsImage {
     pub present: Bytes,
     /// The same for the after image of an update; empty otherwise.
     pub present_after: Bytes,
+    /// Whether after images may have differences in place of JSON documents (PARTIAL_UPDATE_ROWS_EVENT).
+    pub has_differences: bool,
     /// The row images, one behind the other.
     pub rows: Bytes,
 }

@@ -1,4 +1,4 @@
-//! The envelope of WRITE, UPDATE and DELETE_ROWS events: which table, which columns, and where the row images lie.
+//! The envelope of WRITE, UPDATE, PARTIAL_UPDATE and DELETE_ROWS events: which table, which columns, and where the row images lie.
 
 use bytes::Bytes;
 
@@ -16,6 +16,8 @@ pub(super) struct RowsEvent {
     pub(super) column_count: usize,
     pub(super) present: Bytes,
     pub(super) present_after: Bytes,
+    /// After images begin with what says which documents are logged as differences.
+    pub(super) has_differences: bool,
     pub(super) rows: Bytes,
 }
 
@@ -27,7 +29,7 @@ impl RowsEvent {
     pub(super) fn parse(event: &Event, format: &Format) -> Result<Self, String> {
         let (kind, has_extra_data) = match event.header.kind {
             kind::WRITE_ROWS => (RowsKind::Insert, true),
-            kind::UPDATE_ROWS => (RowsKind::Update, true),
+            kind::UPDATE_ROWS | kind::PARTIAL_UPDATE_ROWS => (RowsKind::Update, true),
             kind::DELETE_ROWS => (RowsKind::Delete, true),
             kind::WRITE_ROWS_V1 => (RowsKind::Insert, false),
             kind::UPDATE_ROWS_V1 => (RowsKind::Update, false),
@@ -46,7 +48,9 @@ impl RowsEvent {
         let present_after =
             if kind == RowsKind::Update { cursor.take(column_count.div_ceil(8))? } else { Bytes::new() };
         let ends_statement = flags & Self::FLAG_STATEMENT_END != 0;
-        Ok(Self { table_id, kind, ends_statement, column_count, present, present_after, rows: cursor.rest() })
+        let has_differences = event.header.kind == kind::PARTIAL_UPDATE_ROWS;
+        let rows = cursor.rest();
+        Ok(Self { table_id, kind, ends_statement, column_count, present, present_after, has_differences, rows })
     }
 
     /// An event without a table, which servers write to end a statement whose rows were all filtered out.

@@ -130,7 +130,7 @@ impl Lane {
         let already = self.start.partial.as_ref().filter(|p| p.gtid == *time.gtid).map_or(0, |p| p.rows_done);
         let skip = already.saturating_sub(transaction.rows);
         let plan = self.plan.as_mut().expect("prepared above");
-        let before = plan.builder.bytes();
+        let (before, partial) = (plan.builder.bytes(), plan.builder.partial());
         let rows = plan.decoder.decode(image, skip, &mut plan.builder)?;
         let mut ordinal = transaction.rows + skip.min(rows);
         let (order, ids, sent) = (&mut self.order, transaction.ids, &mut self.sent);
@@ -145,6 +145,9 @@ impl Lane {
             sent.event(Hop::Captured, op, window, stamp.id);
             stamp
         });
+        if plan.builder.partial() > partial {
+            plan.builder.note_partial_transaction(time.gtid);
+        }
         transaction.rows += rows;
         Ok(plan.builder.bytes().saturating_sub(before))
     }

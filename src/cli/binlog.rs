@@ -8,7 +8,8 @@ use arrow_array::RecordBatch;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use weir_model::change::Stamp;
-use weir_model::{ChangeBuilder, EventId, GtidSet, Order, Window, ZeroDates};
+use weir_model::image::Rest;
+use weir_model::{ChangeBuilder, EventId, GtidSet, Order, PartialImage, TableSchema, Window, ZeroDates};
 use weir_mysql::server;
 
 use super::output::print;
@@ -95,13 +96,31 @@ impl Printer {
         let nowhere = Stamp { order: Order::default(), id: EventId::default(), window: Window(0) };
         builder.stamp(|_, _| nowhere);
         let batch = builder.finish();
-        for (row, op) in rows_as_json(&batch.rows)?.into_iter().zip(&batch.ops) {
-            line(&json!({
+        for (nth, (row, op)) in rows_as_json(&batch.rows)?.into_iter().zip(&batch.ops).enumerate() {
+            let mut printed = json!({
                 "event": "row", "end": end, "table": batch.schema.table, "op": char::from(*op), "row": row,
-            }))?;
+            });
+            if let Some(image) = batch.images.get(nth) {
+                leave_out(&mut printed, &batch.schema, image);
+            }
+            line(&printed)?;
         }
         Ok(())
     }
+}
+
+/// A column that the image leaves out is not NULL: it is not shown, but named.
+fn leave_out(printed: &mut Value, schema: &TableSchema, image: &PartialImage) {
+    let absent = schema.columns.iter().enumerate().filter(|(index, _)| !image.knows(*index));
+    let absent: Vec<&str> = absent.map(|(_, column)| column.name.as_str()).collect();
+    if let Some(row) = printed["row"].as_object_mut() {
+        row.retain(|name, _| !absent.contains(&name.as_str()));
+    }
+    let key = match image.rest {
+        Rest::Unchanged => "unchanged",
+        Rest::AtSource => "not_told",
+    };
+    printed[key] = json!(absent);
 }
 
 fn rows_as_json(rows: &RecordBatch) -> Result<Vec<Value>, Error> {

@@ -11,6 +11,7 @@
 //! durable.
 
 mod absence;
+mod current;
 mod jobs;
 mod kafka;
 mod progress;

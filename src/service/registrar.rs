@@ -10,6 +10,7 @@ use weir_model::{Gtid, GtidSet, TableId, TableSchema};
 
 use super::source_tables::{Asked, SourceTables};
 use crate::apply::chunks::ChunkDesk;
+use crate::apply::current::CurrentRows;
 use crate::apply::{Pace, Report, Upkeep, Worker, WorkerError};
 use crate::capture::lane::LaneStart;
 use crate::capture::request::{RegisterError, Registrar, Registration};
@@ -36,6 +37,8 @@ pub struct TableRegistrar {
     pub reports: mpsc::UnboundedSender<Report>,
     pub pace: Pace,
     pub upkeep: Upkeep,
+    /// Who has the rows of changes that leave columns out.
+    pub current: Arc<dyn CurrentRows>,
     /// Workers under way.
     pub workers: Mutex<JoinSet<()>>,
     pub opened: Mutex<HashMap<TableId, Opened>>,
@@ -129,7 +132,8 @@ impl Registrar for TableRegistrar {
             self.reports.clone(),
             self.pace.clone(),
         )
-        .with_upkeep(self.upkeep.clone());
+        .with_upkeep(self.upkeep.clone())
+        .with_source(self.current.clone());
         let (reports, id) = (self.reports.clone(), table.clone());
         self.workers.lock().expect("no code panics while holding it").spawn(async move {
             // A bug in one table's worker stops that table, as any other error of it does.

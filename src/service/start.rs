@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weir_model::{GtidSet, TableId};
 use weir_mysql::{CheckStatus, SourceOptions, catalogue, check, server};
 
+use super::current::SourceRows;
 use super::jobs::JobDesk;
 use super::progress::Progress;
 use super::proving::Proving;
@@ -153,6 +154,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
             pressure: transport.pressure(),
         },
         upkeep: Upkeep::new(config.warehouse.retention()),
+        current: SourceRows::of(config)?,
         workers: Mutex::new(JoinSet::new()),
         opened: Mutex::new(HashMap::new()),
         start_sets: start_sets(&checkpoint),

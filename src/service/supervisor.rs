@@ -392,7 +392,7 @@ impl Supervisor {
             Report::Stopped { error: WorkerError::Fenced { epoch }, .. } => {
                 return Err(Failure::Fenced { epoch, ours: self.checkpoint.epoch });
             }
-            Report::Stopped { table, error: error @ WorkerError::Moved } => {
+            Report::Stopped { table, error: error @ (WorkerError::Moved | WorkerError::SourceAway(_)) } => {
                 tracing::warn!(%table, %error, "starting again from what is durable");
                 return Ok(Some(Finished::Restart));
             }

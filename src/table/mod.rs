@@ -43,6 +43,7 @@ mod read;
 mod record;
 mod reshape;
 mod rewrite;
+mod rows_at;
 mod s3;
 mod s3_options;
 mod scan;

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::{ParquetError, Result as ParquetResult};
@@ -68,6 +68,20 @@ impl Folder {
     ) -> Result<impl Stream<Item = Result<RecordBatch, TableError>> + Send + Unpin + use<>, TableError> {
         let builder = self.open(path, size).await?;
         Ok(builder.with_batch_size(READ_ROWS).build()?.map_err(TableError::from))
+    }
+
+    /// All columns of some rows of a data file of `size` bytes, which are ascending and each there once.
+    pub(super) async fn picked_rows(
+        &self,
+        path: &str,
+        size: u64,
+        rows: &[u32],
+    ) -> Result<impl Stream<Item = Result<RecordBatch, TableError>> + Send + Unpin + use<>, TableError> {
+        let builder = self.open(path, size).await?;
+        let total = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1).filter(|range| range.end <= total);
+        let selection = RowSelection::from_consecutive_ranges(ranges, total);
+        Ok(builder.with_row_selection(selection).with_batch_size(READ_ROWS).build()?.map_err(TableError::from))
     }
 
     /// Opens a file by what Parquet says of its columns: another engine's may say besides which of Arrow's many forms of a

@@ -91,12 +91,36 @@ class OwnedRows:
             return rng.choice(self.pool)
         return tuple(column.literal(rng) for column in self.columns)
 
-    def row(self, rng: random.Random, number: int) -> str:
-        return "(" + ",".join((*self.shape.key(number), str(number), *self.values(rng))) + ")"
+    def row(self, rng: random.Random, number: int, places: list[int]) -> str:
+        values = self.values(rng)
+        return "(" + ",".join((*self.shape.key(number), str(number), *(values[place] for place in places))) + ")"
 
-    def insert_into(self, verb: str, rng: random.Random, numbers: list[int]) -> str:
-        names = ",".join(f"`{name}`" for name in (*self.shape.key_columns, "number", *(column.name for column in self.columns)))
-        return f"{verb} INTO `{self.shape.name}` ({names}) VALUES " + ",".join(self.row(rng, number) for number in numbers)
+    def insert_into(self, verb: str, rng: random.Random, numbers: list[int], leaves_out: bool = False) -> str:
+        """With `leaves_out`, some columns that have a default get no value."""
+        places = list(range(len(self.columns)))
+        if leaves_out and rng.random() < 0.6:
+            places = [place for place in places if "NOT NULL" in self.columns[place].definition or rng.random() < 0.5]
+        names = ",".join(f"`{name}`" for name in (*self.shape.key_columns, "number", *(self.columns[place].name for place in places)))
+        return f"{verb} INTO `{self.shape.name}` ({names}) VALUES " + ",".join(self.row(rng, number, places) for number in numbers)
+
+    def document_assignments(self, rng: random.Random) -> str | None:
+        """A change of a part of a JSON document, which may be logged as a difference; NULL and scalars become documents."""
+        documents = [column.name for column in self.columns if column.definition.startswith("JSON")]
+        if not documents:
+            return None
+        name = rng.choice(documents)
+        document = f"IF(JSON_TYPE(`{name}`) IN ('OBJECT', 'ARRAY'), `{name}`, JSON_OBJECT('list', JSON_ARRAY(1, 2), 'pad', REPEAT('p', 200)))"
+        changed = rng.choice(
+            [
+                f"JSON_SET(`{name}`, '$.list', JSON_ARRAY(1, {rng.randrange(99)}, DATE'2026-11-28'))",
+                f"JSON_SET(`{name}`, '$.\"a key\"', CAST({rng.randrange(9999)}.50 AS DECIMAL(10, 3)), '$.n', {rng.randrange(1 << 40)})",
+                f"JSON_ARRAY_INSERT(`{name}`, '$.list[0]', x'00FF')",
+                f"JSON_REMOVE(`{name}`, '$.n', '$.list[0]')",
+                f"JSON_REPLACE(`{name}`, '$.list[1]', 'é😀', '$.n', NULL)",
+                document,
+            ]
+        )
+        return f"`{name}` = {changed}"
 
     def assignments(self, rng: random.Random) -> str:
         """New values for some columns; the same in every row, but for counters."""

@@ -6,7 +6,8 @@
 `create` makes the database, its tables (shapes.py) and their rows. `live` changes them: inserts, updates, deletes, REPLACE,
 ON DUPLICATE KEY UPDATE, changed and swapped keys, transactions of 1 to 5,000 rows, rollbacks and savepoints. Each worker
 owns the rows whose number is its own modulo the number of workers, so what it does follows from the seed alone, given the
-rows it finds; only the order between workers is the machine's. Progress and the seed go to stderr, a JSON summary to stdout.
+rows it finds; only the order between workers is the machine's. With `--images` transactions differ in what their row images
+leave out, documents are changed in part, and some inserts leave columns to their defaults. Progress and the seed go to stderr, a JSON summary to stdout.
 """
 
 import argparse
@@ -30,6 +31,7 @@ STATEMENT_ROWS_MAX = 1000
 POOLED_STATEMENT_ROWS_MAX = 60
 # Deadlocks and lock waits between workers: the transaction is sent again as it was.
 RETRIES_MAX = 20
+ROW_IMAGES = ["FULL", "MINIMAL", "MINIMAL", "NOBLOB"]
 ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK = 1205, 1213
 
 
@@ -56,6 +58,8 @@ class Transaction:
     statements: list[tuple[str, str]] = field(default_factory=list)
     ends_with: str = "COMMIT"
     compressed: bool = False
+    # binlog_row_image and binlog_row_value_options.
+    row_image: tuple[str, str] = ("FULL", "")
 
     def add(self, kind: str, sql: str) -> None:
         self.statements.append((kind, sql))
@@ -69,6 +73,7 @@ class Worker:
         self.connection = connect(arguments.url, arguments.database)
         self.cursor = self.connection.cursor()
         self.compression_is_on = False
+        self.row_image = ("FULL", "")
         self.counts: Counter[str] = Counter()
         self.tables = [self.own(shape) for shape in selected_shapes(arguments) if shape.weight > 0]
         self.changes_goal = share(arguments.changes, ordinal, arguments.workers) if arguments.changes is not None else None
@@ -124,6 +129,10 @@ class Worker:
         if transaction.compressed != self.compression_is_on:
             self.cursor.execute(f"SET SESSION binlog_transaction_compression = {'ON' if transaction.compressed else 'OFF'}")
             self.compression_is_on = transaction.compressed
+        if transaction.row_image != self.row_image:
+            image, value_options = transaction.row_image
+            self.cursor.execute(f"SET SESSION binlog_row_image = {image}, SESSION binlog_row_value_options = '{value_options}'")
+            self.row_image = transaction.row_image
         for attempt in range(RETRIES_MAX):
             counts: Counter[str] = Counter()
             try:
@@ -153,6 +162,8 @@ class Worker:
     def plan(self) -> Transaction:
         rng = self.rng
         transaction = Transaction(compressed=rng.random() < self.arguments.compression)
+        if self.arguments.images:
+            transaction.row_image = (rng.choice(ROW_IMAGES), rng.choice(["", "PARTIAL_JSON"]))
         size = self.transaction_rows()
         for table in self.tables:
             table.undo.clear()
@@ -225,6 +236,8 @@ class Worker:
         if not numbers:
             return
         verb, assignments = "UPDATE", table.assignments(self.rng)
+        if self.arguments.images and self.rng.random() < 0.4:
+            assignments = table.document_assignments(self.rng) or assignments
         if table.shape.value_pool and self.rng.random() < 0.1:
             # An ENUM's index 0, the empty error value, which strict mode lets in only through IGNORE.
             verb, assignments = "UPDATE IGNORE", "`c_enum` = 'no such member'"
@@ -236,7 +249,7 @@ class Worker:
     def insert(self, transaction: Transaction, table: OwnedRows, count: int) -> None:
         numbers = self.new_numbers(table, count)
         if numbers:
-            transaction.add("insert", table.insert_into("INSERT", self.rng, numbers))
+            transaction.add("insert", table.insert_into("INSERT", self.rng, numbers, self.arguments.images))
 
     def new_numbers(self, table: OwnedRows, count: int) -> list[int]:
         numbers = []
@@ -258,7 +271,7 @@ class Worker:
     def replace(self, transaction: Transaction, table: OwnedRows, count: int) -> None:
         numbers = list(table.alive.choose(self.rng, count // 2)) + self.new_numbers(table, count - count // 2)
         if numbers:
-            transaction.add("replace", table.insert_into("REPLACE", self.rng, numbers))
+            transaction.add("replace", table.insert_into("REPLACE", self.rng, numbers, self.arguments.images))
 
     def insert_or_update(self, transaction: Transaction, table: OwnedRows, count: int) -> None:
         numbers = list(table.alive.choose(self.rng, count // 2)) + self.new_numbers(table, count - count // 2)
@@ -400,6 +413,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=int, default=0, help="live: at most so many changes a second (default: no cap)")
     parser.add_argument("--compression", type=float, default=0.1, help="live: share of compressed transactions (default 0.1)")
     parser.add_argument("--ddl", action="store_true", help="live: add columns and create a table in the middle")
+    parser.add_argument("--images", action="store_true", help="live: log with other row images and partial JSON, a transaction at a time")
     parser.add_argument("--tables", default="", help="names of shapes.py, with commas between (default: all)")
     arguments = parser.parse_args()
     if arguments.seed is None:

@@ -83,7 +83,7 @@ fn each_setting_is_named_with_the_statement_that_mends_it() {
         (
             trouble(|f| f.binlog_row_image = "MINIMAL".into()),
             "binlog_row_image",
-            CheckStatus::Fail,
+            CheckStatus::Warn,
             set("binlog_row_image = FULL"),
         ),
         (
@@ -95,7 +95,7 @@ fn each_setting_is_named_with_the_statement_that_mends_it() {
         (
             trouble(|f| f.binlog_row_value_options = "PARTIAL_JSON".into()),
             "binlog_row_value_options",
-            CheckStatus::Fail,
+            CheckStatus::Warn,
             set("binlog_row_value_options = ''"),
         ),
         (trouble(|f| f.sync_binlog = 0), "sync_binlog", CheckStatus::Warn, set("sync_binlog = 1")),

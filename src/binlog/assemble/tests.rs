@@ -165,7 +165,6 @@ fn unknown_events_stop_the_stream_unless_marked_ignorable() {
     assert_eq!(run(&[flagged(200, FLAG_IGNORABLE, vec![1])]), Ok(vec![]));
     refused(&[event(200, vec![1])], "binlog.000001:50: event type 200");
     refused(&[flagged(kind::INCIDENT, FLAG_IGNORABLE, b"\x01\x00\x04lost".to_vec())], "lost");
-    refused(&[flagged(kind::PARTIAL_UPDATE_ROWS, FLAG_IGNORABLE, vec![])], "binlog_row_value_options");
     for kind in [kind::INTVAR, kind::RAND, kind::USER_VAR, kind::BEGIN_LOAD_QUERY, kind::EXECUTE_LOAD_QUERY] {
         refused(&[gtid(), query("BEGIN"), event(kind, vec![0; 20])], "binlog_format=ROW");
     }

@@ -218,7 +218,6 @@ async fn a_file_knows_what_was_executed_before_it() {
 async fn what_cannot_be_mirrored_stops_with_place_and_way_out() {
     for (name, event, words) in [
         ("refused_xa", "XA_PREPARE_LOG_EVENT", "XA RECOVER"),
-        ("refused_partial_json", "PARTIAL_UPDATE_ROWS_EVENT", "binlog_row_value_options"),
         ("refused_statement", "INTVAR_EVENT", "binlog_format=ROW"),
     ] {
         let (events, error) = read(vec![fixture(name)]).await;

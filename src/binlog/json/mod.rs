@@ -1,17 +1,22 @@
 //! MySQL's binary JSON as text, byte for byte what the server prints for the column.
 //!
-//! In: the value of a JSON column in a row image. Out: text with `, ` and `: ` between its parts, keys in the stored
+//! In: the value of a JSON column in a row image, or that of the image before and a difference to it. Out: text with `, ` and `: ` between its parts, keys in the stored
 //! order, decimals and dates kept. A snapshot reads the same text from the server, so the two must be equal.
 //!
 //! The binary format is described in the server's sql-common/json_binary.h, the text in `wrapper_to_string` of
 //! sql-common/json_dom.cc.
 
-use crate::binlog::row::cursor::{Cursor, Truncated, uint_le};
+use self::container::{Container, Place};
+use crate::binlog::row::cursor::{Cursor, Truncated};
 
+mod container;
+mod difference;
 mod double;
 mod scalar;
 #[cfg(test)]
 mod tests;
+
+pub(in crate::binlog) use self::difference::{Applied, write_changed};
 
 /// Binary JSON that cannot be read. Shows nothing of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -115,51 +120,33 @@ impl Writer<'_> {
         }
     }
 
-    /// An object or an array: count and size, then an entry a key (offset, length), then an entry a value (type, offset
-    /// or the value itself). Offsets count from the container's start.
     fn container(&mut self, bytes: &[u8], size: Size, is_object: bool) -> Result<(), JsonError> {
         if self.depth == DEPTH_MAX {
             return Err(JsonError("it is nested too deeply"));
         }
         self.depth += 1;
-        let mut head = Cursor::new(bytes);
-        let count = head.uint_le(size.bytes())? as usize;
-        let length = head.uint_le(size.bytes())? as usize;
-        let bytes = bytes.get(..length).ok_or(Truncated)?;
-        let key_entries = if is_object { count.checked_mul(size.bytes() + 2).ok_or(Truncated)? } else { 0 };
-        let value_entries = count.checked_mul(size.bytes() + 1).ok_or(Truncated)?;
-        self.claim(2 * size.bytes() + key_entries + value_entries)?;
-        let mut keys = Cursor::new(head.take(key_entries)?);
-        let mut values = Cursor::new(head.take(value_entries)?);
+        let mut container = Container::open(bytes, size, is_object)?;
+        self.claim(container.head_bytes)?;
         self.text.push(if is_object { '{' } else { '[' });
-        for index in 0..count {
+        for index in 0..container.count {
             if index > 0 {
                 self.text.push_str(", ");
             }
             if is_object {
-                let offset = keys.uint_le(size.bytes())? as usize;
-                let length = keys.uint_le(2)? as usize;
-                self.claim(length)?;
-                let key = bytes.get(offset..).and_then(|rest| rest.get(..length)).ok_or(Truncated)?;
+                let key = container.next_key()?;
+                self.claim(key.len())?;
                 scalar::write_string(key, self.text)?;
                 self.text.push_str(": ");
             }
-            self.entry(&mut values, bytes, size)?;
+            match container.next_value()? {
+                // Claimed with the head.
+                (kind, value, Place::Inline) => scalar::write_fixed(kind, value, self.text)?,
+                (kind, value, Place::Behind) => self.value(kind, value)?,
+            }
         }
         self.text.push(if is_object { '}' } else { ']' });
         self.depth -= 1;
         Ok(())
-    }
-
-    fn entry(&mut self, values: &mut Cursor<'_>, container: &[u8], size: Size) -> Result<(), JsonError> {
-        let kind = values.u8()?;
-        let field = values.take(size.bytes())?;
-        if size.holds_inline(kind) {
-            let width = scalar::width(kind).ok_or(Truncated)?;
-            let value = field.get(..width).ok_or(Truncated)?;
-            return scalar::write_fixed(kind, value, self.text);
-        }
-        self.value(kind, container.get(uint_le(field) as usize..).ok_or(Truncated)?)
     }
 
     /// Bytes behind their length, which has seven bits a byte, the lowest first.

@@ -34,8 +34,8 @@ pub enum RowError {
     )]
     NoCharset { table: TableId, column: String },
     #[error(
-        "a row event of {table} leaves out column {column}; set binlog_row_image=FULL on the source, \
-         in every session that writes"
+        "a row event of {table} leaves out column {column}, without which nobody can tell which row it is of; set \
+         binlog_row_image=FULL on the source, in every session that writes, then load the table with `weir snapshot --table`"
     )]
     PartialImage { table: TableId, column: String },
     #[error("row change {row} of an event of {table} cannot be decoded: {place}: {source}")]

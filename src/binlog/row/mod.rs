@@ -2,7 +2,8 @@
 //!
 //! In: a [`RowsImage`] and its table map. Out: one half-event a row change, two for an update that changes the key.
 //! Everything that depends on the column alone (type, length bytes, character set, members) is resolved once into a plan,
-//! so that decoding is a walk over bytes. Identity and order of the changes are the sequencer's.
+//! so that decoding is a walk over bytes. Events that leave columns out go another way, in `partial`. Identity and order of the
+//! changes are the sequencer's.
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::binlog::{RowsImage, RowsKind, TableMap};
 pub(crate) mod cursor;
 pub(crate) mod decimal;
 mod error;
+mod partial;
 pub(crate) mod plan;
 pub(crate) mod temporal;
 #[cfg(test)]
@@ -45,16 +47,17 @@ impl RowDecoder {
     /// Decodes every row change of `image` but the first `skip`, which are walked over; returns how many it holds.
     ///
     /// An update becomes one row, its after image, if the bytes of the key columns are the same in both images, else a
-    /// delete of the before image and a create of the after image. After an error the builder holds half a row and must
-    /// be dropped.
+    /// delete of the before image and a create of the after image. Columns that an event leaves out are NULL, and the row's
+    /// image says so. After an error the builder holds half a row and must be dropped.
     ///
     /// # Panics
     /// If `builder` was made for another schema.
     pub fn decode(&self, image: &RowsImage, skip: u64, builder: &mut ChangeBuilder) -> Result<u64, RowError> {
         assert_eq!(builder.schema(), &self.schema, "rows are decoded into a builder of their own schema");
-        self.require_all_columns(&image.present)?;
-        if image.kind == RowsKind::Update {
-            self.require_all_columns(&image.present_after)?;
+        let is_whole = |present: &[u8]| (0..self.steps.len()).all(|index| is_set(present, index));
+        let is_update = image.kind == RowsKind::Update;
+        if image.has_differences || !is_whole(&image.present) || (is_update && !is_whole(&image.present_after)) {
+            return self.decode_partial(image, skip, builder);
         }
         let mut work = Work { rows: Cursor::new(&image.rows), scratch: Scratch::default(), keys: Keys::default() };
         let mut walked = 0;
@@ -137,17 +140,6 @@ impl RowDecoder {
 
     fn null_bitmap<'a>(&self, rows: &mut Cursor<'a>) -> Result<&'a [u8], Fault> {
         rows.take(self.steps.len().div_ceil(8)).map_err(|error| Fault { column: None, error: error.into() })
-    }
-
-    fn require_all_columns(&self, present: &[u8]) -> Result<(), RowError> {
-        let absent = (0..self.steps.len()).find(|&index| !is_set(present, index));
-        match absent {
-            None => Ok(()),
-            Some(index) => Err(RowError::PartialImage {
-                table: self.schema.table.clone(),
-                column: self.schema.columns[index].name.clone(),
-            }),
-        }
     }
 
     #[cold]

@@ -50,7 +50,7 @@ pub(super) enum Value {
 /// Room for values that must be put together before they are pushed.
 #[derive(Default)]
 pub(super) struct Scratch {
-    text: String,
+    pub(super) text: String,
     bytes: Vec<u8>,
 }
 

@@ -11,10 +11,12 @@ use weir_model::{Layout, Order, TableId, TableSchema};
 
 use super::settings_of;
 use crate::apply::chunks::ChunkDesk;
+use crate::apply::current::CurrentRows;
 use crate::apply::{Pace, Report, SharedTable, Upkeep, Worker, WorkerError};
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{POSITION_LOOKED_AT_EVERY, SHUTDOWN_MAX};
+use crate::service::current::SourceRows;
 use crate::service::index_home;
 use crate::state::{Appeal, AppealKind, Appeals};
 use crate::table::{BucketShare, Buckets, Table, TableError, TableState, Warehouse, Writer};
@@ -53,6 +55,7 @@ impl ApplyHalf {
             appeals: Appeals::new(warehouse.store().clone(), warehouse.state_path(&config.source.name)),
             writer: Writer { index_home: index_home(config), ..Writer::new(&config.source.name, 0) },
             upkeep: Upkeep::new(config.warehouse.retention()),
+            current: SourceRows::of(config)?,
             pace: Pace {
                 interval: Duration::from_millis(config.apply.commit_interval_ms),
                 bytes_max: config.apply.memory_bytes() / 4,
@@ -93,6 +96,8 @@ struct ApplyHost {
     writer: Writer,
     pace: Pace,
     upkeep: Upkeep,
+    /// Who has the rows of changes that leave columns out.
+    current: Arc<dyn CurrentRows>,
     memory: Memory,
     reports: mpsc::UnboundedSender<Report>,
     /// By topic.
@@ -245,6 +250,7 @@ impl Host for ApplyHost {
             reports: self.reports.clone(),
             pace: self.pace.clone(),
             upkeep: self.upkeep.clone(),
+            current: self.current.clone(),
             lost,
         };
         let worker = tokio::spawn(apply.run(opened, subscription));
@@ -265,6 +271,7 @@ struct Applying {
     reports: mpsc::UnboundedSender<Report>,
     pace: Pace,
     upkeep: Upkeep,
+    current: Arc<dyn CurrentRows>,
     /// Why the table cannot go on from where it stands.
     lost: Option<String>,
 }
@@ -281,7 +288,8 @@ impl Applying {
         let shared = SharedTable { warehouse: self.warehouse, writer: self.writer, appeals: self.appeals };
         let mut worker = Worker::new(table, subscription, ChunkDesk::default(), self.reports, self.pace)
             .shared(shared)
-            .with_upkeep(self.upkeep);
+            .with_upkeep(self.upkeep)
+            .with_source(self.current);
         if let Some(why) = self.lost {
             worker = worker.after(WorkerError::Topic(why));
         }

@@ -60,7 +60,7 @@ pub enum SeedError {
 }
 
 /// The table was altered or dropped between being described and being read: unknown column, no such table.
-const SHAPE_CHANGED: [u16; 2] = [1054, 1146];
+pub(super) const SHAPE_CHANGED: [u16; 2] = [1054, 1146];
 
 impl SeedError {
     /// Whether trying again may help: the next attempt describes the table anew, and the warehouse may be back.

@@ -26,6 +26,7 @@ pub struct Outgoing {
 struct Draft {
     partition: u32,
     kind: Kind,
+    has_partial_images: bool,
     summary: Vec<(&'static str, String)>,
     payload: Vec<u8>,
 }
@@ -87,6 +88,7 @@ fn with_headers(
         *nth += 1;
         let envelope = Envelope {
             kind: draft.kind,
+            has_partial_images: draft.has_partial_images,
             source: source.to_owned(),
             table: table.clone(),
             topic: topic.id.clone(),
@@ -116,7 +118,9 @@ fn draft(item: &Item, partitions: u32) -> Result<Vec<Draft>, WireError> {
             _ => None,
         };
         let payload = serde_json::to_vec(&ControlBody { schema, marker: marker.cloned() })?;
-        let to = |partition| Draft { partition, kind, summary: Vec::new(), payload: payload.clone() };
+        let has_partial_images = false;
+        let to =
+            |partition| Draft { partition, kind, has_partial_images, summary: Vec::new(), payload: payload.clone() };
         Ok((0..partitions).map(to).collect())
     };
     match item {
@@ -129,7 +133,8 @@ fn draft(item: &Item, partitions: u32) -> Result<Vec<Draft>, WireError> {
             for (partition, batch) in by_bucket(&changes.batch, partitions)? {
                 for piece in pieces(batch) {
                     let (summary, payload) = (summary(&piece), encode_changes(&piece)?);
-                    drafts.push(Draft { partition, kind: Kind::Changes, summary, payload });
+                    let (kind, has_partial_images) = (Kind::Changes, !piece.images.are_whole());
+                    drafts.push(Draft { partition, kind, has_partial_images, summary, payload });
                 }
             }
             Ok(drafts)
@@ -155,6 +160,7 @@ fn pick(batch: &ChangeBatch, rows: Vec<u32>) -> Result<ChangeBatch, WireError> {
         orders: rows.iter().map(|row| batch.orders[at(row)]).collect(),
         ids: rows.iter().map(|row| batch.ids[at(row)]).collect(),
         windows: rows.iter().map(|row| batch.windows[at(row)]).collect(),
+        images: batch.images.pick(rows.iter().map(at)),
         rows: take_record_batch(&batch.rows, &UInt32Array::from(rows))?,
     })
 }
@@ -173,6 +179,7 @@ fn pieces(batch: ChangeBatch) -> Vec<ChangeBatch> {
         ChangeBatch {
             schema: batch.schema.clone(),
             rows: batch.rows.slice(start, end - start),
+            images: batch.images.pick(start..end),
             ops: batch.ops[start..end].to_vec(),
             orders: batch.orders[start..end].to_vec(),
             ids: batch.ids[start..end].to_vec(),

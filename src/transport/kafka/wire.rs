@@ -2,23 +2,28 @@
 //!
 //! The format is for others to read, too: docs/batch-messages.md describes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int8Type, Int64Type};
-use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, Int8Array, Int64Array, RecordBatch};
+use arrow_array::{Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Int8Array, Int64Array, RecordBatch};
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
-use weir_model::{ChangeBatch, Digest, EventId, Gtid, Op, Order, TableId, TableSchema, Window};
+use weir_model::image::Rest;
+use weir_model::{
+    ChangeBatch, Digest, EventId, Gtid, GtidSet, Images, Op, Order, PartialImage, TableId, TableSchema, Window,
+};
 
 use crate::transport::{Marker, PublishNumber};
 
-/// Version of the format; a greater one is refused.
+/// Version of the format of messages whose rows are whole; a greater one than the next is refused.
 const FORMAT: &str = "1";
+/// The version of batches with rows that leave columns out, which whoever knows the other alone would take for NULL.
+const FORMAT_OF_PARTIAL: &str = "2";
 
 /// Key of the schema's metadata that holds table, columns with their MySQL types, and key.
 const SCHEMA_KEY: &str = "weir.schema";
@@ -32,6 +37,16 @@ const META_COLUMNS: [(&str, DataType); 5] = [
     ("_weir_window_ms", DataType::Int64),
 ];
 
+/// Behind those, of a batch with rows that leave columns out, what is known of each row: NULL if it is whole; else a byte, 0 if
+/// the columns that are left out are those of the row before and 1 if only the source knows them, and a bit for each of the
+/// source's columns, the least significant first, set if its value is here.
+const IMAGE_COLUMN: &str = "_weir_image";
+const UNCHANGED: u8 = 0;
+const AT_SOURCE: u8 = 1;
+
+/// Key of the schema's metadata that holds the GTIDs of the rows that leave columns out.
+const TRANSACTIONS_KEY: &str = "weir.partial";
+
 /// A message that cannot be understood. Nothing of it is applied.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
@@ -39,7 +54,7 @@ pub enum WireError {
     Missing(&'static str),
     #[error("header {name} is `{value}`, which makes no sense")]
     Header { name: &'static str, value: String },
-    #[error("the message has format {0}; this version of weir knows {FORMAT}")]
+    #[error("the message has format {0}; this version of weir knows {FORMAT} and {FORMAT_OF_PARTIAL}")]
     Format(String),
     #[error("the Arrow stream cannot be read: {0}")]
     Arrow(#[from] ArrowError),
@@ -70,6 +85,8 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     pub kind: Kind,
+    /// Whether rows of it leave columns out.
+    pub has_partial_images: bool,
     pub source: String,
     pub table: TableId,
     /// Incarnation of the topic.
@@ -105,7 +122,7 @@ impl Envelope {
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let partitions: Vec<String> = self.partitions.iter().map(ToString::to_string).collect();
         let mut headers = vec![
-            (name::FORMAT, FORMAT.to_owned()),
+            (name::FORMAT, if self.has_partial_images { FORMAT_OF_PARTIAL } else { FORMAT }.to_owned()),
             (name::KIND, self.kind.name().to_owned()),
             (name::SOURCE, self.source.clone()),
             (name::TABLE, self.table.to_string()),
@@ -126,7 +143,7 @@ impl Envelope {
         let text = |name| headers.get(name).copied().ok_or(WireError::Missing(name));
         let wrong = |name, value: &str| WireError::Header { name, value: value.to_owned() };
         let format = text(name::FORMAT)?;
-        if format != FORMAT {
+        if ![FORMAT, FORMAT_OF_PARTIAL].contains(&format) {
             return Err(WireError::Format(format.to_owned()));
         }
         let kind = text(name::KIND)?;
@@ -141,6 +158,7 @@ impl Envelope {
         let partial = headers.get(name::PARTIAL).copied();
         Ok(Self {
             kind: known.0,
+            has_partial_images: format == FORMAT_OF_PARTIAL,
             source: text(name::SOURCE)?.to_owned(),
             table: TableId::try_from(table.to_owned()).map_err(|_| wrong(name::TABLE, table))?,
             topic: text(name::TOPIC)?.into(),
@@ -166,12 +184,18 @@ pub fn summary(batch: &ChangeBatch) -> Vec<(&'static str, String)> {
     headers
 }
 
-/// A batch as an Arrow IPC stream: the source's columns, then operation, order, id and window.
+/// A batch as an Arrow IPC stream: the source's columns, then operation, order, id and window, then what is known of the rows
+/// if not all are whole.
 pub fn encode_changes(batch: &ChangeBatch) -> Result<Vec<u8>, WireError> {
     let mut fields: Vec<Field> = batch.rows.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
     fields.extend(META_COLUMNS.iter().map(|(name, ty)| Field::new(*name, ty.clone(), false)));
     let described = serde_json::to_string(batch.schema.as_ref())?;
-    let schema = Arc::new(Schema::new(fields).with_metadata([(SCHEMA_KEY.to_owned(), described)].into()));
+    let mut metadata = HashMap::from([(SCHEMA_KEY.to_owned(), described)]);
+    if !batch.images.are_whole() {
+        fields.push(Field::new(IMAGE_COLUMN, DataType::Binary, true));
+        metadata.insert(TRANSACTIONS_KEY.to_owned(), batch.images.transactions().to_string());
+    }
+    let schema = Arc::new(Schema::new(fields).with_metadata(metadata));
     let mut columns: Vec<ArrayRef> = batch.rows.columns().to_vec();
     columns.push(Arc::new(batch.ops.iter().map(|op| code_of(*op)).collect::<Int8Array>()));
     columns.push(Arc::new(batch.orders.iter().map(|order| order.ts_ms).collect::<Int64Array>()));
@@ -179,6 +203,10 @@ pub fn encode_changes(batch: &ChangeBatch) -> Result<Vec<u8>, WireError> {
     let ids: Vec<u8> = batch.ids.iter().flat_map(|id| id.0.to_be_bytes()).collect();
     columns.push(Arc::new(FixedSizeBinaryArray::try_new(16, ids.into(), None)?));
     columns.push(Arc::new(batch.windows.iter().map(|window| window.0).collect::<Int64Array>()));
+    if !batch.images.are_whole() {
+        let images = (0..batch.len()).map(|row| batch.images.get(row).map(image_bytes));
+        columns.push(Arc::new(images.collect::<BinaryArray>()));
+    }
     let mut bytes = Vec::with_capacity(batch.bytes() + 1024);
     let mut writer = StreamWriter::try_new(&mut bytes, &schema)?;
     writer.write(&RecordBatch::try_new(schema.clone(), columns)?)?;
@@ -255,7 +283,8 @@ fn decode_stream(bytes: &[u8], schemas: &mut SchemaCache) -> Result<ChangeBatch,
         return Err(WireError::Content("the stream holds more than one batch".into()));
     }
     let width = schema.columns.len();
-    if all.num_columns() != width + META_COLUMNS.len() {
+    let images = images_of(&all, width + META_COLUMNS.len(), arrow.metadata().get(TRANSACTIONS_KEY))?;
+    if all.num_columns() - usize::from(!images.are_whole()) != width + META_COLUMNS.len() {
         return Err(WireError::Content(format!("{} columns where {width} and ours are told", all.num_columns())));
     }
     for (column, (name, ty)) in all.columns()[width..].iter().zip(&META_COLUMNS) {
@@ -276,7 +305,40 @@ fn decode_stream(bytes: &[u8], schemas: &mut SchemaCache) -> Result<ChangeBatch,
         windows: ints(4).into_iter().map(Window).collect(),
         schema,
         rows,
+        images,
     })
+}
+
+fn image_bytes(image: &PartialImage) -> Vec<u8> {
+    let rest = match image.rest {
+        Rest::Unchanged => UNCHANGED,
+        Rest::AtSource => AT_SOURCE,
+    };
+    [&[rest][..], &image.known].concat()
+}
+
+/// What is known of the rows of a batch whose columns before the one that says so are `before`.
+fn images_of(all: &RecordBatch, before: usize, transactions: Option<&String>) -> Result<Images, WireError> {
+    let content = |why: &str| WireError::Content(why.to_owned());
+    let mut images = Images::default();
+    let Some(told) = all.columns().get(before) else { return Ok(images) };
+    if all.schema_ref().field(before).name() != IMAGE_COLUMN || told.data_type() != &DataType::Binary {
+        return Err(content("a column behind ours that is not known"));
+    }
+    let told = told.as_binary::<i32>();
+    for row in (0..told.len()).filter(|row| told.is_valid(*row)) {
+        let rest = match told.value(row).first() {
+            Some(&UNCHANGED) => Rest::Unchanged,
+            Some(&AT_SOURCE) => Rest::AtSource,
+            _ => return Err(content("an image that makes no sense")),
+        };
+        images.note(row, PartialImage { known: told.value(row)[1..].to_vec(), rest });
+    }
+    let transactions = transactions.ok_or_else(|| content("rows leave columns out, and no transactions are told"))?;
+    let gtids: GtidSet =
+        transactions.parse().map_err(|_| content("the transactions of partial images are no GTIDs"))?;
+    images.note_transactions(&gtids);
+    Ok(images)
 }
 
 fn code_of(op: Op) -> i8 {
@@ -314,7 +376,10 @@ mod tests {
 
     use super::*;
 
-    fn batch(values: &[(i64, Option<String>, u8)]) -> ChangeBatch {
+    /// Rows of a key, a text, an operation, and whether the text is left out, and where it is then.
+    type Row = (i64, Option<String>, u8, Option<bool>);
+
+    fn batch(values: &[Row]) -> ChangeBatch {
         let column = |name: &str, ty| Column { name: name.into(), ty, nullable: true };
         let columns = vec![column("id", ColumnType::Int64), column("text", ColumnType::Binary)];
         let schema = Arc::new(TableSchema {
@@ -324,13 +389,21 @@ mod tests {
             layout: weir_model::Layout::default(),
         });
         let mut builder = ChangeBuilder::new(schema, ZeroDates::Null);
-        for (id, text, op) in values {
+        for (id, text, op, left_out) in values {
             builder.columns_mut()[0].push_int(*id).unwrap();
             match text {
                 Some(text) => builder.columns_mut()[1].push_binary(text.as_bytes()).unwrap(),
                 None => builder.columns_mut()[1].push_null(),
             }
-            builder.end_row(Op::STREAM[usize::from(*op)], Half::First);
+            let op = Op::STREAM[usize::from(*op)];
+            let Some(at_source) = left_out else {
+                builder.end_row(op, Half::First);
+                continue;
+            };
+            let mut image = PartialImage::unknown(2, if *at_source { Rest::AtSource } else { Rest::Unchanged });
+            image.set_known(0);
+            builder.end_partial_row(op, Half::First, image);
+            builder.note_partial_transaction(&"3e11fa47-71ca-11e1-9e33-c80aa9429562:23".parse().unwrap());
         }
         let mut seq = 0;
         builder.stamp(|_, _| {
@@ -346,18 +419,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_what_is_decoded(values in prop::collection::vec((any::<i64>(), prop::option::of(".{0,8}"), 0_u8..3), 0..40)) {
+        fn what_is_encoded_is_what_is_decoded(values in prop::collection::vec((any::<i64>(), prop::option::of(".{0,8}"), 0_u8..3, prop::option::weighted(0.3, any::<bool>())), 0..40)) {
             let sent = batch(&values);
             let received = decode_changes(&encode_changes(&sent).unwrap(), &mut SchemaCache::default()).unwrap();
             prop_assert_eq!(&received.rows, &sent.rows);
             prop_assert_eq!(&received.schema, &sent.schema);
+            prop_assert_eq!(&received.images, &sent.images);
             prop_assert_eq!((&received.ops, &received.orders, &received.ids, &received.windows), (&sent.ops, &sent.orders, &sent.ids, &sent.windows));
         }
 
         /// A damaged message is an error or says something else; it neither panics nor asks for memory without bound.
         #[test]
         fn damaged_bytes_are_refused_not_followed(at in any::<prop::sample::Index>(), flip in 1_u8.., cut in any::<prop::sample::Index>()) {
-            let mut bytes = encode_changes(&batch(&[(1, Some("a".into()), 0), (2, None, 2)])).unwrap();
+            let mut bytes = encode_changes(&batch(&[(1, Some("a".into()), 0, None), (2, None, 2, Some(true))])).unwrap();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
             bytes.truncate(cut.index(bytes.len() * 2).min(bytes.len()));
@@ -367,9 +441,10 @@ mod tests {
         }
 
         #[test]
-        fn headers_travel(publish: u64, partitions in prop::collection::vec(0_u32..64, 1..5), part in (1_u32..9, 1_u32..9), partial: bool) {
+        fn headers_travel(publish: u64, partitions in prop::collection::vec(0_u32..64, 1..5), part in (1_u32..9, 1_u32..9), partial: bool, has_partial_images: bool) {
             let envelope = Envelope {
                 kind: Kind::Marker,
+                has_partial_images,
                 source: "shop".into(),
                 table: TableId::new("shop", "o.r,d/ers"),
                 topic: "5a".into(),
@@ -386,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_later_format_is_refused_by_its_number() {
-        let headers = BTreeMap::from([("weir-format", "2")]);
-        assert!(matches!(Envelope::of(&headers), Err(WireError::Format(format)) if format == "2"));
+        let headers = BTreeMap::from([("weir-format", "3")]);
+        assert!(matches!(Envelope::of(&headers), Err(WireError::Format(format)) if format == "3"));
     }
 }

@@ -8,6 +8,7 @@ use arrow_array::{Array, RecordBatch};
 use bytes::Bytes;
 use proptest::prelude::*;
 use weir_model::change::Stamp;
+use weir_model::image::Rest;
 use weir_model::{
     ChangeBatch, ChangeBuilder, ColumnType, EventId, Half, Order, TableSchema, ValueError, Window, ZeroDates,
 };
@@ -15,6 +16,7 @@ use weir_model::{
 use super::{CellError, RowDecoder, RowError};
 use crate::binlog::{RowsImage, RowsKind, TableMap};
 
+mod images;
 mod recorded;
 mod recording;
 
@@ -51,7 +53,13 @@ fn shown_ops(batch: &ChangeBatch) -> Vec<String> {
     };
     (0..batch.len())
         .map(|row| {
-            let values: Vec<String> = (0..batch.rows.num_columns()).map(|c| cell(&batch.rows, c, row)).collect();
+            // What is left out is `-` where it has not changed, and `?` where only the source knows it.
+            let absent = |column: usize| match batch.images.get(row) {
+                Some(image) if !image.knows(column) => Some(if image.rest == Rest::Unchanged { "-" } else { "?" }),
+                _ => None,
+            };
+            let shown = |c: usize| absent(c).map_or_else(|| cell(&batch.rows, c, row), str::to_owned);
+            let values: Vec<String> = (0..batch.rows.num_columns()).map(shown).collect();
             let half = if batch.orders[row].seq == 1 { "first" } else { "second" };
             format!("{} {} {half}", batch.ops[row], values.join(" "))
         })
@@ -88,7 +96,8 @@ fn insert(map: &TableMap, rows: &[u8]) -> RowsImage {
 
 fn image(map: &TableMap, kind: RowsKind, rows: &[u8]) -> RowsImage {
     let all = Bytes::from(vec![0xFF; map.columns.len().div_ceil(8)]);
-    RowsImage { map: Arc::new(map.clone()), kind, present: all.clone(), present_after: all, rows: rows.to_vec().into() }
+    let (map, rows) = (Arc::new(map.clone()), rows.to_vec().into());
+    RowsImage { map, kind, present: all.clone(), present_after: all, has_differences: false, rows }
 }
 
 const TINY: u8 = 1;
@@ -214,17 +223,20 @@ fn named_keys_override_the_primary_key_and_must_exist() {
 }
 
 #[test]
-fn an_absent_column_is_an_error_that_names_the_way_out() {
+fn an_absent_key_is_an_error_that_names_the_way_out() {
     let map = named_map(&[LONG, LONG], &[], &[]);
     let schema = map.schema(None).unwrap();
     let mut event = insert(&map, &[0, 1, 0, 0, 0]);
+    event.present = Bytes::from_static(&[0b10]);
+    for kind in [RowsKind::Insert, RowsKind::Update, RowsKind::Delete] {
+        let error = decode(&RowsImage { kind, ..event.clone() }, schema.clone(), 0).unwrap_err();
+        assert_eq!(error, RowError::PartialImage { table: map.id(), column: "a".into() });
+        assert!(error.to_string().contains("binlog_row_image=FULL"));
+    }
+    // Without a key every column is needed, or an image of no columns at all would be no row.
+    let keyless = weir_model::TableSchema { key: Vec::new(), ..schema };
     event.present = Bytes::from_static(&[0b01]);
-    let error = decode(&event, schema.clone(), 0).unwrap_err();
-    assert_eq!(error, RowError::PartialImage { table: map.id(), column: "b".into() });
-    assert!(error.to_string().contains("binlog_row_image=FULL"));
-    let mut update = image(&map, RowsKind::Update, &[]);
-    update.present_after = Bytes::new();
-    assert!(matches!(decode(&update, schema, 0), Err(RowError::PartialImage { .. })));
+    assert!(matches!(decode(&event, keyless, 0), Err(RowError::PartialImage { column, .. }) if column == "b"));
 }
 
 #[test]
