@@ -75,7 +75,14 @@ fn image(kind: RowsKind) -> RowsImage {
         }
     }
     let present = Bytes::from_static(&[0xFF, 0x0F]);
-    RowsImage { map: Arc::new(table_map()), kind, present: present.clone(), present_after: present, rows: rows.into() }
+    RowsImage {
+        map: Arc::new(table_map()),
+        kind,
+        present: present.clone(),
+        present_after: present,
+        rows: rows.into(),
+        described: Bytes::new(),
+    }
 }
 
 fn decode(criterion: &mut Criterion) {

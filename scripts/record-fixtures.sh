@@ -41,7 +41,8 @@ record basic basic.sql "$zone"
 record compressed basic.sql "$zone" 'SET binlog_transaction_compression = ON'
 record ddl ddl.sql "$zone"
 record oracle oracle.sql "$zone"
-for refused in xa partial_json statement; do
+record xa xa.sql "$zone"
+for refused in partial_json statement; do
     record "refused_$refused" "refused_$refused.sql" "$zone"
 done
 run --execute='SET GLOBAL binlog_checksum = NONE'

@@ -11,6 +11,7 @@
 //! durable.
 
 mod absence;
+mod branches;
 mod jobs;
 mod kafka;
 mod progress;

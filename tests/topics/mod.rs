@@ -29,3 +29,4 @@ mod tables;
 mod trace;
 mod upkeep;
 mod usage;
+mod xa;

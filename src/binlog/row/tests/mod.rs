@@ -88,7 +88,8 @@ fn insert(map: &TableMap, rows: &[u8]) -> RowsImage {
 
 fn image(map: &TableMap, kind: RowsKind, rows: &[u8]) -> RowsImage {
     let all = Bytes::from(vec![0xFF; map.columns.len().div_ceil(8)]);
-    RowsImage { map: Arc::new(map.clone()), kind, present: all.clone(), present_after: all, rows: rows.to_vec().into() }
+    let (map, rows, described) = (Arc::new(map.clone()), rows.to_vec().into(), Bytes::new());
+    RowsImage { map, kind, present: all.clone(), present_after: all, rows, described }
 }
 
 const TINY: u8 = 1;

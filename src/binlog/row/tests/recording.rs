@@ -63,5 +63,5 @@ fn rows(kind: RowsKind, body: &[u8], maps: &HashMap<u64, Arc<TableMap>>) -> Resu
         _ => Bytes::new(),
     };
     let rows = Bytes::copy_from_slice(cursor.take(cursor.remaining())?);
-    Ok(RowsImage { map: maps[&table_id].clone(), kind, present, present_after, rows })
+    Ok(RowsImage { map: maps[&table_id].clone(), kind, present, present_after, rows, described: Bytes::new() })
 }
