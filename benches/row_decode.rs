@@ -75,8 +75,15 @@ fn image(kind: RowsKind) -> RowsImage {
         }
     }
     let present = Bytes::from_static(&[0xFF, 0x0F]);
-    let (map, has_differences) = (Arc::new(table_map()), false);
-    RowsImage { map, kind, present: present.clone(), present_after: present, has_differences, rows: rows.into() }
+    RowsImage {
+        map: Arc::new(table_map()),
+        kind,
+        present: present.clone(),
+        present_after: present,
+        has_differences: false,
+        rows: rows.into(),
+        described: Bytes::new(),
+    }
 }
 
 fn decode(criterion: &mut Criterion) {

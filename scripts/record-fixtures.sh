@@ -42,7 +42,8 @@ record compressed basic.sql "$zone" 'SET binlog_transaction_compression = ON'
 record ddl ddl.sql "$zone"
 record oracle oracle.sql "$zone"
 record images images.sql "$zone"
-for refused in xa statement; do
+record xa xa.sql "$zone"
+for refused in statement; do
     record "refused_$refused" "refused_$refused.sql" "$zone"
 done
 run --execute='SET GLOBAL binlog_checksum = NONE'

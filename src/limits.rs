@@ -6,6 +6,16 @@ use std::time::Duration;
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// A batch waits at most this long for more changes while the binlog is idle.
 pub const BATCH_DELAY_MAX: Duration = Duration::from_millis(50);
+/// Rows of an XA branch that are held in memory while it is read; what is beyond goes into objects beside the tables.
+pub const PREPARED_PART_BYTES: usize = 8 << 20;
+/// Prepared XA branches that are put beside the tables side by side: a store on the network answers each after some
+/// milliseconds, and capture waits for all of them.
+pub const PREPARED_PUT_TOGETHER: usize = 16;
+/// Prepared XA transactions of a source that is about to be mirrored are looked at this often.
+pub const PREPARED_LOOKED_AT_EVERY: Duration = Duration::from_millis(500);
+/// If they took longer than this to end, the stream begins behind them and not where it was when they were first seen: binlogs
+/// of hours may be gone by then.
+pub const PREPARED_WAIT_SHORT: Duration = Duration::from_secs(10);
 /// Publishes under way between capture and apply; bytes are bounded by `memory_max`, this bounds tiny ones.
 pub const PUBLISHES_IN_FLIGHT_MAX: usize = 1024;
 /// The checkpoint object is written at most this often while the stream runs.

@@ -22,6 +22,7 @@ pub mod position;
 pub mod row_hash;
 pub mod schema;
 pub mod value;
+pub mod xid;
 
 pub use absence::Absences;
 pub use change::{ChangeBatch, ChangeBuilder, Half, Op, Window};
@@ -35,3 +36,4 @@ pub use order::{EventId, Order, OrderState};
 pub use position::{Gtid, GtidSet, LogPosition};
 pub use schema::{Column, TableId, TableSchema};
 pub use value::ColumnType;
+pub use xid::{Xid, XidError};

@@ -10,7 +10,7 @@ use crate::catalogue::{KeySource, TableDescription, describe, list_tables};
 use crate::error::MysqlError;
 use crate::grants::Grants;
 use crate::patterns::TablePatterns;
-use crate::server::{Flavour, ServerFacts, Version, server_facts, xa_recover_count};
+use crate::server::{Flavour, ServerFacts, Version, server_facts, xa_recover};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -101,7 +101,7 @@ pub async fn gather(conn: &mut Conn, patterns: &TablePatterns) -> Result<CheckIn
         tables,
         unmatched_patterns: patterns.unmatched(&names).into_iter().map(str::to_owned).collect(),
         grants: Grants::probe(conn, &names).await?,
-        xa_prepared: xa_recover_count(conn).await?,
+        xa_prepared: xa_recover(conn).await?.map(|names| names.len() as u64),
         here_ms,
         append_tables: Vec::new(),
     })

@@ -30,6 +30,6 @@ pub use mysql_async::Conn;
 pub use patterns::{PatternError, TablePatterns};
 pub use server::{
     Flavour, ReplicaLag, ServerFacts, Version, binlog_end, executed_gtids, now_ms, purged_gtids, replica_lag,
-    server_facts, threads_running, wait_for_executed, xa_recover_count,
+    server_facts, threads_running, wait_for_executed, xa_recover,
 };
 pub use wire::RowConnection;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use serde::{Deserialize, Serialize};
-use weir_model::{GtidSet, LogPosition, TableId};
+use weir_model::{GtidSet, LogPosition, TableId, Xid};
 
 use crate::error::{MysqlError, codes};
 use crate::query;
@@ -254,17 +254,33 @@ pub async fn replica_lag(conn: &mut Conn) -> Result<ReplicaLag, MysqlError> {
     })
 }
 
-/// XA transactions that are prepared and neither committed nor rolled back; `None` if we may not see them.
-pub async fn xa_recover_count(conn: &mut Conn) -> Result<Option<u64>, MysqlError> {
-    match conn.query::<mysql_async::Row, _>("XA RECOVER").await {
-        Ok(rows) => Ok(Some(rows.len() as u64)),
+/// Names of the XA transactions that are prepared and neither committed nor rolled back; `None` if we may not see them, or
+/// the server cannot tell them so.
+///
+/// # Errors
+/// Also when the server names one otherwise than its manual says.
+pub async fn xa_recover(conn: &mut Conn) -> Result<Option<Vec<Xid>>, MysqlError> {
+    const DOING: &str = "listing prepared XA transactions";
+    // As text of hexadecimal digits: names are bytes of no character set.
+    let rows = match conn.query::<(i64, usize, usize, String), _>("XA RECOVER CONVERT XID").await {
+        Ok(rows) => rows,
         Err(mysql_async::Error::Server(e))
-            if [codes::XA_NOT_ALLOWED, codes::SPECIFIC_ACCESS_DENIED].contains(&e.code) =>
+            if [codes::XA_NOT_ALLOWED, codes::SPECIFIC_ACCESS_DENIED, codes::SYNTAX].contains(&e.code) =>
         {
-            Ok(None)
+            return Ok(None);
         }
-        Err(e) => Err(MysqlError::from_driver("listing prepared XA transactions", &e)),
-    }
+        Err(e) => return Err(MysqlError::from_driver(DOING, &e)),
+    };
+    let name = |(format, gtrid_len, bqual_len, data): (i64, usize, usize, String)| {
+        let digits = data.strip_prefix("0x").filter(|digits| digits.is_ascii())?;
+        let cut = digits.split_at_checked(2 * gtrid_len).filter(|(_, bqual)| bqual.len() == 2 * bqual_len)?;
+        format!("X'{}',X'{}',{format}", cut.0, cut.1).parse().ok()
+    };
+    let names: Option<Vec<Xid>> = rows.into_iter().map(name).collect();
+    names.map(Some).ok_or_else(|| MysqlError::Unexpected {
+        doing: DOING.into(),
+        what: "XA RECOVER names a transaction in an unknown form".into(),
+    })
 }
 
 async fn gtids(conn: &mut Conn, sql: &str, doing: &str) -> Result<GtidSet, MysqlError> {

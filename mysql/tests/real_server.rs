@@ -218,13 +218,18 @@ async fn the_server_tells_its_settings_clock_and_load() {
     assert!((facts.now_ms - weir_model::clock::now_ms()).abs() < 5_000);
     assert!(threads_running(&mut conn).await.unwrap() >= 1);
     conn.query_drop("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
-    let before = xa_recover_count(&mut conn).await.unwrap().unwrap();
+    let before = xa_recover(&mut conn).await.unwrap().unwrap();
     let mut other = connect(&source()).await.unwrap();
-    for sql in ["XA START 'facts'", "INSERT INTO facts.t VALUES (1)", "XA END 'facts'", "XA PREPARE 'facts'"] {
+    for sql in
+        ["XA START 'facts','b',7", "INSERT INTO facts.t VALUES (1)", "XA END 'facts','b',7", "XA PREPARE 'facts','b',7"]
+    {
         other.query_drop(sql).await.unwrap();
     }
-    assert_eq!(xa_recover_count(&mut conn).await.unwrap(), Some(before + 1));
-    other.query_drop("XA ROLLBACK 'facts'").await.unwrap();
+    let after = xa_recover(&mut conn).await.unwrap().unwrap();
+    assert_eq!(after.len(), before.len() + 1);
+    let ours = weir_model::Xid { format: 7, gtrid: b"facts".to_vec(), bqual: b"b".to_vec() };
+    assert!(after.contains(&ours), "{after:?}");
+    other.query_drop("XA ROLLBACK 'facts','b',7").await.unwrap();
 }
 
 #[tokio::test]

@@ -7,14 +7,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weir_model::LogPosition;
+use weir_model::{LogPosition, Xid};
 
 use super::checksum::ChecksumAlgorithm;
 use super::cursor::Cursor;
 use super::event::{Event, FLAG_IGNORABLE, Format, file_name, kind, kind_name, parse_heartbeat_v2, parse_rotate};
 use super::gtid::{parse_gtid, parse_tagged_gtid};
 use super::payload::Payload;
-use super::query::{Control, Query, control};
+use super::query::{Control, Query, control, xid_of};
 use super::rows_event::RowsEvent;
 use super::table_map::TableMap;
 use super::{EventBody, LogError, RowsImage, SourceEvent};
@@ -47,8 +47,8 @@ enum Group {
     None,
     /// The GTID has been read; what it names comes next.
     Named,
-    /// Behind BEGIN.
-    Open { rows: bool },
+    /// Behind BEGIN, or XA START if it is of a branch.
+    Open { rows: bool, branch: bool },
 }
 
 /// Feed it events in log order; after each, take what it has ready until there is nothing.
@@ -202,22 +202,38 @@ impl Assembler {
     fn take_query(&mut self, query: Query, place: &Place) -> Result<(), String> {
         match (control(&query.sql), self.group) {
             (_, Group::None) => return Err("it stands outside a transaction; weir needs gtid_mode=ON".into()),
-            (Control::Begin | Control::XaStart, Group::Named) => self.group = Group::Open { rows: false },
+            (Control::Begin, Group::Named) => self.group = Group::Open { rows: false, branch: false },
+            (Control::XaStart, Group::Named) => {
+                self.group = Group::Open { rows: false, branch: true };
+                self.push(place, EventBody::XaStart);
+            }
+            (outcome @ (Control::XaCommit | Control::XaRollback), Group::Named) => {
+                let commits = outcome == Control::XaCommit;
+                self.push(place, EventBody::XaSettled { xid: xid_of(&query.sql)?, commits });
+                self.commit(place);
+            }
             (Control::None, Group::Named) => {
                 self.push(place, EventBody::Statement { database: query.database, sql: query.sql });
                 self.commit(place);
             }
-            (Control::XaOther, _) => return Err(XA_UNSUPPORTED.into()),
+            (Control::XaOther | Control::XaCommit, _) => {
+                return Err("an XA statement where the server writes none; a newer weir may know it".into());
+            }
             (_, Group::Named) => return Err("transaction control where a transaction should begin".into()),
             (Control::None, Group::Open { .. }) => {
                 self.push(place, EventBody::Statement { database: query.database, sql: query.sql });
             }
-            (Control::Commit, Group::Open { .. }) | (Control::Rollback, Group::Open { rows: false }) => {
-                self.commit(place)
+            (Control::Commit, Group::Open { branch: false, .. })
+            | (Control::Rollback | Control::XaRollback, Group::Open { rows: false, .. }) => self.commit(place),
+            (Control::Commit, Group::Open { branch: true, .. }) => {
+                return Err("COMMIT inside an XA transaction, which ends otherwise".into());
             }
             (Control::Savepoint | Control::XaEnd, Group::Open { .. })
-            | (Control::RollbackToSavepoint, Group::Open { rows: false }) => {}
-            (Control::Rollback | Control::RollbackToSavepoint, Group::Open { rows: true }) => {
+            | (Control::RollbackToSavepoint, Group::Open { rows: false, .. }) => {}
+            (
+                Control::Rollback | Control::RollbackToSavepoint | Control::XaRollback,
+                Group::Open { rows: true, .. },
+            ) => {
                 return Err(
                     "the transaction was rolled back although rows of it are logged: it changed a table whose engine \
                             knows no transactions. What that table holds can't be told from the log. Move it to InnoDB \
@@ -239,7 +255,7 @@ impl Assembler {
             self.maps.end_statement();
             return Ok(());
         }
-        let map = self.maps.get(rows.table_id)?;
+        let (map, described) = self.maps.get(rows.table_id)?;
         if map.columns.len() != rows.column_count {
             let (has, said) = (rows.column_count, map.columns.len());
             return Err(format!("rows of {has} columns for {}, whose TABLE_MAP_EVENT has {said}", map.id()));
@@ -247,19 +263,26 @@ impl Assembler {
         if rows.ends_statement {
             self.maps.end_statement();
         }
-        self.group = Group::Open { rows: true };
+        if let Group::Open { rows, .. } = &mut self.group {
+            *rows = true;
+        }
         let RowsEvent { kind, present, present_after, has_differences, rows, .. } = rows;
-        self.push(place, EventBody::Rows(RowsImage { map, kind, present, present_after, has_differences, rows }));
+        let image = RowsImage { map, kind, present, present_after, has_differences, rows, described };
+        self.push(place, EventBody::Rows(image));
         Ok(())
     }
 
     /// XA COMMIT … ONE PHASE ends in this event too; only the first of two phases leaves the outcome open.
     fn take_xa_prepare(&mut self, event: &Event, place: &Place) -> Result<(), String> {
-        self.expect_open()?;
-        if Cursor::new(&event.body).u8()? == 0 {
-            return Err(XA_UNSUPPORTED.into());
+        if !matches!(self.group, Group::Open { branch: true, .. }) {
+            return Err("it stands outside an XA transaction".into());
         }
-        self.commit(place);
+        let (one_phase, xid) = parse_xa_prepare(&event.body)?;
+        if one_phase {
+            self.commit(place);
+        } else {
+            self.end_group(place, EventBody::XaPrepared { xid });
+        }
         Ok(())
     }
 
@@ -269,9 +292,13 @@ impl Assembler {
     }
 
     fn commit(&mut self, place: &Place) {
+        self.end_group(place, EventBody::Commit);
+    }
+
+    fn end_group(&mut self, place: &Place, end: EventBody) {
         self.group = Group::None;
         self.maps.end_statement();
-        self.push(place, EventBody::Commit);
+        self.push(place, end);
     }
 
     /// A position that stands in a file; made-up events have none of their own.
@@ -311,8 +338,17 @@ impl Assembler {
     }
 }
 
-const XA_UNSUPPORTED: &str = "XA transactions are not supported yet. Use plain transactions on the captured server; to go on \
-                              behind this one, end every XA transaction (XA RECOVER lists them) and seed the tables anew";
+/// Whether the branch commits at once, and its name: one-phase flag, format, the lengths of both parts, the parts
+/// (`XA_prepare_event` in libs/mysql/binlog/event/control_events.h).
+fn parse_xa_prepare(body: &Bytes) -> Result<(bool, Xid), String> {
+    let mut cursor = Cursor::new(body);
+    let one_phase = cursor.u8()? != 0;
+    let format = cursor.u32()?;
+    let part = |len: u32| usize::try_from(len).map_err(|_| "an XA name of impossible length");
+    let (gtrid, bqual) = (part(cursor.u32()?)?, part(cursor.u32()?)?);
+    let (gtrid, bqual) = (cursor.take(gtrid)?.to_vec(), cursor.take(bqual)?.to_vec());
+    Ok((one_phase, Xid { format, gtrid, bqual }))
+}
 
 /// Why an event that is known cannot be taken.
 fn refusal(kind: u8, body: &Bytes) -> Option<String> {
@@ -361,7 +397,7 @@ struct TableMaps {
 }
 
 struct KnownMap {
-    body: Box<[u8]>,
+    body: Bytes,
     map: Arc<TableMap>,
     statement: u64,
 }
@@ -373,7 +409,7 @@ impl TableMaps {
     fn insert(&mut self, body: &Bytes, format: &Format) -> Result<(), String> {
         let id = super::rows_event::parse_table_id(&mut Cursor::new(body), kind::TABLE_MAP, format)?;
         if let Some(known) = self.known.get_mut(&id)
-            && *known.body == **body
+            && known.body == *body
         {
             known.statement = self.statement;
             return Ok(());
@@ -382,13 +418,14 @@ impl TableMaps {
         if self.known.len() >= Self::KNOWN_MAX {
             self.known.retain(|_, known| known.statement == self.statement);
         }
-        self.known.insert(id, KnownMap { body: (**body).into(), map, statement: self.statement });
+        self.known.insert(id, KnownMap { body: Bytes::copy_from_slice(body), map, statement: self.statement });
         Ok(())
     }
 
-    fn get(&self, id: u64) -> Result<Arc<TableMap>, String> {
+    /// The table, and the body that describes it.
+    fn get(&self, id: u64) -> Result<(Arc<TableMap>, Bytes), String> {
         match self.known.get(&id) {
-            Some(known) if known.statement == self.statement => Ok(Arc::clone(&known.map)),
+            Some(known) if known.statement == self.statement => Ok((Arc::clone(&known.map), known.body.clone())),
             _ => Err(format!("rows of table id {id}, which no TABLE_MAP_EVENT of its statement describes")),
         }
     }

@@ -65,6 +65,10 @@ impl Cursor {
         self.uint(2).map(|n| n as u16)
     }
 
+    pub(super) fn u32(&mut self) -> Result<u32, EndsEarly> {
+        self.uint(4).map(|n| n as u32)
+    }
+
     pub(super) fn u64(&mut self) -> Result<u64, EndsEarly> {
         self.uint(8)
     }

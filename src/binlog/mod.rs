@@ -13,7 +13,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weir_model::{Gtid, LogPosition};
+use weir_model::{Gtid, LogPosition, Xid};
 
 mod assemble;
 pub mod charset;
@@ -39,7 +39,8 @@ pub use table_map::TableMap;
 /// A reader of the binlog.
 ///
 /// *Order*: events come in binlog order; a transaction is `Begin`, any number of `Rows` and `Statement`, `Commit`, and no
-/// two transactions interleave. `Position` comes only between transactions.
+/// two transactions interleave. One of an XA branch has `XaStart` behind `Begin`, and ends with `XaPrepared` or, if it was
+/// committed in one phase, `Commit`; the second phase is `Begin`, `XaSettled`, `Commit`. `Position` comes only between transactions.
 /// *Duplication*: none within one source. A source opened anew begins at a transaction boundary, so a transaction that
 /// was cut off by the end of another source comes again from its `Begin`; the caller drops what it has of it.
 /// *Completeness*: nothing is skipped silently. What is not understood is [`SourceError::Fatal`], and the source must not
@@ -67,6 +68,12 @@ pub enum EventBody {
     Rows(RowsImage),
     /// A statement in the log that is not transaction control: DDL, and in STATEMENT format DML.
     Statement { database: String, sql: String },
+    /// The rows that follow are of an XA branch, whose end says whether they are committed.
+    XaStart,
+    /// The transaction is complete, and its rows wait for the outcome of the branch, which comes in another one (XA PREPARE).
+    XaPrepared { xid: Xid },
+    /// The outcome of a branch that was prepared: whether its rows are committed or rolled back.
+    XaSettled { xid: Xid, commits: bool },
     /// The transaction is complete (XID event, COMMIT, or the end of a DDL statement). It may have changed nothing.
     Commit,
     /// Nothing but a new position: heartbeat, rotation, skipped groups.
@@ -107,6 +114,8 @@ pub struct RowsImage {
     pub has_differences: bool,
     /// The row images, one behind the other.
     pub rows: Bytes,
+    /// The body of the TABLE_MAP_EVENT that `map` was read from, for those who keep the image.
+    pub described: Bytes,
 }
 
 /// Why a source cannot go on. The kinds differ by what the caller does next.

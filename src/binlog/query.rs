@@ -1,6 +1,7 @@
 //! QUERY_EVENT: transaction control, and every statement that is logged as text.
 
 use bytes::Bytes;
+use weir_model::Xid;
 
 use super::charset::{BINARY_COLLATION, Charset};
 use super::cursor::Cursor;
@@ -92,7 +93,10 @@ pub(super) enum Control {
     RollbackToSavepoint,
     XaStart,
     XaEnd,
-    /// XA PREPARE, XA COMMIT, XA ROLLBACK: the second phase, in a transaction of its own.
+    /// The second phase, in a transaction of its own. What follows these words is the name of the branch: [`xid_of`].
+    XaCommit,
+    XaRollback,
+    /// Any other statement about a branch.
     XaOther,
     /// No transaction control at all.
     None,
@@ -118,6 +122,8 @@ pub(super) fn control(sql: &str) -> Control {
         match words.next().map(str::to_ascii_uppercase).as_deref() {
             Some("START" | "BEGIN") => Control::XaStart,
             Some("END") => Control::XaEnd,
+            Some("COMMIT") => Control::XaCommit,
+            Some("ROLLBACK") => Control::XaRollback,
             _ => Control::XaOther,
         }
     } else {
@@ -125,9 +131,26 @@ pub(super) fn control(sql: &str) -> Control {
     }
 }
 
+/// The branch that a second phase is about.
+///
+/// # Errors
+/// If the statement is not as the server writes it; it writes these itself, in one spelling.
+pub(super) fn xid_of(sql: &str) -> Result<Xid, String> {
+    let mut words = sql.trim().splitn(3, |c: char| c.is_ascii_whitespace());
+    let name = words.nth(2).unwrap_or_default();
+    name.parse().map_err(|error: weir_model::XidError| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_branch_is_named_behind_the_words() {
+        assert_eq!(xid_of("XA COMMIT X'61',X'62',1").unwrap().to_string(), "X'61',X'62',1");
+        assert!(xid_of("XA COMMIT").is_err());
+        assert!(xid_of("XA COMMIT X'61',X'62',1 ONE PHASE").is_err());
+    }
 
     #[test]
     fn transaction_control_is_told_from_statements_that_begin_alike() {
@@ -141,7 +164,9 @@ mod tests {
             ("SAVEPOINT `a`", Control::Savepoint),
             ("XA START X'61',X'',1", Control::XaStart),
             ("XA END X'61',X'',1", Control::XaEnd),
-            ("XA COMMIT X'61',X'',1", Control::XaOther),
+            ("XA COMMIT X'61',X'',1", Control::XaCommit),
+            ("XA ROLLBACK X'61',X'',1", Control::XaRollback),
+            ("XA PREPARE X'61',X'',1", Control::XaOther),
             ("BEGINNING", Control::None),
             ("XANADU", Control::None),
             ("CREATE TABLE commit (a INT)", Control::None),

@@ -63,6 +63,8 @@ struct OpenTransaction {
 pub struct TransactionTime<'a> {
     pub source: &'a str,
     pub gtid: &'a Gtid,
+    /// The transaction that made the changes, which their ids are of: that of XA PREPARE, if `gtid` is an XA COMMIT.
+    pub origin: &'a Gtid,
     /// Milliseconds since the epoch.
     pub event_ms: i64,
 }
@@ -123,7 +125,7 @@ impl Lane {
             Some(open) if open.gtid == *time.gtid => open,
             slot => slot.insert(OpenTransaction {
                 gtid: time.gtid.clone(),
-                ids: EventIds::new(time.source, time.gtid, table),
+                ids: EventIds::new(time.source, time.origin, table),
                 rows: 0,
             }),
         };

@@ -4,14 +4,17 @@
 //! what it [`Told`] its supervisor. It opens no tables and reads no rows by SELECT: the [`Registrar`] does.
 //!
 //! Reading order: [`event_time`], [`resume`] (may we go on from here), [`lane`] (one table), [`request`], then
-//! [`Capture::run`], the loop; `statement` is what DDL means, `publish` what leaves and when.
+//! [`Capture::run`], the loop; `statement` is what DDL means, [`xa`] what is prepared and committed later, `publish` what
+//! leaves and when.
 
 pub mod event_time;
+mod held_rows;
 pub mod lane;
 mod publish;
 pub mod request;
 pub mod resume;
 mod statement;
+pub mod xa;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,9 +29,10 @@ use self::event_time::event_time;
 use self::lane::{Lane, LaneStart, TransactionTime};
 use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, SeedBegun, SeedOpening, Told};
 use self::resume::is_same_transaction;
+use self::xa::{Branch, Prepared};
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
-use crate::state::{LastTransaction, Phase, TableStanding};
+use crate::state::{LastTransaction, Phase, StateError, TableStanding};
 use crate::table::PartialTransaction;
 use crate::transport::{Boundary, Item, Marker, PublishError, PublishNumber, Publisher};
 
@@ -43,6 +47,9 @@ pub enum CaptureError {
     Stop { at: LogPosition, what: String },
     #[error(transparent)]
     Publisher(#[from] PublishError),
+    /// Rows of prepared XA transactions could not be put or read.
+    #[error(transparent)]
+    State(#[from] StateError),
 }
 
 /// How an incarnation of capture ended without an error.
@@ -106,6 +113,8 @@ struct Open {
     /// Statements in it, with their default databases.
     statements: Vec<(String, String)>,
     has_rows: bool,
+    /// Rows of the XA branch that it is of, as long as their outcome is open.
+    branch: Option<Branch>,
 }
 
 /// The capturing half: lanes, position and what waits for it.
@@ -130,6 +139,9 @@ pub struct Capture<P, R> {
     verify: Option<LastTransaction>,
     open: Option<Open>,
     waiting: Vec<ReadChunk>,
+    /// Loads that are to begin once the stream is where it must be first.
+    early: Vec<SeedOpening>,
+    prepared: Prepared,
     queued: Vec<(TableId, Item)>,
     pending_bytes: usize,
     pending_since: Option<Instant>,
@@ -145,6 +157,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         registrar: Arc<R>,
         told: mpsc::UnboundedSender<Told>,
         start: CaptureStart,
+        prepared: Prepared,
     ) -> Self {
         let CaptureStart { boundary, partial_rows, number, order, event_ms, standings } = start;
         let unfinished = |gtid: &Gtid| partial_rows.keys().map(|table| (table.clone(), gtid.clone())).collect();
@@ -165,6 +178,8 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             verify: None,
             open: None,
             waiting: Vec::new(),
+            early: Vec::new(),
+            prepared,
             queued: Vec::new(),
             pending_bytes: 0,
             pending_since: None,
@@ -204,6 +219,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             }
         }
         self.open = None;
+        self.prepared.rewind(&self.published.gtid_set);
         self.queued.clear();
         self.pending_bytes = 0;
         self.pending_since = None;
@@ -254,7 +270,16 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             EventBody::Begin(head) => self.begin(head, &end)?,
             EventBody::Rows(image) => self.rows(&image, &end).await?,
             EventBody::Statement { database, sql } => self.note_statement(database, sql, &end)?,
-            EventBody::Commit => self.commit(end).await?,
+            EventBody::XaStart => self.begin_branch(),
+            EventBody::XaPrepared { xid } => {
+                self.prepare(xid);
+                self.commit(end).await?;
+            }
+            EventBody::XaSettled { xid, commits } => self.settle(&xid, commits, &end).await?,
+            EventBody::Commit => {
+                self.commit_at_once(&end).await?;
+                self.commit(end).await?;
+            }
             EventBody::Position => {
                 if self.open.is_none() {
                     self.position.log = end;
@@ -274,16 +299,30 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             tracing::warn!(gtid = %head.gtid, position = %at, "original commit timestamp lies in the future; the server's own time is used");
         }
         let skip = self.position.gtid_set.contains(&head.gtid);
-        self.open = Some(Open { event_ms: time.ms, head, skip, statements: Vec::new(), has_rows: false });
+        self.open = Some(Open { event_ms: time.ms, head, skip, statements: Vec::new(), has_rows: false, branch: None });
         Ok(())
     }
 
     async fn rows(&mut self, image: &RowsImage, at: &LogPosition) -> Result<(), CaptureError> {
-        let Some(open) = &mut self.open else { return Err(stop(at, &"row changes outside a transaction")) };
-        open.has_rows = true;
+        let Some(open) = &self.open else { return Err(stop(at, &"row changes outside a transaction")) };
         if open.skip {
             return Ok(());
         }
+        if open.branch.is_some() {
+            return self.keep_rows(image).await;
+        }
+        self.take_rows(image, None, at).await
+    }
+
+    /// Takes in row changes that the open transaction commits; `origin` is the one that made them, if it is another.
+    async fn take_rows(
+        &mut self,
+        image: &RowsImage,
+        origin: Option<&Gtid>,
+        at: &LogPosition,
+    ) -> Result<(), CaptureError> {
+        let Some(open) = &mut self.open else { return Err(stop(at, &"row changes outside a transaction")) };
+        open.has_rows = true;
         let gtid = open.head.gtid.clone();
         let event_ms = open.event_ms;
         let table = TableId::new(&image.map.database, &image.map.table);
@@ -294,7 +333,8 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         if lane.holds(&gtid) {
             return Ok(());
         }
-        let time = TransactionTime { source: &self.settings.source, gtid: &gtid, event_ms };
+        let origin = origin.unwrap_or(&gtid);
+        let time = TransactionTime { source: &self.settings.source, gtid: &gtid, origin, event_ms };
         match lane.decode(image, time) {
             Ok(bytes) => {
                 self.pending_bytes += bytes;
@@ -375,7 +415,10 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
 
     async fn answer(&mut self, request: Request) -> Result<(), CaptureError> {
         match request {
-            Request::BeginSeed(opening) => self.begin_seed(opening).await?,
+            Request::BeginSeed(opening) => {
+                self.early.push(opening);
+                self.begin_loads().await?;
+            }
             Request::OpenChunk { table, settles, reply } => {
                 if settles {
                     self.publish().await?;
@@ -405,6 +448,18 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 self.lanes.insert(table.clone(), None);
                 self.stand(&table, Phase::Stopped, Some(error));
             }
+        }
+        Ok(())
+    }
+
+    /// Begins the loads that were asked for, once the stream has passed what must lie before each: what is committed there of
+    /// XA branches that are not known has to be seen by them.
+    async fn begin_loads(&mut self) -> Result<(), CaptureError> {
+        if self.early.is_empty() || !self.prepared.behind.is_subset(&self.position.gtid_set) {
+            return Ok(());
+        }
+        for opening in std::mem::take(&mut self.early) {
+            self.begin_seed(opening).await?;
         }
         Ok(())
     }

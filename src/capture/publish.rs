@@ -13,6 +13,7 @@ use crate::transport::{Item, Marker, Publish, PublishError, PublishNumber, Publi
 impl<P: Publisher, R: Registrar> Capture<P, R> {
     /// Sends the markers of the chunks whose upper bound the stream has passed, behind everything before it.
     pub(super) async fn release_chunks(&mut self) -> Result<(), CaptureError> {
+        self.begin_loads().await?;
         let mut ready = Vec::new();
         for chunk in std::mem::take(&mut self.waiting) {
             let void = chunk.server_uuid != self.server_uuid
@@ -39,6 +40,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     /// Sends everything collected, and the position even if there is nothing else. In mid-transaction the position
     /// is that before the transaction, and every table's batch says how much of it is in.
     pub(super) async fn publish(&mut self) -> Result<(), CaptureError> {
+        self.prepared.make_durable().await?;
         let open = self.open.as_ref().filter(|open| !open.skip && open.has_rows).map(|open| open.head.gtid.clone());
         // One that was sent in part before this connection, and has not come again yet, is still sent in part.
         let before = self.published.partial.clone().filter(|gtid| !self.position.gtid_set.contains(gtid));
@@ -81,6 +83,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         self.hand_over(Publish { number: self.number, boundary, items, order: self.order, partial_rows, standings })
             .await?;
         self.published = self.position.clone();
+        self.prepared.published(&self.published.gtid_set);
         Ok(())
     }
 

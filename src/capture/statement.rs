@@ -88,16 +88,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 &"a statement-format change of rows: which rows it changed cannot be known. \
                   SET PERSIST binlog_format = ROW, then seed anew with `weir snapshot`",
             )),
-            Effect::Appeared(table) => {
-                if self.lane(&table).is_some() {
-                    self.look_at(&table).await?;
-                    self.reload(&table, "a table took its name");
-                    Ok(())
-                } else {
-                    self.lanes.remove(&table);
-                    self.meet(&table).await
-                }
-            }
+            Effect::Appeared(table) => self.reload_or_meet(&table, "a table took its name").await,
             Effect::Altered { table, with_values, dropped } if self.lane(&table).is_some() => {
                 self.drop_columns(&table, dropped).await?;
                 self.look_at(&table).await?;
@@ -161,6 +152,18 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         }
         self.stand_to_be_loaded(table, reason);
         self.tell(Told::NeedsSeed { table: table.clone(), reason });
+    }
+
+    /// The whole table is loaded: again, or as one that is seen for the first time.
+    pub(super) async fn reload_or_meet(&mut self, table: &TableId, reason: &'static str) -> Result<(), CaptureError> {
+        if self.lane(table).is_some() {
+            self.look_at(table).await?;
+            self.reload(table, reason);
+            Ok(())
+        } else {
+            self.lanes.remove(table);
+            self.meet(table).await
+        }
     }
 
     /// Sends the columns that the table has in the source at this moment. They may be newer than the statement: then

@@ -76,6 +76,12 @@ impl Printer {
             EventBody::Statement { database, sql } => {
                 line(&json!({"event": "statement", "end": end, "database": database, "sql": sql}))
             }
+            EventBody::XaStart => line(&json!({"event": "xa_start", "end": end})),
+            EventBody::XaPrepared { xid } => line(&json!({"event": "xa_prepare", "end": end, "xid": xid})),
+            EventBody::XaSettled { xid, commits } => {
+                let event = if *commits { "xa_commit" } else { "xa_rollback" };
+                line(&json!({"event": event, "end": end, "xid": xid}))
+            }
             EventBody::Commit => line(&json!({"event": "commit", "end": end})),
             EventBody::Position => Ok(()),
             EventBody::Rows(image) => self.print_rows(image, &end),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use weir_model::{GtidSet, TableId, clock};
+use weir_model::{Gtid, GtidSet, TableId, Xid, clock};
 use weir_mysql::server;
 
 use super::output::{Output, table};
@@ -12,7 +12,7 @@ use crate::limits::PROOF_KEYS_SHOWN_MAX;
 use crate::reconcile::rfc3339;
 use crate::service::{LoadStanding, load_standing};
 use crate::state::proofs::{Found, ProofLog, TableProof};
-use crate::state::{Checkpoint, CheckpointLog, TableStanding};
+use crate::state::{Checkpoint, CheckpointLog, PreparedStore, TableStanding};
 use crate::table::{Warehouse, history};
 
 /// Phase, position, lag and figures of every table.
@@ -33,6 +33,17 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<String>,
     tables: Vec<TableStatus>,
+    /// XA transactions whose rows wait for their outcome.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prepared: Vec<PreparedStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct PreparedStatus {
+    xid: Xid,
+    gtid: Gtid,
+    /// Milliseconds since the epoch.
+    since_ms: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -123,7 +134,7 @@ impl Status {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
         let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
         let state = warehouse.state_path(&config.source.name);
-        let checkpoint = CheckpointLog::new(warehouse.store().clone(), state).read().await?.unwrap_or_default();
+        let checkpoint = CheckpointLog::new(warehouse.store().clone(), state.clone()).read().await?.unwrap_or_default();
         let (executed, notice) = match executed(config).await {
             Ok(executed) => (Some(executed), None),
             Err(error) => (None, Some(format!("lag is not known: {error}"))),
@@ -136,7 +147,13 @@ impl Status {
             of_table.proof = proofs.tables.get(table).map(Proof::of);
             tables.push(of_table);
         }
+        let held = PreparedStore::new(warehouse.store().clone(), state).list_held().await?;
+        let prepared = held.into_iter().map(|head| {
+            let (xid, gtid, since_ms) = (head.xid, head.gtid, head.prepared_ms);
+            PreparedStatus { xid, gtid, since_ms }
+        });
         let report = Report {
+            prepared: prepared.collect(),
             source: config.source.name.clone(),
             running: checkpoint.is_live(clock::now_ms()),
             epoch: checkpoint.epoch,
@@ -230,6 +247,11 @@ fn render(report: &Report) -> String {
     let mut text = format!("source {} · service {running} · epoch {}\n", report.source, report.epoch);
     text.push_str(&table(&header, rows));
     text.push_str(&format!("\nposition {}", report.position));
+    if let Some(oldest) = report.prepared.iter().min_by_key(|prepared| prepared.since_ms) {
+        let minutes = (clock::now_ms() - oldest.since_ms).max(0) / 60_000;
+        let count = report.prepared.len();
+        text.push_str(&format!("\nprepared {count} XA, the oldest {} for {minutes} min", oldest.xid));
+    }
     if let Some(notice) = &report.notice {
         text.push_str(&format!("\n{notice}"));
     }

@@ -11,6 +11,7 @@
 //! durable.
 
 mod absence;
+mod branches;
 mod current;
 mod jobs;
 mod kafka;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weir_model::{GtidSet, TableId};
 use weir_mysql::{CheckStatus, SourceOptions, catalogue, check, server};
 
+use super::branches::wait_for_branches;
 use super::current::SourceRows;
 use super::jobs::JobDesk;
 use super::progress::Progress;
@@ -30,11 +31,14 @@ use crate::apply::chunks::ChunkDesk;
 use crate::apply::{Pace, Upkeep};
 use crate::capture::request::{Registrar, Registration, Request};
 use crate::capture::resume::{Discontinuity, resume};
+use crate::capture::xa::Prepared;
 use crate::capture::{Capture, CaptureError, CaptureStart, Settings};
 use crate::config::{Config, SnapshotMode};
 use crate::error::Error;
 use crate::limits::{REQUESTS_MAX, TABLES_OPENED_TOGETHER};
-use crate::state::{Checkpoint, CheckpointLog, LastTransaction, Phase, StateSeries, TableStanding, Written};
+use crate::state::{
+    Checkpoint, CheckpointLog, LastTransaction, Phase, PreparedStore, StateSeries, TableStanding, Written,
+};
 use crate::table::{IndexHome, Warehouse, Writer, history};
 use crate::transport::Boundary;
 use crate::transport::direct::Direct;
@@ -85,7 +89,7 @@ pub(super) struct SourceFacts {
 /// Checks the source, takes the next epoch, opens the tables and starts every stage.
 pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &IndexHome) -> Result<Incarnation, Error> {
     let source = config.source_options()?;
-    let facts = look_at_source(config, &source).await?;
+    let mut facts = look_at_source(config, &source).await?;
     let warehouse = Warehouse::open_to_write(&config.warehouse.url, &config.warehouse.options).await?;
     let state = warehouse.state_path(&config.source.name);
     let mut checkpoints = CheckpointLog::new(warehouse.store().clone(), state.clone());
@@ -96,6 +100,10 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
             tracing::warn!(epoch = of_tables, "the tables are older than the state beside them, which was lost");
             checkpoint.epoch = of_tables + 1;
         }
+    }
+    let prepared = PreparedStore::new(warehouse.store().clone(), state.clone());
+    if checkpoint.is_new() || options.reseed == Reseed::All {
+        begin_anew(config, &source, &mut facts, &prepared).await?;
     }
     let position = match position(&mut checkpoint, &facts, options) {
         Ok(position) => position,
@@ -118,6 +126,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         checkpoint.tables.insert(table.clone(), standing);
     }
     write(&mut checkpoints, &checkpoint).await?;
+    let held = Prepared::open(prepared.clone(), &position.gtid_set).await?;
 
     let trace = Arc::new(open_trace(config)?);
     let listed: BTreeSet<&TableId> = checkpoint.tables.keys().chain(&facts.tables).collect();
@@ -175,6 +184,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         registrar.clone(),
         told.clone(),
         CaptureStart { boundary: position.clone(), event_ms: facts.clock_ms, ..CaptureStart::default() },
+        held,
     );
     let replica = config.snapshot_options()?;
     let loader = Loader {
@@ -203,6 +213,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         _log_cleaning: keep_logs_short(trace, config, warehouse.clone()),
         proving,
         checkpoints,
+        prepared,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),
         seeds: config.source.snapshot == SnapshotMode::Initial,
@@ -255,6 +266,19 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
     };
     let capture = tokio::spawn(async move { reading.drive(capture, requests_inbox, capture_stopped).await });
     Ok(Incarnation { supervisor, capture, stop_capture, workers: Some(Workers { transport, registrar }) })
+}
+
+/// The stream is about to begin at the source's present: waits for what is prepared there, and forgets what was held.
+pub(super) async fn begin_anew(
+    config: &Config,
+    source: &SourceOptions,
+    facts: &mut SourceFacts,
+    prepared: &PreparedStore,
+) -> Result<(), Error> {
+    let behind = wait_for_branches(source, facts).await?;
+    // Without loads nothing would make up for what is committed on the way.
+    let loads = config.source.snapshot == SnapshotMode::Initial;
+    Ok(prepared.begin_anew(&if loads { behind } else { GtidSet::default() }).await?)
 }
 
 /// Refuses a source that cannot be mirrored exactly, with the statement that mends it.

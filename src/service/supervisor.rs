@@ -27,7 +27,7 @@ use crate::limits::{
     APPEALS_LOOKED_AT_EVERY, CHECKPOINT_INTERVAL, CHECKPOINT_SOON, JOBS_LOOKED_AT_EVERY, PUBLISHER_ENDS_MAX,
 };
 use crate::state::jobs::{Job, Scope};
-use crate::state::{AppealKind, Checkpoint, CheckpointLog, Phase, StateError, TableStanding};
+use crate::state::{AppealKind, Checkpoint, CheckpointLog, Phase, PreparedStore, StateError, TableStanding};
 use crate::trace::{Origin, Shipment};
 use crate::transport::kafka::Durable;
 use crate::transport::kafka::position::Position;
@@ -68,6 +68,7 @@ impl Failure {
         match self {
             Self::Away { .. } => true,
             Self::State(error) => error.is_away(),
+            Self::Capture(CaptureError::State(error)) => error.is_away(),
             Self::Capture(_) | Self::Fenced { .. } | Self::Trace(_) => false,
         }
     }
@@ -110,6 +111,8 @@ pub struct Supervisor {
     /// Reconciles beside the stream; none in a run that ends once it has caught up.
     pub proving: Option<Proving>,
     pub checkpoints: CheckpointLog,
+    /// Rows of prepared XA transactions; those that the checkpoint has passed the end of are removed.
+    pub prepared: PreparedStore,
     /// What the last checkpoint said, or would say.
     pub checkpoint: Checkpoint,
     /// End once everything in this set is in the tables.
@@ -512,7 +515,12 @@ impl Supervisor {
         self.checkpoint.written_at_ms = clock::now_ms();
         self.dirty = false;
         match self.checkpoints.write(&self.checkpoint).await? {
-            crate::state::Written::Done => Ok(()),
+            crate::state::Written::Done => {
+                if let Err(error) = self.prepared.forget_ended(&self.checkpoint.gtid_set).await {
+                    tracing::warn!(%error, "rows of XA transactions that have ended stay for now");
+                }
+                Ok(())
+            }
             crate::state::Written::Fenced { epoch } => Err(Failure::Fenced { epoch, ours: self.checkpoint.epoch }),
         }
     }

@@ -1,7 +1,7 @@
 //! Small durable state beside the tables: [`StateSeries`], numbered objects of which the greatest number wins,
 //! [`Checkpoint`], what `direct` keeps in one (over Kafka it is the copy that commands read), [`Appeals`], what
-//! writers of tables ask of capture, [`jobs`], what people ask of the service, [`schedules`], when it is asked again, and
-//! [`proofs`], what the service has seen to be equal.
+//! writers of tables ask of capture, [`PreparedStore`], rows of XA transactions that are prepared, [`jobs`], what people ask
+//! of the service, [`schedules`], when it is asked again, and [`proofs`], what the service has seen to be equal.
 //!
 //! A conditional update exists neither on local disk nor on HDFS, put-if-absent does on every store; so an update is
 //! the next number, put if absent, and old numbers are kept for hours for readers that listed them a moment ago.
@@ -10,6 +10,7 @@ mod checkpoint;
 pub mod jobs;
 mod log;
 mod objects;
+mod prepared;
 pub mod proofs;
 mod requests;
 pub mod schedules;
@@ -17,6 +18,7 @@ mod series;
 
 pub use checkpoint::{Checkpoint, CheckpointRule, LastTransaction, Phase, TableStanding, may_follow};
 pub use log::{CheckpointLog, Written};
+pub use prepared::{PreparedHead, PreparedPart, PreparedStore};
 pub use requests::{Appeal, AppealKind, Appeals};
 pub use series::{Put, StateSeries};
 
@@ -31,6 +33,11 @@ pub enum StateError {
     /// We were about to write, or have read, a checkpoint that breaks a rule. A bug, or foreign hands.
     #[error("checkpoint {object}: {rule}")]
     Rule { object: String, rule: CheckpointRule },
+    /// Rows of a prepared XA transaction are gone or damaged.
+    #[error(
+        "state object {object} is gone, damaged, or of a newer version: it holds rows of a prepared XA transaction"
+    )]
+    Lost { object: String },
     /// Someone else took every number that we tried.
     #[error("{series}: {tries} numbers in a row were taken by others; run one instance per source")]
     Contended { series: String, tries: u32 },
@@ -53,6 +60,11 @@ impl From<StateError> for crate::error::Error {
                 "remove that object: the number before it takes over, and the tables' own commits know what they hold",
             ),
             StateError::Rule { object, .. } => Self::failed("the checkpoint breaks a rule").at(object.clone()),
+            StateError::Lost { object } => {
+                Self::failed("rows of a prepared XA transaction cannot be read").at(object.clone()).way_out(
+                    "restore the object, or end that transaction at the source and seed every table anew with `weir snapshot`",
+                )
+            }
             StateError::Contended { series, .. } => Self::failed("several instances write the same state")
                 .at(series.clone())
                 .way_out("run one instance per source"),

@@ -4,6 +4,7 @@ pub mod clickhouse;
 pub mod kafka;
 pub mod lake;
 pub mod mysql;
+pub mod random;
 pub mod s3;
 pub mod s3_ways;
 pub mod weir;

@@ -11,20 +11,8 @@ use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
 use crate::support::lake::{Workload, assert_equal};
 use crate::support::mysql::Mysql;
+use crate::support::random::Random;
 use crate::support::weir::{Running, Weir, eventually};
-
-/// Numbers from a fixed seed (splitmix64), so that a failure can be run again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % end
-    }
-}
 
 const IDS: u64 = 600;
 
@@ -43,7 +31,7 @@ fn change(random: &mut Random, table: &str) -> String {
 }
 
 fn write(mysql: &Mysql, table: &str, seed: u64, stop: &AtomicBool) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     while !stop.load(Ordering::Acquire) {
         let count = 1 + random.below(12);
         let statements: Vec<String> = (0..count).map(|_| change(&mut random, table)).collect();
@@ -59,7 +47,7 @@ fn random_backfills_beside_random_changes_never_step_back() {
     weir.catch_up();
     let seed = 20_261_128;
     eprintln!("changes and backfills of seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut service = Some(weir.run_until_it_is_seen());
     beside(
         |stop| write(mysql, "bf_random.t", seed + 1, stop),
@@ -105,7 +93,7 @@ fn parts_of_a_table_that_several_processes_share_are_loaded_while_they_come_and_
     });
     let seed = 91;
     eprintln!("changes and backfills of seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     beside(
         |stop| write(mysql, "bf_group.t", seed + 1, stop),
         || {
@@ -171,7 +159,7 @@ fn a_first_load_goes_on_where_it_was_killed() {
     };
     let before = read();
     let weir = Weir::new(&mysql.url, &["lk.*"], "");
-    let mut random = Random(4);
+    let mut random = Random::new(4);
     let (started, mut kills) = (Instant::now(), 0_u64);
     while kills < KILLS {
         let service = weir.run();

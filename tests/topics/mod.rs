@@ -32,3 +32,4 @@ mod tables;
 mod trace;
 mod upkeep;
 mod usage;
+mod xa;

@@ -7,6 +7,7 @@ use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
 use crate::support::lake::{assert_equal_by, assert_partitioned};
 use crate::support::mysql::Mysql;
+use crate::support::random::Random;
 use crate::support::weir::Weir;
 
 /// All that read partitioned tables; Polars takes values from folders' names.
@@ -59,23 +60,10 @@ fn sections(database: &str) -> String {
     TABLES.iter().map(section).collect()
 }
 
-/// Numbers from a fixed seed (splitmix64), so that a failure can be run again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
 /// Transactions that move rows between partitions and back, into NULL and out of it, change keys, insert and delete.
 fn churn(mysql: &Mysql, database: &str, seed: u64, transactions: u32, pause: Duration) {
     eprintln!("churn on {database}, seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     for transaction in 0..transactions {
         let mut sql = format!("USE {database}; SET time_zone = '+00:00'; BEGIN;");
         for _ in 0..=random.below(4) {

@@ -53,6 +53,10 @@ fn run(events: &[Event]) -> Result<Vec<&'static str>, String> {
                 EventBody::Rows(_) => "rows",
                 EventBody::Statement { .. } => "statement",
                 EventBody::Commit => "commit",
+                EventBody::XaStart => "xa start",
+                EventBody::XaPrepared { .. } => "xa prepared",
+                EventBody::XaSettled { commits: true, .. } => "xa commits",
+                EventBody::XaSettled { commits: false, .. } => "xa rolls back",
                 EventBody::Position => "position",
             });
         }
@@ -171,13 +175,27 @@ fn unknown_events_stop_the_stream_unless_marked_ignorable() {
 }
 
 #[test]
-fn xa_is_refused_where_its_outcome_is_open() {
+fn a_branch_is_committed_at_once_or_prepared_and_settled_later() {
     let begun = [gtid(), query("XA START X'61',X'',1"), query("XA END X'61',X'',1")];
-    let one_phase = event(kind::XA_PREPARE, vec![1, 0, 0, 0, 0]);
-    assert_eq!(run(&[&begun[..], &[one_phase]].concat()), Ok(vec!["begin", "commit"]));
-    refused(&[&begun[..], &[event(kind::XA_PREPARE, vec![0, 0, 0, 0, 0])]].concat(), "XA RECOVER");
-    refused(&[gtid(), query("XA COMMIT X'61',X'',1")], "XA RECOVER");
-    refused(&[gtid(), query("XA ROLLBACK X'61',X'',1")], "XA RECOVER");
+    let prepare = |one_phase| event(kind::XA_PREPARE, vec![one_phase, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'a']);
+    assert_eq!(run(&[&begun[..], &[prepare(1)]].concat()), Ok(vec!["begin", "xa start", "commit"]));
+    assert_eq!(run(&[&begun[..], &[prepare(0)]].concat()), Ok(vec!["begin", "xa start", "xa prepared"]));
+    let inner = [query("XA START X'61',X'',1"), query("XA END X'61',X'',1"), prepare(0)];
+    assert_eq!(run(&[gtid(), payload(&inner, 0)]), Ok(vec!["begin", "xa start", "xa prepared"]));
+    assert_eq!(run(&[gtid(), query("XA COMMIT X'61',X'',1")]), Ok(vec!["begin", "xa commits", "commit"]));
+    assert_eq!(run(&[gtid(), query("XA ROLLBACK X'61',X'',1")]), Ok(vec!["begin", "xa rolls back", "commit"]));
+}
+
+#[test]
+fn what_is_not_the_grammar_of_a_branch_is_refused() {
+    let prepare = event(kind::XA_PREPARE, vec![0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'a']);
+    refused(&[gtid(), query("BEGIN"), prepare.clone()], "outside an XA transaction");
+    refused(&[gtid(), query("XA COMMIT 'a'")], "not the name of an XA transaction");
+    refused(&[gtid(), query("XA PREPARE X'61',X'',1")], "an XA statement where the server writes none");
+    refused(&[gtid(), query("XA START X'61',X'',1"), query("COMMIT")], "COMMIT inside an XA transaction");
+    refused(&[gtid(), query("XA START X'61',X'',1"), query("XA COMMIT X'61',X'',1")], "where the server writes none");
+    let rows = [gtid(), query("XA START X'61',X'',1"), table_map(1), rows(1, true)];
+    refused(&[&rows[..], &[query("XA ROLLBACK X'61',X'',1")]].concat(), "rolled back although rows");
 }
 
 #[test]

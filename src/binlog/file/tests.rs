@@ -43,6 +43,11 @@ fn describe(event: &SourceEvent) -> Option<String> {
         )),
         EventBody::Statement { database, sql } => Some(format!("{database}: {sql}")),
         EventBody::Commit => Some("commit".into()),
+        EventBody::XaStart => Some("xa start".into()),
+        EventBody::XaPrepared { xid } => Some(format!("prepare {xid}")),
+        EventBody::XaSettled { xid, commits } => {
+            Some(format!("{} {xid}", if *commits { "commit" } else { "roll back" }))
+        }
         EventBody::Position => None,
     }
 }
@@ -66,9 +71,13 @@ async fn every_transaction_begins_once_and_ends_once() {
         for event in &events {
             match event.body {
                 EventBody::Begin(_) => assert!(!std::mem::replace(&mut open, true), "{name}"),
-                EventBody::Commit => assert!(std::mem::replace(&mut open, false), "{name}"),
+                EventBody::Commit | EventBody::XaPrepared { .. } => {
+                    assert!(std::mem::replace(&mut open, false), "{name}")
+                }
                 EventBody::Position => assert!(!open, "{name}"),
-                EventBody::Rows(_) | EventBody::Statement { .. } => assert!(open, "{name}"),
+                EventBody::Rows(_) | EventBody::Statement { .. } | EventBody::XaStart | EventBody::XaSettled { .. } => {
+                    assert!(open, "{name}")
+                }
             }
         }
         assert!(!open, "{name}");
@@ -210,14 +219,23 @@ async fn a_file_knows_what_was_executed_before_it() {
     let before = previous_gtids(&fixture("basic")).await.unwrap();
     assert_eq!(before.count(), first.gno - 1);
     assert!(!before.contains(first));
-    let tagged_before = previous_gtids(&fixture("refused_xa")).await.unwrap();
+    let tagged_before = previous_gtids(&fixture("xa")).await.unwrap();
     assert!(tagged_before.contains(&Gtid::new(&first.server.uuid, "batch_1", 1)));
+}
+
+#[tokio::test]
+async fn a_prepared_branch_and_its_outcome_are_transactions_of_their_own() {
+    let told: Vec<String> = read_fixture("xa").await.iter().filter_map(describe).collect();
+    let xid = "X'74776f2d7068617365',X'',1";
+    let [.., a, b, rows, prepared, c, settled, commit] = &told[..] else { panic!("{told:?}") };
+    assert_eq!([a, b, c, commit], ["begin", "xa start", "begin", "commit"], "{told:?}");
+    assert!(rows.contains("shop.t"), "{rows}");
+    assert_eq!([prepared, settled], [&format!("prepare {xid}"), &format!("commit {xid}")]);
 }
 
 #[tokio::test]
 async fn what_cannot_be_mirrored_stops_with_place_and_way_out() {
     for (name, event, words) in [
-        ("refused_xa", "XA_PREPARE_LOG_EVENT", "XA RECOVER"),
         ("refused_statement", "INTVAR_EVENT", "binlog_format=ROW"),
     ] {
         let (events, error) = read(vec![fixture(name)]).await;
@@ -266,9 +284,9 @@ fn boundaries(bytes: &[u8]) -> Vec<usize> {
 #[tokio::test]
 async fn a_flipped_byte_anywhere_is_an_error_at_its_event() {
     let folder = Folder::new();
-    let good = fs::read(fixture("refused_xa")).unwrap();
+    let good = fs::read(fixture("xa")).unwrap();
     let boundaries = boundaries(&good);
-    let whole = read(vec![fixture("refused_xa")]).await.0.len();
+    let whole = read(vec![fixture("xa")]).await.0.len();
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x40;

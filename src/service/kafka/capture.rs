@@ -17,6 +17,7 @@ use super::watch::LakeWatch;
 use crate::capture::lane::LaneStart;
 use crate::capture::request::{Registration, Request};
 use crate::capture::resume::Discontinuity;
+use crate::capture::xa::Prepared;
 use crate::capture::{Capture, CaptureStart, Settings};
 use crate::config::{Config, SnapshotMode};
 use crate::error::Error;
@@ -28,13 +29,15 @@ use crate::service::reading::Reading;
 use crate::service::seed::{Load, LoadScope, Loader, Merging};
 use crate::service::shipping::{Shipper, Shipping};
 use crate::service::source_tables::SourceTables;
-use crate::service::start::{Incarnation, SourceFacts, asked_tables, look_at_source, register_all, resumes, write};
+use crate::service::start::{
+    Incarnation, SourceFacts, asked_tables, begin_anew, look_at_source, register_all, resumes, write,
+};
 use crate::service::supervisor::{Lake, LoadBegin, LoadMaker, Supervisor};
 use crate::service::throttle::throttle;
 use crate::service::trace::{ConfiguredTrace, open_trace};
 use crate::service::upkeep::keep_logs_short;
 use crate::service::{Reseed, RunOptions};
-use crate::state::{Appeals, Checkpoint, CheckpointLog, Phase, StateSeries, TableStanding};
+use crate::state::{Appeals, Checkpoint, CheckpointLog, Phase, PreparedStore, StateSeries, TableStanding};
 use crate::table::{PartialTransaction, SeedProgress, TableFiles, Warehouse, history};
 use crate::trace::{Origin, TraceSink};
 use crate::transport::PublishNumber;
@@ -52,12 +55,14 @@ pub(super) async fn start(
 ) -> Result<Incarnation, Error> {
     let settings = settings_of(config)?;
     let source = config.source_options()?;
-    let facts = look_at_source(config, &source).await?;
+    let mut facts = look_at_source(config, &source).await?;
     let warehouse = Warehouse::open_to_write(&config.warehouse.url, &config.warehouse.options).await?;
     let state = warehouse.state_path(&config.source.name);
     let mut checkpoints = CheckpointLog::new(warehouse.store().clone(), state.clone());
     let mut checkpoint = checkpoints.take_epoch().await?;
-    let begun = begin(config, options, &facts, &warehouse, &mut checkpoints, &mut checkpoint, &settings).await;
+    let prepared = PreparedStore::new(warehouse.store().clone(), state.clone());
+    let stores = (&warehouse, &prepared);
+    let begun = begin(config, options, &mut facts, stores, &mut checkpoints, &mut checkpoint, &settings).await;
     let Beginning { topics, producer, position, boundary_anew } = match begun {
         Ok(beginning) => beginning,
         Err(error) => {
@@ -86,6 +91,7 @@ pub(super) async fn start(
         checkpoint.last = None;
     }
     write(&mut checkpoints, &checkpoint).await?;
+    let held = Prepared::open(prepared.clone(), &position.boundary.gtid_set).await?;
 
     let trace = Arc::new(open_trace(config)?);
     let shipping = shipping(config, &settings, &warehouse, &trace, &checkpoint, &facts);
@@ -136,6 +142,7 @@ pub(super) async fn start(
         _log_cleaning: log_cleaning,
         proving,
         checkpoints,
+        prepared,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),
         seeds: config.source.snapshot == SnapshotMode::Initial,
@@ -203,6 +210,7 @@ pub(super) async fn start(
             event_ms: facts.clock_ms,
             standings,
         },
+        held,
     );
     for (table, lane) in lanes {
         capture.add_lane(table, lane);
@@ -277,8 +285,8 @@ struct Beginning {
 async fn begin(
     config: &Config,
     options: &RunOptions,
-    facts: &SourceFacts,
-    warehouse: &Warehouse,
+    facts: &mut SourceFacts,
+    (warehouse, prepared): (&Warehouse, &PreparedStore),
     checkpoints: &mut CheckpointLog,
     checkpoint: &mut Checkpoint,
     settings: &KafkaSettings,
@@ -307,6 +315,7 @@ async fn begin(
     }
     let begins_anew = position.is_new() || anew;
     if begins_anew {
+        begin_anew(config, &config.source_options()?, facts, prepared).await?;
         if !checkpoint.is_new() {
             checkpoint.restart_at(facts.executed.clone());
         }

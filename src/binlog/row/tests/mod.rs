@@ -96,8 +96,8 @@ fn insert(map: &TableMap, rows: &[u8]) -> RowsImage {
 
 fn image(map: &TableMap, kind: RowsKind, rows: &[u8]) -> RowsImage {
     let all = Bytes::from(vec![0xFF; map.columns.len().div_ceil(8)]);
-    let (map, rows) = (Arc::new(map.clone()), rows.to_vec().into());
-    RowsImage { map, kind, present: all.clone(), present_after: all, has_differences: false, rows }
+    let (map, rows, described) = (Arc::new(map.clone()), rows.to_vec().into(), Bytes::new());
+    RowsImage { map, kind, present: all.clone(), present_after: all, has_differences: false, rows, described }
 }
 
 const TINY: u8 = 1;

@@ -63,5 +63,6 @@ fn rows(kind: RowsKind, body: &[u8], maps: &HashMap<u64, Arc<TableMap>>) -> Resu
         _ => Bytes::new(),
     };
     let rows = Bytes::copy_from_slice(cursor.take(cursor.remaining())?);
-    Ok(RowsImage { map: maps[&table_id].clone(), kind, present, present_after, has_differences: false, rows })
+    let (map, described) = (maps[&table_id].clone(), Bytes::new());
+    Ok(RowsImage { map, kind, present, present_after, has_differences: false, rows, described })
 }
