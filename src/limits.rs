@@ -332,3 +332,19 @@ pub const PROOF_KEYS_SHOWN_MAX: usize = 10;
 pub const HOPS_OVERLAP: Duration = Duration::from_secs(3_600);
 /// All windows are compared this often, however old.
 pub const HOPS_WHOLE_EVERY: Duration = Duration::from_secs(86_400);
+/// Keys of a kind that are noted of a repair: a row of the trace, and an object of the state.
+pub const REPAIR_KEYS_NOTED_MAX: usize = 1_000;
+/// Differences between hops that one repair can make up for; what is beyond stays until the next.
+pub const REPAIR_GAPS_NOTED_MAX: usize = 10_000;
+/// Repairs given to the trace at once: each may hold thousands of keys.
+pub const REPAIRS_NOTED_TOGETHER: usize = 20;
+/// The newest repairs of a source that a report looks at.
+pub const REPAIRS_READ_MAX: usize = 2_000;
+/// Repairs of a table that a report shows.
+pub const REPAIRS_SHOWN_MAX: usize = 20;
+/// A running service looks this often for repairs that the trace lacks.
+pub const REPAIRS_LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
+/// Objects of repairs are kept this long, for a trace that is lost; its rows stay.
+pub const REPAIRS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+/// However old they are, so many of the newest stay.
+pub const REPAIRS_KEPT_MIN: usize = 1_000;

@@ -40,6 +40,12 @@ pub struct Unbalanced {
     pub op: Op,
     /// By how many they differ; 0 if as many passed on both sides and they are not the same ones.
     pub count: u64,
+    /// The window.
+    #[serde(skip)]
+    pub start: Window,
+    /// What passed the earlier hop, less what passed the later one.
+    #[serde(skip)]
+    pub gap: Digest,
 }
 
 /// Amounts of one window and operation.
@@ -88,21 +94,32 @@ pub fn audit(counts: &[StageCount], open: &BTreeSet<Window>) -> Audit {
             chunk_rows_have_one_fate(cell),
         ];
         let broken = equations.into_iter().filter_map(Result::err);
-        audit.unbalanced.extend(broken.map(|(between, count)| Unbalanced {
+        audit.unbalanced.extend(broken.map(|Broken { between, count, gap }| Unbalanced {
             between,
             window: rfc3339(window.0),
             op: *op,
             count,
+            start: *window,
+            gap,
         }));
     }
     audit
 }
 
-/// `Err` with the hops and by how many they differ.
-type Equation = Result<(), ([&'static str; 2], u64)>;
+/// Two hops that differ, and by what.
+struct Broken {
+    between: [&'static str; 2],
+    count: u64,
+    gap: Digest,
+}
+
+type Equation = Result<(), Broken>;
 
 fn equal(between: [&'static str; 2], earlier: Amount, later: Amount) -> Equation {
-    if earlier == later { Ok(()) } else { Err((between, earlier.count.abs_diff(later.count))) }
+    if earlier == later {
+        return Ok(());
+    }
+    Err(Broken { between, count: earlier.count.abs_diff(later.count), gap: earlier.digest - later.digest })
 }
 
 fn captured_is_published_or_filtered(cell: &Cell) -> Equation {
@@ -125,10 +142,7 @@ fn copies(cell: &Cell) -> Option<Amount> {
 fn consumed_is_published_and_copies(cell: &Cell, copies: Option<Amount>) -> Equation {
     match copies {
         Some(_) => Ok(()),
-        None => {
-            let with_duplicates = cell.sum(&[Hop::Published, Hop::Duplicate]);
-            Err((["published", "consumed"], with_duplicates.count.abs_diff(cell.of(Hop::Consumed).count)))
-        }
+        None => equal(["published", "consumed"], cell.sum(&[Hop::Published, Hop::Duplicate]), cell.of(Hop::Consumed)),
     }
 }
 
@@ -198,7 +212,8 @@ mod tests {
         tally.event(Hop::Captured, Op::Update, WINDOW, EventId(3));
         tally.event(Hop::Published, Op::Update, WINDOW, EventId(3));
         let window = "2026-11-21T02:00:00Z".to_owned();
-        let lost = Unbalanced { between: ["published", "consumed"], window, op: Op::Update, count: 1 };
+        let (between, start, gap) = (["published", "consumed"], WINDOW, Digest(3));
+        let lost = Unbalanced { between, window, op: Op::Update, count: 1, start, gap };
         assert_eq!(audit_closed(&tally.counts()).unbalanced, [lost]);
     }
 

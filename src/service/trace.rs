@@ -1,6 +1,8 @@
 //! The trace that the configuration asks for, whichever kind it is.
 
-use weir_model::{TableId, Window};
+use std::collections::BTreeMap;
+
+use weir_model::{Repair, TableId, Window};
 
 use crate::config::{Config, TraceKind, TraceServer};
 use crate::error::Error;
@@ -75,6 +77,26 @@ impl TraceSink for ConfiguredTrace {
         match self {
             Self::Sqlite(trace) => trace.forget(source, table).await,
             Self::ClickHouse(trace) => trace.forget(source, table).await,
+        }
+    }
+    async fn note_repairs(&self, source: &str, repairs: &[Repair]) -> Result<(), TraceError> {
+        match self {
+            Self::Sqlite(trace) => trace.note_repairs(source, repairs).await,
+            Self::ClickHouse(trace) => trace.note_repairs(source, repairs).await,
+        }
+    }
+
+    async fn noted_repairs(&self, source: &str) -> Result<BTreeMap<String, bool>, TraceError> {
+        match self {
+            Self::Sqlite(trace) => trace.noted_repairs(source).await,
+            Self::ClickHouse(trace) => trace.noted_repairs(source).await,
+        }
+    }
+
+    async fn repairs(&self, source: &str, max: usize) -> Result<Vec<Repair>, TraceError> {
+        match self {
+            Self::Sqlite(trace) => trace.repairs(source, max).await,
+            Self::ClickHouse(trace) => trace.repairs(source, max).await,
         }
     }
 }

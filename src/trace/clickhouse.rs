@@ -16,8 +16,9 @@ use std::sync::{Arc, Mutex};
 use clickhouse::sql::Identifier;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use serde::{Deserialize, Serialize};
-use weir_model::{Digest, Op, TableId, Window};
+use weir_model::{Digest, Op, Repair, TableId, Window};
 
+use super::repairs::RepairRow;
 use super::{Hop, Origin, Shipment, StageCount, TraceError, TraceSink};
 use crate::limits::{TRACE_PARTITIONS_PER_INSERT_MAX, TRACE_REQUEST_MAX};
 
@@ -239,6 +240,32 @@ impl TraceSink for ClickHouseTrace {
             .await?;
         self.know(source, origin, generation);
         Ok(())
+    }
+
+    async fn note_repairs(&self, source: &str, repairs: &[Repair]) -> Result<(), TraceError> {
+        if repairs.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<RepairRow> = repairs.iter().map(|repair| RepairRow::of(source, repair)).collect();
+        self.with(|Prepared { client, .. }| async move { insert(&client, "weir_trace_repairs", &rows).await }).await
+    }
+
+    async fn noted_repairs(&self, source: &str) -> Result<BTreeMap<String, bool>, TraceError> {
+        self.with(|Prepared { client, .. }| async move {
+            let noted = in_time(client.query(sql::REPAIRS_NOTED).bind(source).fetch_all::<(String, i64)>()).await?;
+            Ok(noted.into_iter().map(|(id, ended_ms)| (id, ended_ms > 0)).collect())
+        })
+        .await
+    }
+
+    async fn repairs(&self, source: &str, max: usize) -> Result<Vec<Repair>, TraceError> {
+        self.with(|Prepared { client, .. }| async move {
+            let query = client.query(sql::REPAIRS).bind(source).bind(max);
+            let rows = in_time(query.fetch_all::<RepairRow>()).await?;
+            let repairs: Result<Vec<Repair>, String> = rows.into_iter().map(RepairRow::repair).collect();
+            repairs.map_err(Trouble::Foreign)
+        })
+        .await
     }
 }
 

@@ -1,6 +1,8 @@
 //! What every trace sink must do, run against each of them.
 
-use weir_model::{Digest, EventId, Op, TableId, Window};
+use std::collections::BTreeMap;
+
+use weir_model::{Digest, EventId, Found, Gap, Op, Repair, RepairEnd, TableId, Window};
 
 use super::{Hop, Origin, Shipment, StageCount, Tally, TraceSink};
 
@@ -36,6 +38,7 @@ pub async fn upheld_by(sink: &impl TraceSink) {
     capture_counts_many_tables_and_keeps_a_mark_of_its_own(sink).await;
     windows_of_any_age_go_in_one_call(sink).await;
     a_forgotten_table_begins_anew_and_keeps_what_capture_counted(sink).await;
+    a_repair_is_a_row_from_its_beginning_and_its_first_end_stands(sink).await;
 }
 
 async fn mark(sink: &impl TraceSink, source: &str) -> Option<i64> {
@@ -160,4 +163,55 @@ async fn a_forgotten_table_begins_anew_and_keeps_what_capture_counted(sink: &imp
     assert_eq!(sink.totals("shop", &table(), None).await.unwrap(), [counts[0], published]);
     assert_eq!(mark(sink, "crm").await, Some(8));
     assert_eq!(sink.totals("crm", &table(), None).await.unwrap(), accounts(0, 8));
+}
+
+async fn a_repair_is_a_row_from_its_beginning_and_its_first_end_stands(sink: &impl TraceSink) {
+    assert!(sink.noted_repairs("shop").await.unwrap().is_empty() && sink.repairs("shop", 9).await.unwrap().is_empty());
+    sink.note_repairs("shop", &[]).await.unwrap();
+    let begun = |id: &str, at_ms| Repair {
+        id: id.into(),
+        table: table(),
+        at_ms,
+        by: "command".into(),
+        host: "it's \\ ? here".into(),
+        found: Found {
+            missing_count: u64::from(u32::MAX) + 1,
+            different_count: 1,
+            missing: vec![serde_json::json!({"id": 5, "code": "é'\\\n"})],
+            ..Found::default()
+        },
+        keys: 3,
+        anew: None,
+        end: None,
+    };
+    let gap = Gap {
+        between: ["published".into(), "consumed".into()],
+        window: Window(-60_000),
+        op: Op::Delete,
+        count: 2,
+        digest: Digest(u128::MAX),
+    };
+    let ended = |repair: &Repair, at_ms, left_count: Option<u64>| {
+        let (job, error) = (Some("job-1".into()), left_count.is_none().then(|| "refused: ü".into()));
+        let end = RepairEnd { at_ms, anew: None, job, left_count, error, made_up_for: vec![gap.clone()] };
+        repair.clone().ended(end)
+    };
+    let (first, second) = (begun("a-1", 10), Repair { anew: Some("why".into()), keys: 0, ..begun("b-2", 20) });
+    for _ in 0..2 {
+        sink.note_repairs("shop", &[first.clone(), second.clone()]).await.unwrap();
+    }
+    assert_eq!(sink.repairs("shop", 9).await.unwrap(), [second.clone(), first.clone()]);
+    let (first, second) = (ended(&first, 30, Some(0)), ended(&second, 40, None));
+    sink.note_repairs("shop", std::slice::from_ref(&first)).await.unwrap();
+    assert_eq!(
+        sink.noted_repairs("shop").await.unwrap(),
+        BTreeMap::from([("a-1".to_owned(), true), ("b-2".to_owned(), false)])
+    );
+    // Told late of what it knows better, and for the first time of what has ended.
+    let third = ended(&begun("c-3", 15), 50, Some(7));
+    sink.note_repairs("shop", &[begun("a-1", 10), second.clone(), third.clone()]).await.unwrap();
+    assert_eq!(sink.repairs("shop", 9).await.unwrap(), [second.clone(), third, first]);
+    assert_eq!(sink.repairs("shop", 1).await.unwrap(), [second]);
+    sink.forget("shop", &table()).await.unwrap();
+    assert_eq!((sink.repairs("shop", 9).await.unwrap().len(), sink.repairs("crm", 9).await.unwrap().len()), (3, 0));
 }

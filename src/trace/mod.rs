@@ -7,14 +7,16 @@
 pub mod clickhouse;
 #[doc(hidden)]
 pub mod contract;
+mod repairs;
 pub mod sqlite;
 mod tally;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Digest, Op, TableId, Window};
+use weir_model::{Digest, Op, Repair, TableId, Window};
 
 pub use self::tally::Tally;
 
@@ -90,6 +92,17 @@ pub trait TraceSink: Send + Sync {
     /// Drops what the commits of `table` counted: its lake table was made anew and counts versions from 0 again. What
     /// capture counted stays.
     fn forget(&self, source: &str, table: &TableId) -> impl Future<Output = Result<(), TraceError>> + Send;
+
+    /// Keeps a row of each repair, for good: neither [`Self::forget`] nor age takes it. Identity: `(source, id)`; of one that
+    /// is there, and whose end is not known, the end is taken, and nothing else changes. Durable when it returns; after an
+    /// error some may be.
+    fn note_repairs(&self, source: &str, repairs: &[Repair]) -> impl Future<Output = Result<(), TraceError>> + Send;
+
+    /// The ids of all repairs that were noted, and whether it is known how each ended.
+    fn noted_repairs(&self, source: &str) -> impl Future<Output = Result<BTreeMap<String, bool>, TraceError>> + Send;
+
+    /// The `max` newest repairs, newest first.
+    fn repairs(&self, source: &str, max: usize) -> impl Future<Output = Result<Vec<Repair>, TraceError>> + Send;
 }
 
 /// The trace cannot be reached, read or written. That says nothing of the data: whatever the trace lacks stays in the

@@ -3,13 +3,16 @@
 //! Every count is a row of `weir_trace`; `weir_trace_marks` holds the greatest version shipped of each origin. One
 //! transaction writes both. Sums are made when they are asked for, so that what a report says is what the rows say.
 
+mod repairs;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-use weir_model::{Digest, Op, TableId, Window};
+use weir_model::{Digest, Op, Repair, TableId, Window};
 
+use super::repairs::RepairRow;
 use super::{Hop, Origin, Shipment, StageCount, TraceError, TraceSink};
 use crate::limits::TRACE_BUSY_MAX;
 
@@ -138,6 +141,23 @@ impl TraceSink for SqliteTrace {
         })
         .await
     }
+
+    async fn note_repairs(&self, source: &str, repairs: &[Repair]) -> Result<(), TraceError> {
+        let rows: Vec<RepairRow> = repairs.iter().map(|repair| RepairRow::of(source, repair)).collect();
+        self.on_connection(move |connection| repairs::note(connection, &rows)).await
+    }
+
+    async fn noted_repairs(&self, source: &str) -> Result<BTreeMap<String, bool>, TraceError> {
+        let source = source.to_owned();
+        self.on_connection(move |connection| repairs::noted(connection, &source)).await
+    }
+
+    async fn repairs(&self, source: &str, max: usize) -> Result<Vec<Repair>, TraceError> {
+        let source = source.to_owned();
+        let rows = self.on_connection(move |connection| repairs::newest(connection, &source, max)).await?;
+        let repairs: Result<Vec<Repair>, String> = rows.into_iter().map(RepairRow::repair).collect();
+        repairs.map_err(|what| TraceError::Foreign { place: self.file.to_string(), what })
+    }
 }
 
 /// Sets the connection up, makes the tables in an empty file, brings one of format 1 up, and returns the file's format.
@@ -159,6 +179,9 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
         _ => {}
     }
     let format = format(&transaction)?;
+    if format == FORMAT {
+        transaction.execute_batch(repairs::TABLE)?;
+    }
     transaction.commit()?;
     Ok(format)
 }

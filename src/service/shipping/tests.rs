@@ -1,10 +1,11 @@
 //! A trace that goes away and comes back, with tables on disk to read from.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use serde_json::json;
-use weir_model::{Digest, Op, Window};
+use weir_model::{Digest, Op, Repair, Window};
 
 use super::*;
 use crate::table::{CommitRecord, TableState};
@@ -49,6 +50,18 @@ impl TraceSink for Flaky {
 
     async fn forget(&self, source: &str, table: &TableId) -> Result<(), TraceError> {
         self.there()?.forget(source, table).await
+    }
+
+    async fn note_repairs(&self, source: &str, repairs: &[Repair]) -> Result<(), TraceError> {
+        self.there()?.note_repairs(source, repairs).await
+    }
+
+    async fn noted_repairs(&self, source: &str) -> Result<BTreeMap<String, bool>, TraceError> {
+        self.there()?.noted_repairs(source).await
+    }
+
+    async fn repairs(&self, source: &str, max: usize) -> Result<Vec<Repair>, TraceError> {
+        self.there()?.repairs(source, max).await
     }
 }
 

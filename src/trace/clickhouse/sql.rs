@@ -8,8 +8,12 @@
 pub const FORMAT: u64 = 1;
 
 /// The tables by name, the format's first: what a later version wrote is refused before anything is made beside it.
-pub const TABLES: [(&str, &str); 3] =
-    [("weir_trace_format", CREATE_FORMAT), ("weir_trace", CREATE_COUNTS), ("weir_trace_marks", CREATE_MARKS)];
+pub const TABLES: [(&str, &str); 4] = [
+    ("weir_trace_format", CREATE_FORMAT),
+    ("weir_trace", CREATE_COUNTS),
+    ("weir_trace_marks", CREATE_MARKS),
+    ("weir_trace_repairs", CREATE_REPAIRS),
+];
 
 const CREATE_FORMAT: &str = "CREATE TABLE IF NOT EXISTS weir_trace_format (format UInt64) \
      ENGINE = ReplacingMergeTree ORDER BY format";
@@ -27,6 +31,14 @@ const CREATE_COUNTS: &str = "CREATE TABLE IF NOT EXISTS weir_trace (\
 const CREATE_MARKS: &str = "CREATE TABLE IF NOT EXISTS weir_trace_marks (\
      source String, origin String, generation UInt64, next_version UInt64\
      ) ENGINE = ReplacingMergeTree(next_version) ORDER BY (source, origin, generation)";
+
+/// A row a repair and what is known of it: of one that is under way another comes with its end. Texts that are not there are
+/// empty, `left_count` is -1 if nobody knows.
+const CREATE_REPAIRS: &str = "CREATE TABLE IF NOT EXISTS weir_trace_repairs (\
+     source String, id String, table_name String, at_ms Int64, asked_by String, host String, \
+     missing_count UInt64, extra_count UInt64, different_count UInt64, keys String, read_again UInt64, anew String, \
+     ended_ms Int64, job String, left_count Int64, error String, made_up_for String\
+     ) ENGINE = ReplacingMergeTree(ended_ms) ORDER BY (source, id)";
 
 /// Length of a partition of `weir_trace`, as in its DDL.
 pub const PARTITION_MS: i64 = 2_592_000_000;
@@ -57,6 +69,16 @@ pub const TOTALS: &str = "SELECT window_ms, op, hop, sum(n), sum(d0), sum(d1), s
      AND ((origin != 'capture' AND generation = ? AND version < ?) OR (origin = 'capture' AND generation = ? AND version < ?)) \
      GROUP BY origin, generation, version, window_ms, op, hop\
      ) GROUP BY window_ms, op, hop";
+
+/// Ids of the source's repairs, and when each ended.
+pub const REPAIRS_NOTED: &str = "SELECT id, max(ended_ms) FROM weir_trace_repairs WHERE source = ? GROUP BY id";
+
+/// The newest repairs of the source, so many: of each what was told of it last.
+pub const REPAIRS: &str = "SELECT any(source), id, any(table_name), any(at_ms) AS begun_ms, any(asked_by), any(host), \
+     any(missing_count), any(extra_count), any(different_count), any(keys), any(read_again), argMax(anew, ended_ms), \
+     max(ended_ms), argMax(job, ended_ms), argMax(left_count, ended_ms), argMax(error, ended_ms), \
+     argMax(made_up_for, ended_ms) \
+     FROM weir_trace_repairs WHERE source = ? GROUP BY id ORDER BY begun_ms DESC, id DESC LIMIT ?";
 
 /// [`MARKS`] with room for so many origins.
 pub fn marks(origins: usize) -> String {
