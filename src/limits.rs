@@ -348,3 +348,12 @@ pub const REPAIRS_LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
 pub const REPAIRS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 /// However old they are, so many of the newest stay.
 pub const REPAIRS_KEPT_MIN: usize = 1_000;
+/// Minutes are folded into days once they are so old: by then nearly all that is counted of them has come, and what comes later
+/// is folded later.
+pub const TRACE_FOLD_AFTER: Duration = Duration::from_secs(600);
+/// They are folded this often: so much is read by the minute when a report is asked for.
+pub const TRACE_FOLD_EVERY: Duration = Duration::from_secs(600);
+/// Rows of days that go into ClickHouse at once: each is made by a query of its own.
+pub const TRACE_DAYS_PER_INSERT_MAX: usize = 200;
+/// Days of tables that are read by the minute in one query: some ten thousand rows each, if much happens.
+pub const TRACE_DAYS_READ_TOGETHER: usize = 20;

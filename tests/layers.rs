@@ -52,7 +52,10 @@ impl SourceFile {
     }
 
     fn is_test(&self) -> bool {
-        self.path.contains("/tests/") || self.path.ends_with("tests.rs") || self.path.ends_with("contract.rs")
+        self.path.contains("/tests/")
+            || self.path.ends_with("tests.rs")
+            || self.path.ends_with("contract.rs")
+            || self.path.contains("/contract/")
     }
 }
 

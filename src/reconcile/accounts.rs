@@ -13,7 +13,7 @@ use std::ops::Add;
 use serde::Serialize;
 use weir_model::{Digest, Op, Window};
 
-use crate::trace::{Hop, StageCount};
+use crate::trace::{Balance, Hop, StageCount};
 
 /// Half-events: how many, and the sum of their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -104,6 +104,22 @@ pub fn audit(counts: &[StageCount], open: &BTreeSet<Window>) -> Audit {
         }));
     }
     audit
+}
+
+/// Whether the counts of one window and operation keep every equation, and in which way: what does can be summed with others
+/// that do in the same way.
+pub fn adds_up(counts: &[StageCount]) -> Option<Balance> {
+    let mut cell = Cell::default();
+    for count in counts {
+        let amount = cell.amounts.entry(count.hop).or_default();
+        *amount = *amount + Amount { count: count.count, digest: count.digest };
+    }
+    let copies = copies(&cell)?;
+    captured_is_published_or_filtered(&cell).ok()?;
+    consumed_has_one_fate(&cell).ok()?;
+    chunk_rows_have_one_fate(&cell).ok()?;
+    let without_stale = copies == cell.of(Hop::Duplicate);
+    Some(if without_stale { Balance::WithoutStale } else { Balance::WithStale })
 }
 
 /// Two hops that differ, and by what.
@@ -351,6 +367,24 @@ mod tests {
         fn copies_that_were_dropped_are_balanced_and_counted(events in through_a_broker()) {
             let copies = events.iter().filter(|event| event.4.is_some()).count() as u64;
             prop_assert_eq!(audit_closed(&tally(&counted(&events))), Audit { unbalanced: Vec::new(), doubled: copies });
+        }
+
+        /// Minutes that add up say the same once they are summed, by the way in which they do.
+        #[test]
+        fn sums_of_minutes_that_add_up_are_judged_as_the_minutes_were(events in through_a_broker()) {
+            let counts = tally(&counted(&events));
+            let mut cells: BTreeMap<(Window, Op), Vec<StageCount>> = BTreeMap::new();
+            for count in &counts {
+                cells.entry((count.window, count.op)).or_default().push(*count);
+            }
+            let mut summed = Vec::new();
+            for counts in cells.values() {
+                let balance = adds_up(counts);
+                prop_assert!(balance.is_some());
+                let window = balance.unwrap_or(Balance::WithStale).window(0);
+                summed.extend(counts.iter().map(|count| StageCount { window, ..*count }));
+            }
+            prop_assert_eq!(audit_closed(&summed), audit_closed(&counts));
         }
 
         /// With copies about, leaving out any one count of any one event is seen.

@@ -15,7 +15,7 @@ use crate::limits::{RECONCILE_POLL, RECONCILE_WAIT_MAX, REPAIRS_READ_MAX};
 use crate::state::proofs::ProofLog;
 use crate::state::{Checkpoint, CheckpointLog, Phase, RepairStore, TableStanding};
 use crate::table::{TableState, Warehouse, history};
-use crate::trace::TraceSink;
+use crate::trace::{Origin, TraceSink};
 use crate::transport::PublishNumber;
 use crate::transport::kafka::KafkaSettings;
 use crate::transport::kafka::position::Position;
@@ -69,18 +69,18 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
         position: common_position(&places),
         tables: Vec::new(),
     };
+    let marks = sink.shipped_versions(question.source).await?;
     for Place { table, .. } in &places {
-        ship_missing(sink, question.source, question.warehouse, table).await?;
+        let mark = marks.get(&Origin::Table(table.clone())).copied();
+        ship_missing(sink, question.source, question.warehouse, table, mark).await?;
     }
     // Only now, so that whatever was consumed has been counted as published too.
     if let Some(kafka) = &question.kafka {
         ship_counted(kafka, question.source, sink).await?;
     }
     let mut repairs = repairs(question, sink).await?;
-    let mut totals = Vec::with_capacity(places.len());
-    for Place { table, .. } in &places {
-        totals.push(sink.totals(question.source, table, question.since).await?);
-    }
+    let tables: Vec<TableId> = places.iter().map(|place| place.table.clone()).collect();
+    let mut totals = sink.totals(question.source, &tables, question.since).await?;
     // A service that runs goes on counting: whatever it had published when the totals were read is seen here.
     let windows = match &question.kafka {
         Some(kafka) => {
@@ -91,7 +91,8 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
     };
     let state = question.warehouse.state_path(question.source);
     let mut proofs = ProofLog::new(question.warehouse.store().clone(), state).read().await?;
-    for (Place { table, reach, whole, lagging, .. }, counts) in places.into_iter().zip(totals) {
+    for Place { table, reach, whole, lagging, .. } in places {
+        let counts = totals.remove(&table).unwrap_or_default();
         let lost = match &question.kafka {
             Some(kafka) => lost(kafka, &table, &lagging).await?,
             None => None,
