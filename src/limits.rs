@@ -348,3 +348,28 @@ pub const CURRENT_ROWS_RETRY_DELAY: Duration = Duration::from_secs(1);
 pub const CURRENT_ROWS_WAIT_MAX: Duration = Duration::from_secs(15);
 /// One read of them waits so long for the source to show what it has sent, then it is asked again.
 pub const CURRENT_ROWS_SHOWN_MAX: Duration = Duration::from_secs(10);
+/// Keys of a kind that are noted of a repair: a row of the trace, and an object of the state.
+pub const REPAIR_KEYS_NOTED_MAX: usize = 1_000;
+/// Differences between hops that one repair can make up for; what is beyond stays until the next.
+pub const REPAIR_GAPS_NOTED_MAX: usize = 10_000;
+/// Repairs given to the trace at once: each may hold thousands of keys.
+pub const REPAIRS_NOTED_TOGETHER: usize = 20;
+/// The newest repairs of a source that a report looks at.
+pub const REPAIRS_READ_MAX: usize = 2_000;
+/// Repairs of a table that a report shows.
+pub const REPAIRS_SHOWN_MAX: usize = 20;
+/// A running service looks this often for repairs that the trace lacks.
+pub const REPAIRS_LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
+/// Objects of repairs are kept this long, for a trace that is lost; its rows stay.
+pub const REPAIRS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+/// However old they are, so many of the newest stay.
+pub const REPAIRS_KEPT_MIN: usize = 1_000;
+/// Minutes are folded into days once they are so old: by then nearly all that is counted of them has come, and what comes later
+/// is folded later.
+pub const TRACE_FOLD_AFTER: Duration = Duration::from_secs(600);
+/// They are folded this often: so much is read by the minute when a report is asked for.
+pub const TRACE_FOLD_EVERY: Duration = Duration::from_secs(600);
+/// Rows of days that go into ClickHouse at once: each is made by a query of its own.
+pub const TRACE_DAYS_PER_INSERT_MAX: usize = 200;
+/// Days of tables that are read by the minute in one query: some ten thousand rows each, if much happens.
+pub const TRACE_DAYS_READ_TOGETHER: usize = 20;

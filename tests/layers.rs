@@ -17,8 +17,8 @@ const ROWS: [&[&str]; 7] = [
 
 /// Clients of other people's software, and where their names may stand: paths below the package's folder.
 const CLIENTS: [(&str, &[&str]); 9] = [
-    ("rusqlite", &["src/trace/sqlite.rs"]),
-    ("clickhouse", &["src/trace/clickhouse.rs"]),
+    ("rusqlite", &["src/trace/sqlite.rs", "src/trace/sqlite/"]),
+    ("clickhouse", &["src/trace/clickhouse.rs", "src/trace/clickhouse/", "src/trace/repairs.rs"]),
     ("rdkafka", &["src/transport/kafka/"]),
     ("deltalake_core", &["src/table/checkpoint.rs", "src/table/scan.rs", "src/table/tests/"]),
     ("object_store", &["src/table/", "src/state/"]),
@@ -52,7 +52,10 @@ impl SourceFile {
     }
 
     fn is_test(&self) -> bool {
-        self.path.contains("/tests/") || self.path.ends_with("tests.rs") || self.path.ends_with("contract.rs")
+        self.path.contains("/tests/")
+            || self.path.ends_with("tests.rs")
+            || self.path.ends_with("contract.rs")
+            || self.path.contains("/contract/")
     }
 }
 

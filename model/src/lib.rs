@@ -3,7 +3,8 @@
 //! Reading order: [`value`] (what a MySQL column becomes in Arrow and Delta), [`column`] (building such columns),
 //! [`schema`] (tables), [`layout`] (how the lake keeps one) and [`partition`] (by what), [`evolution`] and [`absence`] (what the lake makes of changed columns), [`order`] and
 //! [`position`] (when a change happened, and where in the binlog it stands),
-//! [`key`] (which row it is about), [`change`] (a batch of changes), [`image`] (what is known of them), [`digest`], [`clock`] and [`cron`].
+//! [`key`] (which row it is about), [`change`] (a batch of changes), [`image`] (what is known of them), [`digest`], [`repair`],
+//! [`clock`] and [`cron`].
 
 pub mod absence;
 pub mod change;
@@ -19,6 +20,7 @@ pub mod layout;
 pub mod order;
 pub mod partition;
 pub mod position;
+pub mod repair;
 pub mod row_hash;
 pub mod schema;
 pub mod value;
@@ -34,6 +36,7 @@ pub use key::{RecordKey, RecordKeys};
 pub use layout::Layout;
 pub use order::{EventId, Order, OrderState};
 pub use position::{Gtid, GtidSet, LogPosition};
+pub use repair::{Found, Gap, Repair, RepairEnd};
 pub use schema::{Column, TableId, TableSchema};
 pub use value::ColumnType;
 pub use xid::{Xid, XidError};

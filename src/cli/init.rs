@@ -96,6 +96,7 @@ kind = "direct"                     # within this process; the binlog is the dur
 [trace]
 kind = "sqlite"                     # counts of what passed, in <state_dir>/trace.sqlite; or "clickhouse"
 # url = "http://weir@127.0.0.1:8123/weir"   # of ClickHouse; password in WEIR_TRACE_PASSWORD
+# retention_days = 400              # sums of days that are older are removed; 0 keeps them for ever
 
 [apply]
 commit_interval_ms = 1000           # freshness against number of commits

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use weir_model::{TableId, Window, clock};
+use weir_model::{Repair, TableId, Window, clock};
 
 use super::output::{print, table};
-use super::repair;
+use super::repair::{self, UnbalancedTables};
 use super::snapshot::table_id;
 use crate::config::Config;
 use crate::error::{Error, Exit};
 use crate::reconcile::deep::{DeepQuestion, Recheck, compare_tables};
-use crate::reconcile::{Question, Report, Verdict, gather, render, report};
-use crate::service::{self, open_trace};
+use crate::reconcile::{Facts, Question, Reach, Report, Verdict, gather, render, report};
+use crate::service::{self, ConfiguredTrace, open_trace};
 use crate::table::Warehouse;
+use crate::trace::TraceSink;
 
 /// Compares what the source sent with what every hop counted; exits 3 if something was lost.
 #[derive(Debug, Args)]
@@ -77,8 +78,24 @@ impl Reconcile {
             };
             let (progress, asked) = (asked.progress.clone(), Arc::new(asked));
             let mut compared = progress.show_while(compare_tables(asked.clone(), Arc::new(Recheck))).await?;
+            for facts in &facts.tables {
+                if let (Some(report), Reach::Stopped(_)) = (compared.get_mut(&facts.table), &facts.reach) {
+                    report.has_stopped = report.not_compared.is_some();
+                }
+            }
             if self.repair {
-                repair::repair(config, &asked, &mut compared).await?;
+                let repairing = repair::mend_all(config, &asked, &compared).await?;
+                let before = unbalanced(&facts);
+                let again = gather(&question, &trace).await;
+                let after = again.as_ref().map(unbalanced).unwrap_or_default();
+                let repairs = repairing.conclude(&mut compared, &before, &after).await?;
+                facts = again?;
+                note(&trace, &question, &repairs).await;
+                for facts in &mut facts.tables {
+                    let own = repairs.iter().filter(|repair| repair.table == facts.table);
+                    facts.repairs.retain(|known| repairs.iter().all(|repair| repair.id != known.id));
+                    facts.repairs.splice(0..0, own.cloned());
+                }
             } else if self.dry_run {
                 repair::plan(&mut compared);
             }
@@ -95,6 +112,18 @@ impl Reconcile {
         }
         // What is in flight is no difference: it exits 0, and the verdict says so.
         Ok(if report.verdict == Verdict::Different { Exit::Different } else { Exit::Done })
+    }
+}
+
+fn unbalanced(facts: &Facts) -> UnbalancedTables {
+    let unbalanced = facts.tables.iter().map(|facts| (facts.table.clone(), facts.unbalanced()));
+    unbalanced.filter(|(_, unbalanced)| !unbalanced.is_empty()).collect()
+}
+
+/// Gives the trace what was repaired. If it is away, whoever reaches it next does: the repairs are noted beside the tables.
+async fn note(trace: &ConfiguredTrace, question: &Question<'_>, repairs: &[Repair]) {
+    if let Err(error) = trace.note_repairs(question.source, repairs).await {
+        tracing::warn!(%error, "the trace is given the repairs later");
     }
 }
 

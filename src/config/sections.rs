@@ -20,6 +20,8 @@ pub const RETENTION_HOURS_DEFAULT: u32 = 24;
 pub const BROKERS_DEFAULT: &str = "127.0.0.1:9092";
 pub const PARTITIONS_DEFAULT: u32 = 4;
 pub const TRACE_URL_DEFAULT: &str = "http://127.0.0.1:8123/weir";
+/// A year, and a month to look back at it.
+pub const TRACE_RETENTION_DAYS_DEFAULT: u32 = 400;
 pub const COMMIT_INTERVAL_MS_DEFAULT: u64 = 1_000;
 pub const MEMORY_MAX_DEFAULT: ByteSize = ByteSize::mib(256);
 const INDEX_MEMORY_MAX_DEFAULT: ByteSize = ByteSize::gib(1);
@@ -174,14 +176,29 @@ pub struct Trace {
     pub kind: TraceKind,
     /// `http(s)://user@host:port/database`.
     pub url: SecretUrl,
+    /// Folded days that are older are removed; 0 keeps them for ever.
+    pub retention_days: u32,
     /// From the variable; the url's counts if there is none.
     #[serde(skip)]
     pub password: Option<Secret>,
 }
 
+impl Trace {
+    /// Days that end at or before this are too old at `now_ms`; none if they are kept for ever.
+    pub fn expired_before(&self, now_ms: i64) -> Option<i64> {
+        let kept_ms = i64::from(self.retention_days) * 86_400_000;
+        (kept_ms > 0).then(|| now_ms.saturating_sub(kept_ms))
+    }
+}
+
 impl Default for Trace {
     fn default() -> Self {
-        Self { kind: TraceKind::Sqlite, url: SecretUrl::new(TRACE_URL_DEFAULT), password: None }
+        Self {
+            kind: TraceKind::Sqlite,
+            url: SecretUrl::new(TRACE_URL_DEFAULT),
+            retention_days: TRACE_RETENTION_DAYS_DEFAULT,
+            password: None,
+        }
     }
 }
 

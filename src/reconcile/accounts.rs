@@ -13,7 +13,7 @@ use std::ops::Add;
 use serde::Serialize;
 use weir_model::{Digest, Op, Window};
 
-use crate::trace::{Hop, StageCount};
+use crate::trace::{Balance, Hop, StageCount};
 
 /// Half-events: how many, and the sum of their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +40,12 @@ pub struct Unbalanced {
     pub op: Op,
     /// By how many they differ; 0 if as many passed on both sides and they are not the same ones.
     pub count: u64,
+    /// The window.
+    #[serde(skip)]
+    pub start: Window,
+    /// What passed the earlier hop, less what passed the later one.
+    #[serde(skip)]
+    pub gap: Digest,
 }
 
 /// Amounts of one window and operation.
@@ -88,21 +94,48 @@ pub fn audit(counts: &[StageCount], open: &BTreeSet<Window>) -> Audit {
             chunk_rows_have_one_fate(cell),
         ];
         let broken = equations.into_iter().filter_map(Result::err);
-        audit.unbalanced.extend(broken.map(|(between, count)| Unbalanced {
+        audit.unbalanced.extend(broken.map(|Broken { between, count, gap }| Unbalanced {
             between,
             window: rfc3339(window.0),
             op: *op,
             count,
+            start: *window,
+            gap,
         }));
     }
     audit
 }
 
-/// `Err` with the hops and by how many they differ.
-type Equation = Result<(), ([&'static str; 2], u64)>;
+/// Whether the counts of one window and operation keep every equation, and in which way: what does can be summed with others
+/// that do in the same way.
+pub fn adds_up(counts: &[StageCount]) -> Option<Balance> {
+    let mut cell = Cell::default();
+    for count in counts {
+        let amount = cell.amounts.entry(count.hop).or_default();
+        *amount = *amount + Amount { count: count.count, digest: count.digest };
+    }
+    let copies = copies(&cell)?;
+    captured_is_published_or_filtered(&cell).ok()?;
+    consumed_has_one_fate(&cell).ok()?;
+    chunk_rows_have_one_fate(&cell).ok()?;
+    let without_stale = copies == cell.of(Hop::Duplicate);
+    Some(if without_stale { Balance::WithoutStale } else { Balance::WithStale })
+}
+
+/// Two hops that differ, and by what.
+struct Broken {
+    between: [&'static str; 2],
+    count: u64,
+    gap: Digest,
+}
+
+type Equation = Result<(), Broken>;
 
 fn equal(between: [&'static str; 2], earlier: Amount, later: Amount) -> Equation {
-    if earlier == later { Ok(()) } else { Err((between, earlier.count.abs_diff(later.count))) }
+    if earlier == later {
+        return Ok(());
+    }
+    Err(Broken { between, count: earlier.count.abs_diff(later.count), gap: earlier.digest - later.digest })
 }
 
 fn captured_is_published_or_filtered(cell: &Cell) -> Equation {
@@ -125,10 +158,7 @@ fn copies(cell: &Cell) -> Option<Amount> {
 fn consumed_is_published_and_copies(cell: &Cell, copies: Option<Amount>) -> Equation {
     match copies {
         Some(_) => Ok(()),
-        None => {
-            let with_duplicates = cell.sum(&[Hop::Published, Hop::Duplicate]);
-            Err((["published", "consumed"], with_duplicates.count.abs_diff(cell.of(Hop::Consumed).count)))
-        }
+        None => equal(["published", "consumed"], cell.sum(&[Hop::Published, Hop::Duplicate]), cell.of(Hop::Consumed)),
     }
 }
 
@@ -198,7 +228,8 @@ mod tests {
         tally.event(Hop::Captured, Op::Update, WINDOW, EventId(3));
         tally.event(Hop::Published, Op::Update, WINDOW, EventId(3));
         let window = "2026-11-21T02:00:00Z".to_owned();
-        let lost = Unbalanced { between: ["published", "consumed"], window, op: Op::Update, count: 1 };
+        let (between, start, gap) = (["published", "consumed"], WINDOW, Digest(3));
+        let lost = Unbalanced { between, window, op: Op::Update, count: 1, start, gap };
         assert_eq!(audit_closed(&tally.counts()).unbalanced, [lost]);
     }
 
@@ -336,6 +367,24 @@ mod tests {
         fn copies_that_were_dropped_are_balanced_and_counted(events in through_a_broker()) {
             let copies = events.iter().filter(|event| event.4.is_some()).count() as u64;
             prop_assert_eq!(audit_closed(&tally(&counted(&events))), Audit { unbalanced: Vec::new(), doubled: copies });
+        }
+
+        /// Minutes that add up say the same once they are summed, by the way in which they do.
+        #[test]
+        fn sums_of_minutes_that_add_up_are_judged_as_the_minutes_were(events in through_a_broker()) {
+            let counts = tally(&counted(&events));
+            let mut cells: BTreeMap<(Window, Op), Vec<StageCount>> = BTreeMap::new();
+            for count in &counts {
+                cells.entry((count.window, count.op)).or_default().push(*count);
+            }
+            let mut summed = Vec::new();
+            for counts in cells.values() {
+                let balance = adds_up(counts);
+                prop_assert!(balance.is_some());
+                let window = balance.unwrap_or(Balance::WithStale).window(0);
+                summed.extend(counts.iter().map(|count| StageCount { window, ..*count }));
+            }
+            prop_assert_eq!(audit_closed(&summed), audit_closed(&counts));
         }
 
         /// With copies about, leaving out any one count of any one event is seen.

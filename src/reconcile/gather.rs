@@ -1,20 +1,21 @@
 //! Collects the facts of a report, with the service running or stopped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
-use weir_model::{GtidSet, TableId, Window, clock};
+use weir_model::{GtidSet, Repair, TableId, Window, clock};
 use weir_mysql::{MysqlError, SourceOptions, TablePatterns, catalogue, server};
 
 use super::missing::ship_missing;
-use super::positions::{OpenWindows, covers, ship_counted, whole};
+use super::positions::{Lagging, OpenWindows, covers, lagging, lost, ship_counted, whole};
+use super::repairs::ship_repairs;
 use super::report::{Facts, Reach, TableFacts};
 use crate::error::Error;
-use crate::limits::{RECONCILE_POLL, RECONCILE_WAIT_MAX};
+use crate::limits::{RECONCILE_POLL, RECONCILE_WAIT_MAX, REPAIRS_READ_MAX};
 use crate::state::proofs::ProofLog;
-use crate::state::{Checkpoint, CheckpointLog, Phase, TableStanding};
+use crate::state::{Checkpoint, CheckpointLog, Phase, RepairStore, TableStanding};
 use crate::table::{TableState, Warehouse, history};
-use crate::trace::TraceSink;
+use crate::trace::{Origin, TraceSink};
 use crate::transport::PublishNumber;
 use crate::transport::kafka::KafkaSettings;
 use crate::transport::kafka::position::Position;
@@ -68,17 +69,18 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
         position: common_position(&places),
         tables: Vec::new(),
     };
+    let marks = sink.shipped_versions(question.source).await?;
     for Place { table, .. } in &places {
-        ship_missing(sink, question.source, question.warehouse, table).await?;
+        let mark = marks.get(&Origin::Table(table.clone())).copied();
+        ship_missing(sink, question.source, question.warehouse, table, mark).await?;
     }
     // Only now, so that whatever was consumed has been counted as published too.
     if let Some(kafka) = &question.kafka {
         ship_counted(kafka, question.source, sink).await?;
     }
-    let mut totals = Vec::with_capacity(places.len());
-    for Place { table, .. } in &places {
-        totals.push(sink.totals(question.source, table, question.since).await?);
-    }
+    let mut repairs = repairs(question, sink).await?;
+    let tables: Vec<TableId> = places.iter().map(|place| place.table.clone()).collect();
+    let mut totals = sink.totals(question.source, &tables, question.since).await?;
     // A service that runs goes on counting: whatever it had published when the totals were read is seen here.
     let windows = match &question.kafka {
         Some(kafka) => {
@@ -89,12 +91,31 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
     };
     let state = question.warehouse.state_path(question.source);
     let mut proofs = ProofLog::new(question.warehouse.store().clone(), state).read().await?;
-    for (Place { table, reach, whole, .. }, counts) in places.into_iter().zip(totals) {
+    for Place { table, reach, whole, lagging, .. } in places {
+        let counts = totals.remove(&table).unwrap_or_default();
+        let lost = match &question.kafka {
+            Some(kafka) => lost(kafka, &table, &lagging).await?,
+            None => None,
+        };
+        // What is gone from the topic is not on its way.
+        let windows = windows.as_ref().filter(|_| lost.is_none());
+        let open = windows.map(|windows| windows.of(&table, whole)).unwrap_or_default();
         let proof = proofs.tables.remove(&table);
-        let open = windows.as_ref().map(|windows| windows.of(&table, whole)).unwrap_or_default();
-        facts.tables.push(TableFacts { table, reach, counts, open, deep: None, proof });
+        let repairs = repairs.remove(&table).unwrap_or_default();
+        facts.tables.push(TableFacts { table, reach, counts, open, lost, deep: None, proof, repairs });
     }
     Ok(facts)
+}
+
+/// What was repaired, by table, once the trace has all of it.
+async fn repairs<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<BTreeMap<TableId, Vec<Repair>>, Error> {
+    let (store, state) = (question.warehouse.store().clone(), question.warehouse.state_path(question.source));
+    ship_repairs(sink, question.source, &RepairStore::new(store, state)).await?;
+    let mut repairs: BTreeMap<TableId, Vec<Repair>> = BTreeMap::new();
+    for repair in sink.repairs(question.source, REPAIRS_READ_MAX).await? {
+        repairs.entry(repair.table.clone()).or_default().push(repair);
+    }
+    Ok(repairs)
 }
 
 /// What the source has executed, and its tables.
@@ -129,6 +150,8 @@ pub(super) struct Place {
     position: GtidSet,
     /// The last publish that it certainly has; of no meaning on `direct`.
     whole: PublishNumber,
+    /// What it has yet to take in.
+    lagging: Vec<Lagging>,
 }
 
 /// Looks at every table, and again at those that are behind as long as a service may bring them on.
@@ -182,7 +205,8 @@ pub(super) fn place(
         own = own.union(&position.boundary.gtid_set);
     }
     let holds = published.map_or_else(PublishNumber::default, |position| whole(state, table, position));
-    let at = |reach, position| Place { table: table.clone(), reach, position, whole: holds };
+    let lagging = published.map(|position| lagging(state, table, position)).unwrap_or_default();
+    let at = |reach, position| Place { table: table.clone(), reach, position, whole: holds, lagging };
     let Some(standing) = standing_of(table, checkpoint, published) else { return at(Reach::NotSeeded, own) };
     match standing.phase {
         Phase::Stopped => at(Reach::Stopped(standing.error.clone().unwrap_or_default()), own),
@@ -269,6 +293,7 @@ mod tests {
             reach,
             position: set(intervals),
             whole: PublishNumber(0),
+            lagging: Vec::new(),
         };
         let places = [at("1-7", Reach::All), at("1-4:6-9", Reach::Behind(1)), at("1", Reach::Filling)];
         assert_eq!(common_position(&places), set("1-4:6-7"));

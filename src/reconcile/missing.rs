@@ -19,7 +19,7 @@ pub struct Reached {
     pub is_all: bool,
 }
 
-/// Ships every commit of `table` that the trace does not have.
+/// Ships every commit of `table` that the trace does not have, which says that it has everything up to `mark`.
 ///
 /// # Errors
 /// When the trace or the table's log cannot be used.
@@ -28,8 +28,9 @@ pub async fn ship_missing<T: TraceSink>(
     source: &str,
     warehouse: &Warehouse,
     table: &TableId,
+    mark: Option<i64>,
 ) -> Result<(), Error> {
-    let mut mark = begin(sink, source, warehouse, table).await?;
+    let mut mark = forget_if_made_anew(sink, source, warehouse, table, mark).await?;
     loop {
         let reached = ship_page(sink, source, warehouse, table, mark).await?;
         if reached.is_all {
@@ -39,8 +40,7 @@ pub async fn ship_missing<T: TraceSink>(
     }
 }
 
-/// Where the trace is with `table`. A table that is older than the trace's mark was made anew, and what the trace has
-/// is another table's: it is forgotten.
+/// Where the trace is with `table`.
 pub async fn begin<T: TraceSink>(
     sink: &T,
     source: &str,
@@ -48,6 +48,17 @@ pub async fn begin<T: TraceSink>(
     table: &TableId,
 ) -> Result<Option<i64>, Error> {
     let mark = sink.shipped_version(source, &Origin::Table(table.clone())).await?;
+    forget_if_made_anew(sink, source, warehouse, table, mark).await
+}
+
+/// A table that is older than the trace's mark was made anew, and what the trace has is another table's: it is forgotten.
+async fn forget_if_made_anew<T: TraceSink>(
+    sink: &T,
+    source: &str,
+    warehouse: &Warehouse,
+    table: &TableId,
+    mark: Option<i64>,
+) -> Result<Option<i64>, Error> {
     let Some(shipped) = mark else { return Ok(None) };
     match history::newest_version(warehouse, table).await? {
         Some(newest) if newest < shipped => {

@@ -11,7 +11,7 @@ use crate::trace::{Origin, Shipment, TraceSink};
 use crate::transport::PublishNumber;
 use crate::transport::kafka::position::Position;
 use crate::transport::kafka::publisher::{self, Counted};
-use crate::transport::kafka::{KafkaSettings, TransportError};
+use crate::transport::kafka::{KafkaSettings, Topics, TransportError};
 
 /// Reads the position topic, and ships to `sink` what capture counted and the trace lacks.
 ///
@@ -74,6 +74,49 @@ pub fn covers(state: Option<&TableState>, table: &TableId, position: &Position) 
     })
 }
 
+/// A bucket that has yet to take in what was written of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lagging {
+    bucket: u32,
+    /// The offset it goes on at.
+    at: i64,
+    /// The last that was written.
+    end: i64,
+}
+
+/// The buckets of a table that lag behind `position`. Of a topic that was made anew nothing is said.
+pub fn lagging(state: Option<&TableState>, table: &TableId, position: &Position) -> Vec<Lagging> {
+    let topic = position.tables.get(table).map(|known| &*known.topic);
+    let at = |bucket: u32| {
+        let share = state.and_then(|state| state.shares.get(bucket as usize));
+        share.filter(|share| Some(&*share.topic) == topic).map(|share| share.offset)
+    };
+    let ends = position.ends.get(table).into_iter().flatten();
+    let lagging = ends.filter_map(|(bucket, end)| Some(Lagging { bucket: *bucket, at: at(*bucket)?, end: *end }));
+    lagging.filter(|lagging| lagging.at <= lagging.end).collect()
+}
+
+/// Why what a table has yet to take in cannot come any more: it is not in its topic. None if it is.
+pub async fn lost(settings: &KafkaSettings, table: &TableId, lagging: &[Lagging]) -> Result<Option<String>, Error> {
+    if lagging.is_empty() {
+        return Ok(None);
+    }
+    let (topics, topic) = (Topics::new(settings)?, settings.table_topic(table));
+    if topics.partitions_of(&topic).await?.is_none() {
+        return Ok(Some(format!("topic {topic} is gone, and with it what the table has not taken in")));
+    }
+    for Lagging { bucket, at, end } in lagging {
+        let (low, _) = topics.watermarks(&topic, *bucket).await?;
+        if low > *at || !topics.holds(&topic, *bucket, *end).await? {
+            return Ok(Some(format!(
+                "topic {topic}, partition {bucket}: of what was written from offset {at} to {end} not all is there any more, \
+                 and the table has not taken it in"
+            )));
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -106,5 +149,10 @@ mod tests {
         assert!(!covers(Some(&state("u", [5, 8])), &table, &position));
         assert!(!covers(None, &table, &position));
         assert!(covers(None, &TableId::new("shop", "idle"), &position));
+        let behind = vec![Lagging { bucket: 1, at: 7, end: 7 }];
+        assert_eq!(lagging(Some(&state("t", [5, 7])), &table, &position), behind);
+        assert_eq!(lagging(Some(&state("t", [5, 8])), &table, &position), []);
+        // Nobody knows what of it another topic of the name holds.
+        assert_eq!(lagging(Some(&state("u", [0, 0])), &table, &position), []);
     }
 }

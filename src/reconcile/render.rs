@@ -235,7 +235,16 @@ mod tests {
             ..DeepReport::default()
         };
         let (counts, open) = (tally.counts(), Default::default());
-        let facts = TableFacts { table, reach: Reach::Behind(2), counts, open, deep: Some(deep), proof: None };
+        let facts = TableFacts {
+            table,
+            reach: Reach::Behind(2),
+            counts,
+            open,
+            lost: None,
+            deep: Some(deep),
+            proof: None,
+            repairs: Vec::new(),
+        };
         report(Facts { source: "shop".into(), tables: vec![facts], ..Facts::default() })
     }
 

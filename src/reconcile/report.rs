@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use serde::{Serialize, Serializer};
-use weir_model::{GtidSet, TableId, Window};
+use weir_model::{GtidSet, Repair, TableId, Window};
 
 use super::accounts::{Unbalanced, audit, rfc3339};
 use super::chart::{Days, days_of};
 use super::deep::DeepReport;
+use super::repairs::{RepairShown, made_up_for};
+use crate::limits::REPAIRS_SHOWN_MAX;
 use crate::state::proofs::TableProof;
 use crate::trace::{Hop, StageCount};
 
@@ -30,10 +32,21 @@ pub struct TableFacts {
     pub counts: Vec<StageCount>,
     /// Windows in which more was published since: what was consumed of them is compared another time.
     pub open: BTreeSet<Window>,
+    /// Why what was published and is not in cannot come any more.
+    pub lost: Option<String>,
     /// Its rows, compared with the source's, if that was asked for.
     pub deep: Option<DeepReport>,
     /// What a running service has proven by itself.
     pub proof: Option<TableProof>,
+    /// The newest first.
+    pub repairs: Vec<Repair>,
+}
+
+impl TableFacts {
+    /// What does not add up, and no repair has made up for.
+    pub fn unbalanced(&self) -> Vec<Unbalanced> {
+        made_up_for(audit(&self.counts, &self.open).unbalanced, &self.repairs).0
+    }
 }
 
 /// Whether a table holds all that the source had executed when it was asked.
@@ -100,6 +113,9 @@ pub struct TableReport {
     /// Every key was seen to be equal by the service at this moment or later; RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified_through: Option<String>,
+    /// The newest repairs, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<RepairShown>,
     /// For pictures.
     #[serde(skip)]
     pub days: Days,
@@ -150,17 +166,28 @@ pub fn report(facts: Facts) -> Report {
 /// Anything lost is `different`; a table that stopped, fills or lags is never `balanced`.
 fn table_report(facts: TableFacts) -> TableReport {
     let audit = audit(&facts.counts, &facts.open);
-    let mut notices: Vec<String> = reach_notice(&facts.reach).into_iter().collect();
+    let mut notices: Vec<String> = reach_notice(&facts.reach).into_iter().chain(facts.lost).collect();
     if audit.doubled > 0 {
         let doubled = audit.doubled;
         notices.push(format!(
             "between published and consumed: {doubled} half-event(s) came twice; the copies were dropped"
         ));
     }
-    if audit.unbalanced.iter().any(|unbalanced| unbalanced.count == 0) {
+    let (unbalanced, settled) = made_up_for(audit.unbalanced, &facts.repairs);
+    if !settled.is_empty() {
+        let (n, first) = (settled.len(), &settled[0]);
+        let ([earlier, later], window, op) = (first.between, &first.window, first.op);
+        notices.push(format!(
+            "{n} difference(s) between hops, such as {earlier} and {later} in window {window}, op {op}, were made up for by a \
+             repair that saw every row to be equal"
+        ));
+    }
+    let repairs: Vec<RepairShown> = facts.repairs.iter().take(REPAIRS_SHOWN_MAX).map(RepairShown::of).collect();
+    notices.extend(repairs.first().map(RepairShown::remark));
+    if unbalanced.iter().any(|unbalanced| unbalanced.count == 0) {
         notices.push("where the count is 0, as many passed on both sides, but not the same ones".into());
     }
-    let accounts = match (audit.unbalanced.is_empty(), &facts.reach) {
+    let accounts = match (unbalanced.is_empty(), &facts.reach) {
         (false, _) => Verdict::Different,
         (true, Reach::All) => Verdict::Balanced,
         (true, _) => Verdict::InFlight,
@@ -176,10 +203,11 @@ fn table_report(facts: TableFacts) -> TableReport {
         verdict: accounts.max(rows),
         hops: Counts(HOPS.map(|hop| (hop.name(), total(hop)))),
         chunks: Counts(CHUNKS.map(|(name, hop)| (name, total(hop)))),
-        unbalanced: audit.unbalanced,
+        unbalanced,
         notices,
         deep: facts.deep,
         verified_through: facts.proof.as_ref().and_then(|proof| proof.ranges.through_ms()).map(rfc3339),
+        repairs,
         days: days_of(&facts.counts),
     }
 }
@@ -232,8 +260,10 @@ mod tests {
             reach,
             counts,
             open: BTreeSet::new(),
+            lost: None,
             deep: None,
             proof: None,
+            repairs: Vec::new(),
         };
         Facts {
             source: "shop".into(),

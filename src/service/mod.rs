@@ -27,6 +27,7 @@ mod start;
 mod supervisor;
 mod throttle;
 mod trace;
+mod trace_upkeep;
 pub mod upkeep;
 
 use std::path::PathBuf;

@@ -25,6 +25,7 @@ use super::source_tables::SourceTables;
 use super::supervisor::{LoadBegin, LoadMaker, Supervisor};
 use super::throttle::throttle;
 use super::trace::open_trace;
+use super::trace_upkeep::look_after_trace;
 use super::upkeep::keep_logs_short;
 use super::{Reseed, RunOptions};
 use crate::apply::chunks::ChunkDesk;
@@ -210,6 +211,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         loader,
         load_of: load_maker(config, &registrar, &warehouse),
         shipper: Shipper::start(shipping),
+        _trace_upkeep: look_after_trace(trace.clone(), config, &warehouse),
         _log_cleaning: keep_logs_short(trace, config, warehouse.clone()),
         proving,
         checkpoints,

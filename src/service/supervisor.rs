@@ -106,7 +106,8 @@ pub struct Supervisor {
     pub loader: Loader,
     pub load_of: LoadMaker,
     pub shipper: Shipper,
-    /// Runs as long as it is held.
+    /// Runs as long as it is held, as does the next one.
+    pub _trace_upkeep: AbortOnDropHandle<()>,
     pub _log_cleaning: AbortOnDropHandle<()>,
     /// Reconciles beside the stream; none in a run that ends once it has caught up.
     pub proving: Option<Proving>,

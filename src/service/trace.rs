@@ -1,12 +1,14 @@
 //! The trace that the configuration asks for, whichever kind it is.
 
-use weir_model::{TableId, Window};
+use std::collections::BTreeMap;
+
+use weir_model::{Repair, TableId, Window};
 
 use crate::config::{Config, TraceKind, TraceServer};
 use crate::error::Error;
 use crate::trace::clickhouse::{ClickHouseTrace, Server};
 use crate::trace::sqlite::SqliteTrace;
-use crate::trace::{Origin, Shipment, StageCount, TraceError, TraceSink};
+use crate::trace::{AddsUp, Origin, Shipment, StageCount, TraceError, TraceSink};
 
 /// One of the kinds of trace.
 #[derive(Clone)]
@@ -59,15 +61,36 @@ impl TraceSink for ConfiguredTrace {
         }
     }
 
+    async fn shipped_versions(&self, source: &str) -> Result<BTreeMap<Origin, i64>, TraceError> {
+        match self {
+            Self::Sqlite(trace) => trace.shipped_versions(source).await,
+            Self::ClickHouse(trace) => trace.shipped_versions(source).await,
+        }
+    }
+
     async fn totals(
         &self,
         source: &str,
-        table: &TableId,
+        tables: &[TableId],
         since: Option<Window>,
-    ) -> Result<Vec<StageCount>, TraceError> {
+    ) -> Result<BTreeMap<TableId, Vec<StageCount>>, TraceError> {
         match self {
-            Self::Sqlite(trace) => trace.totals(source, table, since).await,
-            Self::ClickHouse(trace) => trace.totals(source, table, since).await,
+            Self::Sqlite(trace) => trace.totals(source, tables, since).await,
+            Self::ClickHouse(trace) => trace.totals(source, tables, since).await,
+        }
+    }
+
+    async fn fold(&self, source: &str, before: Window, adds_up: AddsUp) -> Result<u64, TraceError> {
+        match self {
+            Self::Sqlite(trace) => trace.fold(source, before, adds_up).await,
+            Self::ClickHouse(trace) => trace.fold(source, before, adds_up).await,
+        }
+    }
+
+    async fn expire(&self, source: &str, before: Window) -> Result<(), TraceError> {
+        match self {
+            Self::Sqlite(trace) => trace.expire(source, before).await,
+            Self::ClickHouse(trace) => trace.expire(source, before).await,
         }
     }
 
@@ -75,6 +98,26 @@ impl TraceSink for ConfiguredTrace {
         match self {
             Self::Sqlite(trace) => trace.forget(source, table).await,
             Self::ClickHouse(trace) => trace.forget(source, table).await,
+        }
+    }
+    async fn note_repairs(&self, source: &str, repairs: &[Repair]) -> Result<(), TraceError> {
+        match self {
+            Self::Sqlite(trace) => trace.note_repairs(source, repairs).await,
+            Self::ClickHouse(trace) => trace.note_repairs(source, repairs).await,
+        }
+    }
+
+    async fn noted_repairs(&self, source: &str) -> Result<BTreeMap<String, bool>, TraceError> {
+        match self {
+            Self::Sqlite(trace) => trace.noted_repairs(source).await,
+            Self::ClickHouse(trace) => trace.noted_repairs(source).await,
+        }
+    }
+
+    async fn repairs(&self, source: &str, max: usize) -> Result<Vec<Repair>, TraceError> {
+        match self {
+            Self::Sqlite(trace) => trace.repairs(source, max).await,
+            Self::ClickHouse(trace) => trace.repairs(source, max).await,
         }
     }
 }

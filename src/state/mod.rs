@@ -1,7 +1,8 @@
 //! Small durable state beside the tables: [`StateSeries`], numbered objects of which the greatest number wins,
 //! [`Checkpoint`], what `direct` keeps in one (over Kafka it is the copy that commands read), [`Appeals`], what
 //! writers of tables ask of capture, [`PreparedStore`], rows of XA transactions that are prepared, [`jobs`], what people ask
-//! of the service, [`schedules`], when it is asked again, and [`proofs`], what the service has seen to be equal.
+//! of the service, [`schedules`], when it is asked again, [`proofs`], what the service has seen to be equal, and
+//! [`RepairStore`], what was mended.
 //!
 //! A conditional update exists neither on local disk nor on HDFS, put-if-absent does on every store; so an update is
 //! the next number, put if absent, and old numbers are kept for hours for readers that listed them a moment ago.
@@ -12,6 +13,7 @@ mod log;
 mod objects;
 mod prepared;
 pub mod proofs;
+mod repairs;
 mod requests;
 pub mod schedules;
 mod series;
@@ -19,6 +21,7 @@ mod series;
 pub use checkpoint::{Checkpoint, CheckpointRule, LastTransaction, Phase, TableStanding, may_follow};
 pub use log::{CheckpointLog, Written};
 pub use prepared::{PreparedHead, PreparedPart, PreparedStore};
+pub use repairs::RepairStore;
 pub use requests::{Appeal, AppealKind, Appeals};
 pub use series::{Put, StateSeries};
 

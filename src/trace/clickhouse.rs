@@ -7,6 +7,7 @@
 //! Nothing connects before it is asked for: a service starts while its trace is away. The database and the tables are made
 //! where they are missing, and looked for again after an error.
 
+mod days;
 pub mod sql;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,9 +17,10 @@ use std::sync::{Arc, Mutex};
 use clickhouse::sql::Identifier;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use serde::{Deserialize, Serialize};
-use weir_model::{Digest, Op, TableId, Window};
+use weir_model::{Digest, Op, Repair, TableId, Window};
 
-use super::{Hop, Origin, Shipment, StageCount, TraceError, TraceSink};
+use super::repairs::RepairRow;
+use super::{AddsUp, CAPTURE, Hop, Origin, Shipment, StageCount, TraceError, TraceSink, summed};
 use crate::limits::{TRACE_PARTITIONS_PER_INSERT_MAX, TRACE_REQUEST_MAX};
 
 /// Which server, and as whom.
@@ -66,6 +68,13 @@ struct Mark {
     next_version: u64,
 }
 
+impl Mark {
+    /// The greatest version that is in, if any is.
+    fn version(self) -> Option<i64> {
+        self.next_version.checked_sub(1).and_then(|version| i64::try_from(version).ok())
+    }
+}
+
 #[derive(Debug, Row, Serialize)]
 struct CountRow {
     source: Arc<str>,
@@ -102,15 +111,6 @@ struct MarkFound {
     origin: String,
     generation: u64,
     next_version: u64,
-}
-
-#[derive(Debug, Row, Deserialize)]
-struct TotalFound {
-    window_ms: i64,
-    op: String,
-    hop: String,
-    count: u64,
-    limbs: (u64, u64, u64, u64),
 }
 
 impl ClickHouseTrace {
@@ -194,6 +194,7 @@ impl TraceSink for ClickHouseTrace {
             for rows in count_rows(source, shipments, &marks) {
                 insert(&client, "weir_trace", &rows).await?;
             }
+            days::announce(&client, source, shipments, &marks).await?;
             insert(&client, "weir_trace_marks", &mark_rows(source, shipments, &marks)).await
         })
         .await
@@ -202,29 +203,44 @@ impl TraceSink for ClickHouseTrace {
     async fn shipped_version(&self, source: &str, origin: &Origin) -> Result<Option<i64>, TraceError> {
         let mark = self.with(|prepared| async move { mark(&prepared.client, source, origin).await }).await?;
         self.know(source, origin, mark.generation);
-        Ok(mark.next_version.checked_sub(1).and_then(|version| i64::try_from(version).ok()))
+        Ok(mark.version())
+    }
+
+    async fn shipped_versions(&self, source: &str) -> Result<BTreeMap<Origin, i64>, TraceError> {
+        let marks = self
+            .with(|Prepared { client, .. }| async move {
+                let marks = marks_of_source(&client, source).await?.into_iter();
+                let marks = marks.map(|(name, mark)| Ok((Origin::try_from(name).map_err(Trouble::Foreign)?, mark)));
+                marks.collect::<Result<Vec<(Origin, Mark)>, Trouble>>()
+            })
+            .await?;
+        let mut versions = BTreeMap::new();
+        for (origin, mark) in marks {
+            self.know(source, &origin, mark.generation);
+            versions.extend(mark.version().map(|version| (origin, version)));
+        }
+        Ok(versions)
     }
 
     async fn totals(
         &self,
         source: &str,
-        table: &TableId,
+        tables: &[TableId],
         since: Option<Window>,
-    ) -> Result<Vec<StageCount>, TraceError> {
+    ) -> Result<BTreeMap<TableId, Vec<StageCount>>, TraceError> {
         self.with(|Prepared { client, .. }| async move {
-            let of_table = Origin::Table(table.clone());
-            let marks = marks(&client, source, &BTreeSet::from([&of_table, &Origin::Capture])).await?;
-            let mut query = client
-                .query(sql::TOTALS)
-                .bind(source)
-                .bind(table.to_string())
-                .bind(since.map_or(i64::MIN, |window| window.0));
-            for origin in [&of_table, &Origin::Capture] {
-                query = query.bind(marks[origin].generation).bind(marks[origin].next_version);
-            }
-            sums(in_time(query.fetch_all::<TotalFound>()).await?)
+            let totals = days::totals(&client, source, tables, since).await?;
+            Ok(totals.into_iter().map(|(table, counts)| (table, summed(counts))).collect())
         })
         .await
+    }
+
+    async fn fold(&self, source: &str, before: Window, adds_up: AddsUp) -> Result<u64, TraceError> {
+        self.with(|Prepared { client, .. }| async move { days::fold(&client, source, before, adds_up).await }).await
+    }
+
+    async fn expire(&self, source: &str, before: Window) -> Result<(), TraceError> {
+        self.with(|Prepared { client, .. }| async move { days::expire(&client, source, before).await }).await
     }
 
     async fn forget(&self, source: &str, table: &TableId) -> Result<(), TraceError> {
@@ -239,6 +255,32 @@ impl TraceSink for ClickHouseTrace {
             .await?;
         self.know(source, origin, generation);
         Ok(())
+    }
+
+    async fn note_repairs(&self, source: &str, repairs: &[Repair]) -> Result<(), TraceError> {
+        if repairs.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<RepairRow> = repairs.iter().map(|repair| RepairRow::of(source, repair)).collect();
+        self.with(|Prepared { client, .. }| async move { insert(&client, "weir_trace_repairs", &rows).await }).await
+    }
+
+    async fn noted_repairs(&self, source: &str) -> Result<BTreeMap<String, bool>, TraceError> {
+        self.with(|Prepared { client, .. }| async move {
+            let noted = in_time(client.query(sql::REPAIRS_NOTED).bind(source).fetch_all::<(String, i64)>()).await?;
+            Ok(noted.into_iter().map(|(id, ended_ms)| (id, ended_ms > 0)).collect())
+        })
+        .await
+    }
+
+    async fn repairs(&self, source: &str, max: usize) -> Result<Vec<Repair>, TraceError> {
+        self.with(|Prepared { client, .. }| async move {
+            let query = client.query(sql::REPAIRS).bind(source).bind(max);
+            let rows = in_time(query.fetch_all::<RepairRow>()).await?;
+            let repairs: Result<Vec<Repair>, String> = rows.into_iter().map(RepairRow::repair).collect();
+            repairs.map_err(Trouble::Foreign)
+        })
+        .await
     }
 }
 
@@ -269,8 +311,8 @@ async fn prepare(client: &Client, database: &str) -> Result<Prepared, Trouble> {
 
 async fn check_format(client: &Client) -> Result<(), Trouble> {
     match in_time(client.query(sql::FORMAT_FOUND).fetch_one::<u64>()).await? {
-        0 => insert(client, "weir_trace_format", &[FormatRow { format: sql::FORMAT }]).await,
         sql::FORMAT => Ok(()),
+        found if found < sql::FORMAT => insert(client, "weir_trace_format", &[FormatRow { format: sql::FORMAT }]).await,
         later => Err(Trouble::Foreign(format!("its format is {later}, this version of weir knows {}", sql::FORMAT))),
     }
 }
@@ -362,21 +404,21 @@ fn digest((d0, d1, d2, d3): (u64, u64, u64, u64)) -> Digest {
     Digest(limbs.into_iter().fold(0, |sum: u128, (limb, shift)| sum.wrapping_add(u128::from(limb) << shift)))
 }
 
-fn sums(found: Vec<TotalFound>) -> Result<Vec<StageCount>, Trouble> {
+fn parsed(op: &str, hop: &str) -> Result<(Op, Hop), Trouble> {
     let unknown = |what: &str| Trouble::Foreign(format!("`{what}` is no operation or hop"));
-    let mut counts = Vec::new();
-    for TotalFound { window_ms, op, hop, count, limbs } in found {
-        let letter = op.chars().next().and_then(|letter| Op::try_from(letter).ok());
-        counts.push(StageCount {
-            hop: Hop::from_name(&hop).ok_or_else(|| unknown(&hop))?,
-            op: letter.ok_or_else(|| unknown(&op))?,
-            window: Window(window_ms),
-            count,
-            digest: digest(limbs),
-        });
+    let letter = op.chars().next().and_then(|letter| Op::try_from(letter).ok());
+    Ok((letter.ok_or_else(|| unknown(op))?, Hop::from_name(hop).ok_or_else(|| unknown(hop))?))
+}
+
+/// The mark of every origin of `source`, in its greatest generation.
+async fn marks_of_source(client: &Client, source: &str) -> Result<BTreeMap<String, Mark>, Trouble> {
+    let mut marks: BTreeMap<String, Mark> = BTreeMap::new();
+    let found = in_time(client.query(sql::MARKS_OF_SOURCE).bind(source).fetch_all::<MarkFound>()).await?;
+    for MarkFound { origin, generation, next_version } in found {
+        let mark = marks.entry(origin).or_default();
+        *mark = (*mark).max(Mark { generation, next_version });
     }
-    counts.sort_by_key(|count| (count.window, count.op, count.hop));
-    Ok(counts)
+    Ok(marks)
 }
 
 async fn insert<T>(client: &Client, table: &str, rows: &[T]) -> Result<(), Trouble>

@@ -7,15 +7,19 @@
 pub mod clickhouse;
 #[doc(hidden)]
 pub mod contract;
+pub mod days;
+mod repairs;
 pub mod sqlite;
 mod tally;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Digest, Op, TableId, Window};
+use weir_model::{Digest, Op, Repair, TableId, Window};
 
+pub use self::days::{AddsUp, Balance};
 pub use self::tally::Tally;
 
 /// Counts of one commit of a table, or of one record of capture's position topic.
@@ -57,6 +61,15 @@ impl fmt::Display for Origin {
     }
 }
 
+impl TryFrom<String> for Origin {
+    type Error = String;
+
+    /// As in the trace.
+    fn try_from(name: String) -> Result<Self, String> {
+        if name == CAPTURE { Ok(Self::Capture) } else { TableId::try_from(name).map(Self::Table) }
+    }
+}
+
 /// [`Origin::Capture`] in the trace.
 const CAPTURE: &str = "capture";
 
@@ -78,18 +91,60 @@ pub trait TraceSink: Send + Sync {
         origin: &Origin,
     ) -> impl Future<Output = Result<Option<i64>, TraceError>> + Send;
 
-    /// Sums over all that was shipped of `table` from either origin, one entry a window, operation and hop, in this
-    /// order; only windows from `since` on.
+    /// The greatest version shipped of each origin of which any was.
+    fn shipped_versions(&self, source: &str) -> impl Future<Output = Result<BTreeMap<Origin, i64>, TraceError>> + Send;
+
+    /// Sums over all that was shipped of each of `tables` from either origin, one entry a window, operation and hop, in this
+    /// order; only windows from `since` on. Folded minutes of a day stand under the windows of [`Balance::window`], and count
+    /// if any of the day does. Tables without counts may be left out.
     fn totals(
         &self,
         source: &str,
-        table: &TableId,
+        tables: &[TableId],
         since: Option<Window>,
-    ) -> impl Future<Output = Result<Vec<StageCount>, TraceError>> + Send;
+    ) -> impl Future<Output = Result<BTreeMap<TableId, Vec<StageCount>>, TraceError>> + Send;
 
-    /// Drops what the commits of `table` counted: its lake table was made anew and counts versions from 0 again. What
-    /// capture counted stays.
+    /// Sums the minutes below `before` that add up by day, so that totals need not read them one by one; says how many minutes
+    /// or days it was at. What is shipped again, or late, counts once as ever, and a minute that does not add up stays as it
+    /// is. Cancellation, and being done by several processes at once, leave some of it undone.
+    fn fold(
+        &self,
+        source: &str,
+        before: Window,
+        adds_up: AddsUp,
+    ) -> impl Future<Output = Result<u64, TraceError>> + Send;
+
+    /// Removes what was folded of days that end at or before `before`: it counts no longer. What was not folded stays.
+    fn expire(&self, source: &str, before: Window) -> impl Future<Output = Result<(), TraceError>> + Send;
+
+    /// Drops what the commits of `table` counted, folded or not: its lake table was made anew and counts versions from 0
+    /// again. What capture counted stays.
     fn forget(&self, source: &str, table: &TableId) -> impl Future<Output = Result<(), TraceError>> + Send;
+
+    /// Keeps a row of each repair, for good: neither [`Self::forget`] nor age takes it. Identity: `(source, id)`; of one that
+    /// is there, and whose end is not known, the end is taken, and nothing else changes. Durable when it returns; after an
+    /// error some may be.
+    fn note_repairs(&self, source: &str, repairs: &[Repair]) -> impl Future<Output = Result<(), TraceError>> + Send;
+
+    /// The ids of all repairs that were noted, and whether it is known how each ended.
+    fn noted_repairs(&self, source: &str) -> impl Future<Output = Result<BTreeMap<String, bool>, TraceError>> + Send;
+
+    /// The `max` newest repairs, newest first.
+    fn repairs(&self, source: &str, max: usize) -> impl Future<Output = Result<Vec<Repair>, TraceError>> + Send;
+}
+
+/// One entry a window, operation and hop, in this order.
+fn summed(counts: impl IntoIterator<Item = StageCount>) -> Vec<StageCount> {
+    let mut sums: BTreeMap<(Window, Op, Hop), StageCount> = BTreeMap::new();
+    for count in counts {
+        sums.entry((count.window, count.op, count.hop))
+            .and_modify(|sum| {
+                sum.count += count.count;
+                sum.digest += count.digest;
+            })
+            .or_insert(count);
+    }
+    sums.into_values().collect()
 }
 
 /// The trace cannot be reached, read or written. That says nothing of the data: whatever the trace lacks stays in the

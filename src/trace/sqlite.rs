@@ -1,20 +1,24 @@
 //! The embedded trace: one SQLite file, shared by the service and by commands that run beside it.
 //!
-//! Every count is a row of `weir_trace`; `weir_trace_marks` holds the greatest version shipped of each origin. One
-//! transaction writes both. Sums are made when they are asked for, so that what a report says is what the rows say.
+//! Every count is a row of `weir_trace`, until [`days`] folds it; `weir_trace_marks` holds the greatest version shipped of each
+//! origin. One transaction writes both, so a version at or below the mark is in, whether its rows still are or not.
+
+mod days;
+mod repairs;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-use weir_model::{Digest, Op, TableId, Window};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use weir_model::{Digest, Op, Repair, TableId, Window};
 
-use super::{Hop, Origin, Shipment, StageCount, TraceError, TraceSink};
+use super::repairs::RepairRow;
+use super::{AddsUp, Hop, Origin, Shipment, StageCount, TraceError, TraceSink, summed};
 use crate::limits::TRACE_BUSY_MAX;
 
 /// `PRAGMA user_version` of the tables below.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 const TABLES: &str = "
     CREATE TABLE weir_trace (
@@ -28,7 +32,7 @@ const TABLES: &str = "
         source TEXT NOT NULL, origin TEXT NOT NULL, version INTEGER NOT NULL,
         PRIMARY KEY (source, origin)
     ) WITHOUT ROWID;
-    PRAGMA user_version = 2;
+    PRAGMA user_version = 3;
 ";
 
 /// Format 1 knew no origin but the table itself.
@@ -108,35 +112,84 @@ impl TraceSink for SqliteTrace {
         .await
     }
 
+    async fn shipped_versions(&self, source: &str) -> Result<BTreeMap<Origin, i64>, TraceError> {
+        let source = source.to_owned();
+        self.on_connection(move |connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT origin, version FROM weir_trace_marks WHERE source = ?1")?;
+            let marks = statement.query_map([source], |row| {
+                let origin = Origin::try_from(row.get::<_, String>(0)?).map_err(|what| text_error(0, what))?;
+                Ok((origin, row.get(1)?))
+            })?;
+            marks.collect()
+        })
+        .await
+    }
+
     async fn totals(
         &self,
         source: &str,
-        table: &TableId,
+        tables: &[TableId],
         since: Option<Window>,
-    ) -> Result<Vec<StageCount>, TraceError> {
-        let (source, table) = (source.to_owned(), table.to_string());
+    ) -> Result<BTreeMap<TableId, Vec<StageCount>>, TraceError> {
+        let (source, tables) = (source.to_owned(), tables.to_vec());
         self.on_connection(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT window_ms, op, hop, count, digest FROM weir_trace
-                 WHERE source = ?1 AND table_name = ?2 AND window_ms >= ?3",
-            )?;
-            let since = since.map_or(i64::MIN, |window| window.0);
-            sums(statement.query_map(params![source, table, since], stage_count)?)
+            let counts = days::counts(connection, &source, &tables, since)?;
+            Ok(counts.into_iter().map(|(table, counts)| (table, summed(counts))).collect())
         })
         .await
+    }
+
+    async fn fold(&self, source: &str, before: Window, adds_up: AddsUp) -> Result<u64, TraceError> {
+        let name = source.to_owned();
+        let mut folded = 0;
+        // Between two days of a table others have their turn.
+        for table in self.on_connection(move |connection| days::tables(connection, &name)).await? {
+            let (name, of) = (source.to_owned(), table.clone());
+            for day in self.on_connection(move |connection| days::days(connection, &name, &of, before)).await? {
+                let (name, of) = (source.to_owned(), table.clone());
+                let minutes = self
+                    .on_connection(move |connection| days::fold(connection, &name, (&of, day), before, adds_up))
+                    .await?;
+                folded += minutes as u64;
+            }
+        }
+        Ok(folded)
+    }
+
+    async fn expire(&self, source: &str, before: Window) -> Result<(), TraceError> {
+        let source = source.to_owned();
+        self.on_connection(move |connection| days::expire(connection, &source, before).map(|_| ())).await
     }
 
     async fn forget(&self, source: &str, table: &TableId) -> Result<(), TraceError> {
         let (source, table) = (source.to_owned(), table.to_string());
         self.on_connection(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for name in ["weir_trace", "weir_trace_marks"] {
+            for name in ["weir_trace", "weir_trace_days", "weir_trace_marks"] {
                 let sql = format!("DELETE FROM {name} WHERE source = ?1 AND origin = ?2");
                 transaction.execute(&sql, params![source, table])?;
             }
             transaction.commit()
         })
         .await
+    }
+
+    async fn note_repairs(&self, source: &str, repairs: &[Repair]) -> Result<(), TraceError> {
+        let rows: Vec<RepairRow> = repairs.iter().map(|repair| RepairRow::of(source, repair)).collect();
+        self.on_connection(move |connection| repairs::note(connection, &rows)).await
+    }
+
+    async fn noted_repairs(&self, source: &str) -> Result<BTreeMap<String, bool>, TraceError> {
+        let source = source.to_owned();
+        self.on_connection(move |connection| repairs::noted(connection, &source)).await
+    }
+
+    async fn repairs(&self, source: &str, max: usize) -> Result<Vec<Repair>, TraceError> {
+        let source = source.to_owned();
+        let rows = self.on_connection(move |connection| repairs::newest(connection, &source, max)).await?;
+        let repairs: Result<Vec<Repair>, String> = rows.into_iter().map(RepairRow::repair).collect();
+        repairs.map_err(|what| TraceError::Foreign { place: self.file.to_string(), what })
     }
 }
 
@@ -156,16 +209,28 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
             transaction.execute_batch(TABLES)?;
             transaction.execute_batch(TAKE_IN_FORMAT_1)?;
         }
+        // Format 2 knew no days: a version that knows none would take what was folded for lost.
+        2 => transaction.pragma_update(None, "user_version", FORMAT)?,
         _ => {}
     }
     let format = format(&transaction)?;
+    if format == FORMAT {
+        transaction.execute_batch(days::TABLE)?;
+        transaction.execute_batch(repairs::TABLE)?;
+    }
     transaction.commit()?;
     Ok(format)
 }
 
-/// A count that is there already stays as it is.
+/// A version that is in is passed over: its counts may have been folded since.
 fn insert(transaction: &Transaction<'_>, source: &str, shipment: &Shipment) -> rusqlite::Result<()> {
     let origin = shipment.origin.to_string();
+    let mut known =
+        transaction.prepare_cached("SELECT version FROM weir_trace_marks WHERE source = ?1 AND origin = ?2")?;
+    let known: Option<i64> = known.query_row(params![source, origin], |row| row.get(0)).optional()?;
+    if known >= Some(shipment.version) {
+        return Ok(());
+    }
     let mut statement = transaction.prepare_cached(
         "INSERT INTO weir_trace (source, origin, table_name, version, window_ms, op, hop, at_ms, count, digest)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
@@ -193,36 +258,23 @@ fn insert(transaction: &Transaction<'_>, source: &str, shipment: &Shipment) -> r
     Ok(())
 }
 
-/// One entry a window, operation and hop. Digests are sums mod 2^128, which SQL cannot add.
-fn sums(counts: impl Iterator<Item = rusqlite::Result<StageCount>>) -> rusqlite::Result<Vec<StageCount>> {
-    let mut sums: BTreeMap<(Window, Op, Hop), StageCount> = BTreeMap::new();
-    for count in counts {
-        let count = count?;
-        sums.entry((count.window, count.op, count.hop))
-            .and_modify(|sum| {
-                sum.count += count.count;
-                sum.digest += count.digest;
-            })
-            .or_insert(count);
-    }
-    Ok(sums.into_values().collect())
-}
-
 /// `window_ms, op, hop, count, digest`.
-fn stage_count(row: &rusqlite::Row<'_>) -> rusqlite::Result<StageCount> {
-    let text = |column: usize| row.get::<_, String>(column);
-    let wrong = |column: usize, what: String| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
-    };
+fn stage_count(row: &Row<'_>) -> rusqlite::Result<StageCount> {
+    let text = |column: usize| row.get_ref(column)?.as_str().map_err(|error| text_error(column, error.to_string()));
     let (op, hop) = (text(1)?, text(2)?);
     let letter = op.chars().next().unwrap_or(' ');
     Ok(StageCount {
         window: Window(row.get(0)?),
-        op: Op::try_from(letter).map_err(|what| wrong(1, what))?,
-        hop: Hop::from_name(&hop).ok_or_else(|| wrong(2, format!("`{hop}` is not a hop")))?,
+        op: Op::try_from(letter).map_err(|what| text_error(1, what))?,
+        hop: Hop::from_name(hop).ok_or_else(|| text_error(2, format!("`{hop}` is not a hop")))?,
         count: row.get::<_, i64>(3)? as u64,
-        digest: Digest::try_from(text(4)?).map_err(|what| wrong(4, what))?,
+        digest: Digest::try_from(text(4)?.to_owned()).map_err(|what| text_error(4, what))?,
     })
+}
+
+/// A text that is not what it must be.
+fn text_error(column: usize, what: String) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
 }
 
 #[cfg(test)]
@@ -245,7 +297,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let shipment = contract::commit(1, 5, contract::accounts(60_000, 3));
         open(&folder).ship("shop", &[shipment]).await.unwrap();
-        let totals = open(&folder).totals("shop", &contract::table(), None).await.unwrap();
+        let totals = contract::sink_totals(&open(&folder), "shop", &contract::table(), None).await;
         assert_eq!(totals, contract::accounts(60_000, 3));
     }
 
@@ -263,7 +315,7 @@ mod tests {
         let (service, command) = (ship_all(open(&folder)), ship_all(open(&folder)));
         service.await.unwrap();
         command.await.unwrap();
-        let totals = open(&folder).totals("shop", &contract::table(), None).await.unwrap();
+        let totals = contract::sink_totals(&open(&folder), "shop", &contract::table(), None).await;
         assert!(totals.iter().all(|sum| sum.count == 40), "{totals:?}");
     }
 
@@ -295,7 +347,7 @@ mod tests {
             let trace = SqliteTrace::open(&file).unwrap();
             let (hop, op, window) = (Hop::Captured, Op::Update, Window(60_000));
             let count = StageCount { hop, op, window, count: 3, digest: Digest(0xff) };
-            assert_eq!(trace.totals("shop", &contract::table(), None).await.unwrap(), [count]);
+            assert_eq!(contract::sink_totals(&trace, "shop", &contract::table(), None).await, [count]);
             let origin = |name| Origin::Table(TableId::new("shop", name));
             assert_eq!(trace.shipped_version("shop", &origin("orders")).await.unwrap(), Some(4));
             assert_eq!(trace.shipped_version("shop", &origin("idle")).await.unwrap(), Some(7));
@@ -303,7 +355,7 @@ mod tests {
         let trace = SqliteTrace::open(&file).unwrap();
         trace.ship("shop", &[contract::commit(4, 9, vec![])]).await.unwrap();
         trace.forget("shop", &contract::table()).await.unwrap();
-        assert_eq!(trace.totals("shop", &contract::table(), None).await.unwrap(), []);
+        assert_eq!(contract::sink_totals(&trace, "shop", &contract::table(), None).await, []);
     }
 
     #[test]

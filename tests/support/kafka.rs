@@ -68,6 +68,27 @@ impl Kafka {
         self.topic_script(&arguments)["rows"].as_u64().expect("a number of rows")
     }
 
+    /// The same in a transaction of another producer's, of all messages.
+    pub fn copy_in_a_transaction(&self, topic: &str) -> u64 {
+        self.topic_script(&["copy", topic, "--transaction"])["rows"].as_u64().expect("a number of rows")
+    }
+
+    /// Deletes every record of a topic: it begins at its end.
+    pub fn cut(&self, topic: &str) {
+        self.topic_script(&["cut", topic]);
+    }
+
+    /// Has the broker write a topic's partitions anew without their messages, of which no reader is told.
+    pub fn vanish(&self, topic: &str) {
+        self.topic_script(&["vanish", topic]);
+    }
+
+    /// The sum of the offsets behind the last records of a topic's partitions: it rises with every publish.
+    pub fn written(&self, topic: &str) -> i64 {
+        let ends: Vec<i64> = serde_json::from_value(self.topic_script(&["ends", topic])).expect("a list of offsets");
+        ends.iter().sum()
+    }
+
     /// Deletes a topic and makes one of the same name and settings.
     pub fn recreate(&self, topic: &str) {
         self.topic_script(&["recreate", topic]);

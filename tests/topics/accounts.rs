@@ -1,7 +1,9 @@
 //! The accounts: a fault in them is found and named, and they are filled again from the tables' own commits.
 
+use std::time::Duration;
+
 use crate::support::mysql::Mysql;
-use crate::support::weir::Weir;
+use crate::support::weir::{Weir, eventually};
 
 /// On a server of its own: what others write would be in flight.
 fn mirrored(database: &str) -> (Mysql, Weir) {
@@ -66,4 +68,45 @@ fn shipping_twice_counts_once() {
     let after = weir.expect(0, &["reconcile", "--format", "json"]).json();
     assert_eq!(before["tables"], after["tables"]);
     assert!(trace(&weir, "UPDATE weir_trace SET count = count WHERE hop = 'captured'") > 0);
+}
+
+/// How many rows a table of the trace has.
+fn rows(weir: &Weir, table: &str) -> i64 {
+    let trace = rusqlite::Connection::open(weir.trace()).unwrap();
+    trace.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn the_service_folds_old_minutes_and_the_report_stays_as_it_was() {
+    let (mysql, weir) = mirrored("folded");
+    let days_ago = |days: i64| (weir_model::clock::now_ms() - days * 86_400_000) * 1_000;
+    // Two days with changes, as a replica has them of its source.
+    for days in [3, 2] {
+        mysql.run(&format!(
+            "SET @@SESSION.original_commit_timestamp = {}; UPDATE folded.t SET v = v + {days}; INSERT INTO folded.t VALUES ({days}0, 0)",
+            days_ago(days)
+        ));
+        weir.catch_up();
+    }
+    let before = weir.balanced();
+    let service = weir.run();
+    eventually("old minutes are folded", Duration::from_secs(60), || rows(&weir, "weir_trace_days") > 0);
+    let folded = |weir: &Weir| {
+        let trace = rusqlite::Connection::open(weir.trace()).unwrap();
+        let sql = format!("SELECT count(*) FROM weir_trace WHERE window_ms < {}", days_ago(1) / 1_000);
+        trace.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap() == 0
+    };
+    eventually("both days are", Duration::from_secs(60), || folded(&weir));
+    assert_eq!(service.terminate().0, Some(0));
+    let after = weir.balanced();
+    for member in ["hops", "chunks", "unbalanced"] {
+        assert_eq!(after["tables"][0][member], before["tables"][0][member], "{after:#}");
+    }
+    // Filled again from the commits, it says the same.
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = weir.trace().into_os_string();
+        file.push(suffix);
+        let _ = std::fs::remove_file(file);
+    }
+    assert_eq!(weir.balanced()["tables"], after["tables"]);
 }

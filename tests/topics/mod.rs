@@ -9,6 +9,7 @@ mod columns;
 mod deep;
 mod failures;
 mod images;
+mod inject;
 mod kafka;
 mod kafka_accounts;
 mod kafka_group;

@@ -6,8 +6,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use weir::reconcile::accounts::adds_up;
 use weir::trace::clickhouse::{ClickHouseTrace, Server, sql};
-use weir::trace::{TraceSink, contract};
+use weir::trace::sqlite::SqliteTrace;
+use weir::trace::{Shipment, StageCount, TraceSink, contract};
+use weir_model::{TableId, Window};
 
 use crate::support::clickhouse::Clickhouse;
 use crate::support::lake::python;
@@ -64,7 +67,7 @@ fn what_two_processes_ship_counts_once_whether_merged_or_not() {
                 trace.ship("shop", &[contract::commit(version, version, contract::accounts(0, 2))]).await.unwrap();
             }
         }
-        let totals = a.totals("shop", &contract::table(), None).await.unwrap();
+        let totals = contract::sink_totals(&a, "shop", &contract::table(), None).await;
         assert!(totals.iter().all(|total| total.count == 60), "{totals:?}");
     });
 }
@@ -95,7 +98,7 @@ fn counts_above_the_mark_are_as_if_they_were_not_there() {
         let torn = "INSERT INTO weir_trace SELECT source, table_name, origin, generation, 1, window_ms, op, hop, at_ms, \
                     count, digest_0, digest_1, digest_2, digest_3 FROM weir_trace";
         client(&server).query(torn).execute().await.unwrap();
-        let totals = trace.totals("shop", &contract::table(), None).await.unwrap();
+        let totals = contract::sink_totals(&trace, "shop", &contract::table(), None).await;
         assert_eq!(totals, contract::accounts(0, 3));
     });
 }
@@ -115,6 +118,53 @@ fn a_dropped_database_is_made_again_and_a_later_format_is_refused() {
         let error = ClickHouseTrace::new(server).ship("shop", &commit).await.unwrap_err().to_string();
         assert!(error.contains("its format is 9"), "{error}");
     });
+}
+
+#[test]
+fn minutes_are_dropped_once_every_source_is_past_them_and_all_of_them_add_up() {
+    let server = server_of("dropping");
+    block_on(async move {
+        let trace = ClickHouseTrace::new(server.clone());
+        let (old, young) = (30 * sql::PARTITION_MS, 40 * sql::PARTITION_MS);
+        let minutes = format!("SELECT count() FROM weir_trace WHERE window_ms < {young}");
+        let lost = vec![contract::accounts(old + 60_000, 1)[0]];
+        for source in ["a", "b", "c"] {
+            let last = if source == "c" { lost.clone() } else { Vec::new() };
+            let counted = [contract::accounts(old, 2), contract::accounts(young, 3), last];
+            let commits = counted.into_iter().zip(0..).map(|(counts, version)| contract::commit(version, 0, counts));
+            trace.ship(source, &commits.collect::<Vec<_>>()).await.unwrap();
+            trace.fold(source, Window(young + 86_400_000), adds_up).await.unwrap();
+        }
+        let end = Window(old + sql::PARTITION_MS);
+        trace.expire("a", end).await.unwrap();
+        assert_eq!(counts(&trace, "a").await, [3; 4]);
+        assert_eq!(counts(&trace, "b").await, [2, 2, 2, 2, 3, 3, 3, 3]);
+        trace.expire("b", end).await.unwrap();
+        trace.expire("c", end).await.unwrap();
+        // What was lost in one of them keeps all of it.
+        assert_eq!(answer(&server, &minutes).await, "13\n");
+        assert_eq!(counts(&trace, "c").await, [1, 3, 3, 3, 3]);
+        let rest = lost_and_found(&lost[0], old + 60_000);
+        trace.ship("c", &[contract::commit(3, 0, rest)]).await.unwrap();
+        trace.fold("c", Window(young + 86_400_000), adds_up).await.unwrap();
+        for _ in 0..2 {
+            trace.expire("c", end).await.unwrap();
+            assert_eq!(answer(&server, &minutes).await, "0\n");
+            for source in ["a", "b", "c"] {
+                assert_eq!(counts(&trace, source).await, [3; 4], "{source}");
+            }
+        }
+    });
+}
+
+async fn counts(trace: &ClickHouseTrace, source: &str) -> Vec<u64> {
+    let totals = contract::sink_totals(trace, source, &contract::table(), None).await;
+    totals.iter().map(|total| total.count).collect()
+}
+
+/// What makes up for `lost`.
+fn lost_and_found(lost: &StageCount, window_ms: i64) -> Vec<StageCount> {
+    contract::accounts(window_ms, 1).into_iter().filter(|count| count.hop != lost.hop).collect()
 }
 
 /// `?` by values in turn.
@@ -192,18 +242,85 @@ fn the_sql_holds_on_an_engine_of_today() {
     let asked = statements.len();
     statements
         .push(with_values(&sql::marks(2), &["'shop'", "'shop.orders'", "'capture'"]) + " ORDER BY origin, generation");
-    statements.push(with_values(sql::TOTALS, &["'shop'", "'shop.orders'", "60000", "1", "2", "0", "8"]));
+    let from = sql::minutes(&format!("window_ms >= ?{}", sql::only(true)), true);
+    statements
+        .push(with_values(&from, &["'shop'", "60000", "'shop.orders'", "'shop'"]) + " ORDER BY origin, generation");
+    let day = sql::DAYS_BEFORE_1970.to_string();
+    let of_days = sql::minutes(&sql::of_days(2), false);
+    statements.push(
+        with_values(&of_days, &["'shop'", "0", "60000", "'shop.orders'", &day, "'shop.other'", "7"])
+            + " ORDER BY origin",
+    );
+    statements.push(with_values(sql::DAYS_WITH_COUNTS, &["'shop'", "0", "86400000"]));
+    statements.push("INSERT INTO weir_trace_bounds VALUES ('shop', 'folded', 5), ('shop', 'folded', 7)".into());
+    statements.push(with_values(sql::BOUNDS, &["'shop'"]));
+    statements.push("INSERT INTO weir_trace_late VALUES ('shop', 'shop.orders', 0, 'capture', 0, 3)".into());
+    statements.push(with_values(&sql::LATE.replace("{only}", sql::only(true)), &["'shop'", "0", "'shop.orders'"]));
+    statements.push(
+        "INSERT INTO weir_trace_days VALUES ('shop', 'shop.orders', 0, 1, 60000, [0], 1, 2, 0, 8, [0], ['capture'], ['u'], ['captured'], \
+         [3], [1], [2], [3], [4])"
+            .into(),
+    );
+    statements.push(with_values(&sql::DAYS.replace("{only}", sql::only(true)), &["'shop'", "0", "'shop.orders'"]));
+    statements.extend([sql::PARTITIONS, sql::PARTITIONS_WITH_KEPT, sql::EXPIRED].map(str::to_owned));
+    statements.push(with_values(sql::MARKS_OF_SOURCE, &["'shop'"]));
+    statements.push(
+        "INSERT INTO weir_trace_repairs VALUES ('shop', 'a', 'shop.t', 5, 'command', 'here', 1, 0, 0, '{}', 1, '', 0, '', -1, '', '[]'), \
+         ('shop', 'a', 'shop.t', 5, 'command', 'here', 1, 0, 0, '{}', 1, '', 9, 'job', 0, '', '[]')"
+            .into(),
+    );
+    statements.push(with_values(sql::REPAIRS_NOTED, &["'shop'"]));
+    statements.push(with_values(sql::REPAIRS, &["'shop'", "5"]));
+    let docs = statements.len();
     statements.extend(documented());
     let dashboard = statements.len();
     statements.extend(of_the_dashboard());
     let answers = on_chdb(&statements);
     assert_eq!(answers.len(), statements.len());
-    let (marks, totals) = (&answers[asked], &answers[asked + 1]);
-    assert_eq!(*marks, json!([["capture", 0, 8], ["shop.orders", 0, 9], ["shop.orders", 1, 2]]));
-    let limb = 3 * 4_294_967_295_u64;
-    assert_eq!(*totals, json!([[60_000, "u", "captured", 12, limb, limb, limb, limb]]));
+    assert_eq!(answers[asked], json!([["capture", 0, 8], ["shop.orders", 0, 9], ["shop.orders", 1, 2]]));
+    let summed = |origin: &str, generation: u64, window_ms: i64, n: u64, copies: u64| {
+        let limb = copies * 4_294_967_295;
+        json!(["shop.orders", origin, generation, window_ms, "u", "captured", n, limb, limb, limb, limb])
+    };
+    let minutes = [
+        summed("capture", 0, 60_000, 5, 1),
+        // A generation that is over is told, and left out by whoever asked.
+        summed("shop.orders", 0, 60_000, 9, 1),
+        summed("shop.orders", 1, 60_000, 7, 2),
+    ];
+    assert_eq!(answers[asked + 1], Value::from(minutes.to_vec()));
+    assert_eq!(answers[asked + 2], json!([summed("shop.orders", 1, 0, 9, 1)]));
+    assert_eq!(answers[asked + 3], json!([["shop.orders", sql::DAYS_BEFORE_1970]]));
+    assert_eq!(answers[asked + 5], json!([["folded", 7]]));
+    assert_eq!(answers[asked + 7], json!([["shop.orders", 0, "capture", 0, 3]]));
+    let day = json!([
+        "shop",
+        "shop.orders",
+        0,
+        1,
+        60_000,
+        [0],
+        1,
+        2,
+        0,
+        8,
+        [0],
+        ["capture"],
+        ["u"],
+        ["captured"],
+        [3],
+        [1],
+        [2],
+        [3],
+        [4]
+    ]);
+    assert_eq!(answers[asked + 9], json!([day]));
+    assert_eq!(answers[asked + 10], json!([[0, "shop"]]));
+    assert_eq!(answers[docs - 2], json!([["a", 9]]));
+    let repair = json!(["shop", "a", "shop.t", 5, "command", "here", 1, 0, 0, "{}", 1, "", 9, "job", 0, "", "[]"]);
+    assert_eq!(answers[docs - 1], json!([repair]));
     // Rows above the mark and before `since` count in the documented queries.
-    assert_eq!(answers[asked + 2], json!([["shop", "shop.orders", "captured", 30]]));
+    assert_eq!(answers[docs], json!([["shop", "shop.orders", "captured", 30]]));
     assert_eq!(answers[dashboard + 4], json!([["shop.orders", 30, 0, 0, 0, 0, 0, 0, 0]]));
 }
 
@@ -320,4 +437,65 @@ fn cpu_seconds() -> f64 {
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     let ticks = |n: usize| fields.get(n).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
     (ticks(11) + ticks(12)) / 100.0
+}
+
+/// What a report of a month costs: 1,000 tables, 30 days, 48 minutes a day that all add up. `cargo test -p weir --test main --
+/// --ignored a_month_of_a_thousand_tables --nocapture`
+async fn fill_a_month(sink: &impl TraceSink) -> Vec<TableId> {
+    const DAY_MS: i64 = 86_400_000;
+    let (begin, minutes_ms) = (20_000 * DAY_MS, DAY_MS / 48);
+    let tables: Vec<TableId> = (0..1_000).map(|n| TableId::new("shop", &format!("t{n}"))).collect();
+    let (filling, mut folding) = (Instant::now(), Duration::ZERO);
+    for day in 0..30 {
+        for tables in tables.chunks(50) {
+            let of = |table: &TableId| {
+                let counts =
+                    (0..48).flat_map(|n| contract::accounts(begin + day * DAY_MS + n * minutes_ms, 1)).collect();
+                Shipment::of_commit(table.clone(), day, 0, counts)
+            };
+            sink.ship("shop", &tables.iter().map(of).collect::<Vec<_>>()).await.unwrap();
+        }
+        let fold = Instant::now();
+        sink.fold("shop", Window(begin + (day + 1) * DAY_MS), adds_up).await.unwrap();
+        folding += fold.elapsed();
+    }
+    println!("filled in {:?}, of which {folding:?} to fold", filling.elapsed());
+    tables
+}
+
+async fn ask_of_a_month(sink: &impl TraceSink, tables: &[TableId]) {
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let totals = sink.totals("shop", tables, None).await.unwrap();
+        println!("totals of all tables in {:?}", asked.elapsed());
+        assert_eq!(totals.len(), 1_000);
+        assert!(totals.values().all(|counts| counts[0].count == 48 && counts.len() == 120));
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_month_of_a_thousand_tables_in_sqlite() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("trace.sqlite");
+    block_on(async move {
+        let trace = SqliteTrace::open(&file).unwrap();
+        let tables = fill_a_month(&trace).await;
+        println!("{} bytes", std::fs::metadata(&file).map_or(0, |file| file.len()));
+        ask_of_a_month(&trace, &tables).await;
+        drop(folder);
+    });
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_month_of_a_thousand_tables_in_clickhouse() {
+    let server = server_of("month");
+    block_on(async move {
+        let trace = ClickHouseTrace::new(server.clone());
+        let tables = fill_a_month(&trace).await;
+        let sizes = "SELECT table, sum(bytes), sum(rows) FROM system.parts WHERE active AND database = ";
+        println!("{}", answer(&server, &format!("{sizes}'{}' GROUP BY table", server.database)).await);
+        ask_of_a_month(&trace, &tables).await;
+    });
 }

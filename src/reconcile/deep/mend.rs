@@ -18,6 +18,9 @@ pub enum Mending {
 
 /// What a table needs, `None` if nothing.
 pub fn mending(report: &DeepReport) -> Option<Mending> {
+    if report.has_stopped {
+        return Some(Mending::Anew("it has stopped"));
+    }
     if report.flaws.rows_without_key > 0 {
         return Some(Mending::Anew("rows without a key are in it"));
     }
@@ -75,6 +78,11 @@ impl RepairReport {
         Self { keys, anew, job: None, left_count: None, error: None }
     }
 
+    /// Of a table whose rows were all seen to be equal.
+    pub fn not_needed() -> Self {
+        Self { keys: 0, anew: None, job: None, left_count: Some(0), error: None }
+    }
+
     /// Whether the table is equal by now.
     pub fn has_mended(&self) -> bool {
         self.left_count == Some(0)
@@ -123,6 +131,9 @@ mod tests {
         assert!(matches!(mending(&DeepReport { flaws: lost, ..found(3) }), Some(Mending::Anew(_))));
         let keyless = Flaws { rows_without_key: 2, ..Flaws::default() };
         assert!(matches!(mending(&DeepReport { flaws: keyless, ..found(0) }), Some(Mending::Anew(_))));
+        let stopped = DeepReport { has_stopped: true, ..DeepReport::not_compared("it has stopped".into()) };
+        assert!(matches!(mending(&stopped), Some(Mending::Anew(_))));
+        assert_eq!(mending(&DeepReport::not_compared("it is being loaded".into())), None);
         // What is only in flight comes by itself.
         assert_eq!(mending(&DeepReport { in_flight_count: 4, ..DeepReport::default() }), None);
     }

@@ -45,6 +45,9 @@ pub struct DeepReport {
     /// Whether that was for a failure.
     #[serde(skip)]
     pub has_failed: bool,
+    /// Whether it was for a stop of the table.
+    #[serde(skip)]
+    pub has_stopped: bool,
     /// What was done about it, or would be, if that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<RepairReport>,
@@ -117,6 +120,14 @@ impl DeepReport {
         self.missing_count + self.extra_count + self.different_count
     }
 
+    /// Whether every row was compared, and whatever differs is known.
+    pub fn has_seen_all(&self) -> bool {
+        self.not_compared.is_none()
+            && self.sample.is_none()
+            && self.in_flight_count + self.unconfirmed_count == 0
+            && self.flaws.lost_files.is_empty()
+    }
+
     /// What it says of the table. One that by its nature cannot be compared says nothing.
     pub fn verdict(&self) -> Verdict {
         let is_mended = self.repair.as_ref().is_some_and(RepairReport::has_mended);
@@ -182,6 +193,10 @@ mod tests {
         assert_eq!(DeepReport::failed("away".into()).verdict(), Verdict::InFlight);
         assert_eq!(DeepReport::not_compared("no key".into()).verdict(), Verdict::Balanced);
         let lost = Flaws { lost_files: vec!["part-1.parquet".into()], ..Flaws::default() };
+        assert!(DeepReport::default().has_seen_all());
+        for partly in [in_flight, DeepReport::failed("away".into())] {
+            assert!(!partly.has_seen_all());
+        }
         let mut report = DeepReport::default();
         report.note_flaws(lost.clone());
         report.note_flaws(lost);

@@ -140,6 +140,20 @@ fn beginning(share: &BucketShare, (low, high): (i64, i64), end: Option<i64>, kno
     }
 }
 
+/// Whether a bucket that goes on at `offset` has yet to take in what was written last, and that is gone.
+async fn lacks_its_end(
+    topics: &Topics,
+    topic: &str,
+    bucket: u32,
+    offset: i64,
+    end: Option<i64>,
+) -> Result<bool, String> {
+    match end.filter(|end| *end >= offset) {
+        Some(end) => Ok(!topics.holds(topic, bucket, end).await.map_err(|error| error.to_string())?),
+        None => Ok(false),
+    }
+}
+
 impl ApplyHost {
     async fn table_of(&self, topic: &str) -> Result<Option<TableId>, String> {
         if let Some(table) = self.settings.table_of(topic) {
@@ -178,7 +192,17 @@ impl ApplyHost {
             let marks = self.topics.watermarks(topic, *bucket).await.map_err(|error| error.to_string())?;
             let known = position.tables.get(table).map(|known| &*known.topic);
             let end = position.ends.get(table).and_then(|ends| ends.get(bucket)).copied();
-            let offset = match beginning(&share, marks, end, known) {
+            let begins = match beginning(&share, marks, end, known) {
+                // What comes behind the gap would be waited for, and for ever if nothing does.
+                Beginning::At(offset) if lacks_its_end(&self.topics, topic, *bucket, offset, end).await? => {
+                    Beginning::Lost(format!(
+                        "what was written up to offset {} is not all there any more",
+                        end.unwrap_or(offset)
+                    ))
+                }
+                begins => begins,
+            };
+            let offset = match begins {
                 Beginning::First => None,
                 Beginning::At(offset) => Some(offset),
                 Beginning::Lost(why) => {

@@ -35,6 +35,7 @@ use crate::service::start::{
 use crate::service::supervisor::{Lake, LoadBegin, LoadMaker, Supervisor};
 use crate::service::throttle::throttle;
 use crate::service::trace::{ConfiguredTrace, open_trace};
+use crate::service::trace_upkeep::look_after_trace;
 use crate::service::upkeep::keep_logs_short;
 use crate::service::{Reseed, RunOptions};
 use crate::state::{Appeals, Checkpoint, CheckpointLog, Phase, PreparedStore, StateSeries, TableStanding};
@@ -98,6 +99,7 @@ pub(super) async fn start(
     let stop_capture = CancellationToken::new();
     let shipped = Arc::new(AtomicU64::new(0));
     let log_cleaning = keep_logs_short(trace.clone(), config, warehouse.clone());
+    let trace_upkeep = look_after_trace(trace.clone(), config, &warehouse);
     tokio::spawn(follow_mark(trace.clone(), config.source.name.clone(), shipped.clone(), stop_capture.clone()));
 
     let source_tables = {
@@ -139,6 +141,7 @@ pub(super) async fn start(
         loader,
         load_of: load_maker(config, &registrar, &warehouse, &asked, resumed),
         shipper: Shipper::start(shipping),
+        _trace_upkeep: trace_upkeep,
         _log_cleaning: log_cleaning,
         proving,
         checkpoints,

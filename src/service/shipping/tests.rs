@@ -1,15 +1,16 @@
 //! A trace that goes away and comes back, with tables on disk to read from.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use serde_json::json;
-use weir_model::{Digest, Op, Window};
+use weir_model::{Digest, Op, Repair, Window};
 
 use super::*;
 use crate::table::{CommitRecord, TableState};
 use crate::trace::sqlite::SqliteTrace;
-use crate::trace::{Hop, StageCount, TraceError};
+use crate::trace::{AddsUp, Hop, StageCount, TraceError};
 
 /// A real trace that can be out of reach.
 struct Flaky {
@@ -38,17 +39,41 @@ impl TraceSink for Flaky {
         self.there()?.shipped_version(source, origin).await
     }
 
+    async fn shipped_versions(&self, source: &str) -> Result<BTreeMap<Origin, i64>, TraceError> {
+        self.there()?.shipped_versions(source).await
+    }
+
     async fn totals(
         &self,
         source: &str,
-        table: &TableId,
+        tables: &[TableId],
         since: Option<Window>,
-    ) -> Result<Vec<StageCount>, TraceError> {
-        self.there()?.totals(source, table, since).await
+    ) -> Result<BTreeMap<TableId, Vec<StageCount>>, TraceError> {
+        self.there()?.totals(source, tables, since).await
+    }
+
+    async fn fold(&self, source: &str, before: Window, adds_up: AddsUp) -> Result<u64, TraceError> {
+        self.there()?.fold(source, before, adds_up).await
+    }
+
+    async fn expire(&self, source: &str, before: Window) -> Result<(), TraceError> {
+        self.there()?.expire(source, before).await
     }
 
     async fn forget(&self, source: &str, table: &TableId) -> Result<(), TraceError> {
         self.there()?.forget(source, table).await
+    }
+
+    async fn note_repairs(&self, source: &str, repairs: &[Repair]) -> Result<(), TraceError> {
+        self.there()?.note_repairs(source, repairs).await
+    }
+
+    async fn noted_repairs(&self, source: &str) -> Result<BTreeMap<String, bool>, TraceError> {
+        self.there()?.noted_repairs(source).await
+    }
+
+    async fn repairs(&self, source: &str, max: usize) -> Result<Vec<Repair>, TraceError> {
+        self.there()?.repairs(source, max).await
     }
 }
 
@@ -100,8 +125,8 @@ impl Setting {
 
     async fn expect_in(&self, commits: u64) {
         let trace = &self.trace.trace;
-        let totals = trace.totals("shop", &table(), None).await.unwrap();
-        assert_eq!(totals.first().map(|total| total.count), Some(commits));
+        let totals = trace.totals("shop", &[table()], None).await.unwrap();
+        assert_eq!(totals[&table()].first().map(|total| total.count), Some(commits));
         let mark = trace.shipped_version("shop", &Origin::Table(table())).await.unwrap();
         assert_eq!(mark, Some(commits as i64 - 1));
     }
@@ -214,6 +239,6 @@ async fn what_capture_counted_is_read_from_its_topic_or_kept_in_memory() {
         shipper.finish(Patience::UntilAllIsIn).await.unwrap();
         let trace = &setting.trace.trace;
         assert_eq!(trace.shipped_version("shop", &Origin::Capture).await.unwrap(), Some(8));
-        assert_eq!(trace.totals("shop", &table(), None).await.unwrap()[0].count, 2);
+        assert_eq!(trace.totals("shop", &[table()], None).await.unwrap()[&table()][0].count, 2);
     }
 }

@@ -187,6 +187,15 @@ impl KafkaSettings {
         config
     }
 
+    /// A consumer that is pointed at single messages. It is told where a partition ends, and shown what is not committed: whoever
+    /// holds a transaction open there must not make what is behind it look gone.
+    fn looking(&self) -> rdkafka::error::KafkaResult<BaseConsumer<Quiet>> {
+        let mut config = self.consumer();
+        config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "10");
+        config.set("isolation.level", "read_uncommitted");
+        config.create_with_context(Quiet)
+    }
+
     /// The consumer group that several `weir apply` form.
     pub fn group(&self) -> String {
         format!("weir.{}", self.source)

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message;
 use rdkafka::metadata::Metadata;
 use uuid::Uuid;
 use weir_model::TableId;
@@ -30,6 +32,8 @@ pub struct Topics {
     settings: KafkaSettings,
     admin: Arc<AdminClient<Quiet>>,
     consumer: Arc<BaseConsumer<Quiet>>,
+    /// Looks for single messages; made when it is first needed.
+    looking: Arc<Mutex<Option<BaseConsumer<Quiet>>>>,
     known: Arc<Mutex<BTreeMap<TableId, TopicInfo>>>,
 }
 
@@ -51,6 +55,7 @@ impl Topics {
         Ok(Self {
             admin: Arc::new(settings.client().create_with_context(Quiet).map_err(failed)?),
             consumer: Arc::new(settings.consumer().create_with_context(Quiet).map_err(failed)?),
+            looking: Arc::default(),
             settings: settings.clone(),
             known: Arc::default(),
         })
@@ -179,6 +184,28 @@ impl Topics {
         self.ask(move |consumer| consumer.fetch_watermarks(&topic, partition as i32, KAFKA_ANSWER_MAX)).await
     }
 
+    /// Whether the message at `offset` is still there. One that was compacted away, or deleted, leaves a gap that no reader
+    /// is told of.
+    pub async fn holds(&self, topic: &str, partition: u32, offset: i64) -> Result<bool, TransportError> {
+        let (low, high) = self.watermarks(topic, partition).await?;
+        if offset < low || offset >= high {
+            return Ok(false);
+        }
+        let (settings, looking, name) = (self.settings.clone(), self.looking.clone(), topic.to_owned());
+        self.ask(move |_| {
+            let mut looking = looking.lock().expect("no code panics while looking");
+            if let Some(consumer) = &*looking
+                && let Ok(true) = is_there(consumer, &name, partition, offset)
+            {
+                return Ok(true);
+            }
+            // That it is gone stops a table: it is said by one that has looked at nothing else.
+            *looking = None;
+            is_there(looking.insert(settings.looking()?), &name, partition, offset)
+        })
+        .await
+    }
+
     async fn create(&self, name: &str, partitions: u32, configs: &[(&str, &str)]) -> Result<(), TransportError> {
         let bytes_max = KAFKA_MESSAGE_BYTES_MAX.to_string();
         let mut topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(-1))
@@ -227,6 +254,27 @@ impl Topics {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<TableId, TopicInfo>> {
         self.known.lock().expect("no code panics while holding the topics")
     }
+}
+
+/// Whether the first message at or behind `offset` is the one at `offset`; blocking.
+fn is_there(consumer: &BaseConsumer<Quiet>, topic: &str, partition: u32, offset: i64) -> KafkaResult<bool> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition as i32, rdkafka::Offset::Offset(offset))?;
+    consumer.assign(&list)?;
+    let deadline = Instant::now() + KAFKA_ANSWER_MAX;
+    let found = loop {
+        if Instant::now() >= deadline {
+            break Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+        }
+        match consumer.poll(KAFKA_ANSWER_MAX) {
+            None => {}
+            Some(Ok(message)) => break Ok(message.offset() == offset),
+            Some(Err(KafkaError::PartitionEOF(_))) => break Ok(false),
+            Some(Err(error)) => break Err(error),
+        }
+    };
+    consumer.unassign()?;
+    found
 }
 
 fn fresh_id() -> Arc<str> {
