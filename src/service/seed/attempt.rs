@@ -82,7 +82,7 @@ impl Loader {
         let opening = if self.is_keyless(load, &mut connection).await? {
             self.open_at_one_moment(load, &mut connection, &mut rows).await?
         } else {
-            self.open_beside_changes(load, &mut connection).await?
+            self.open_beside_changes(load, &mut connection, &mut rows).await?
         };
         let Some(opening) = opening else { return Ok(None) };
         let Read { staged, absent } = self.read(load, &mut connection, &mut rows, piece, &opening).await?;
@@ -111,15 +111,50 @@ impl Loader {
         Ok(None)
     }
 
-    /// An order from which on every change is greater, once `connection` sees everything beneath.
+    /// An order from which on every change is greater, once `rows` sees everything beneath.
     async fn open_beside_changes(
         &self,
         load: &Load,
         connection: &mut weir_mysql::Conn,
+        rows: &mut RowConnection,
     ) -> Result<Option<ChunkOpening>, SeedError> {
         let opening = self.open_chunk(load, false).await?;
+        if opening.below.is_of_domains() {
+            let is_behind = self.snapshot_behind(&opening, connection, rows).await?;
+            return Ok(is_behind.then_some(opening));
+        }
         let executed = server::wait_for_executed(connection, &opening.below, EXECUTED_WAIT_MAX).await?;
         Ok(executed.then_some(opening))
+    }
+
+    /// MariaDB tells of transactions before their rows are visible, but says where in its binlog a snapshot lies. Begins one that
+    /// lies behind everything that has a lower order than `opening`; `false` if there is none in time.
+    async fn snapshot_behind(
+        &self,
+        opening: &ChunkOpening,
+        connection: &mut weir_mysql::Conn,
+        rows: &mut RowConnection,
+    ) -> Result<bool, SeedError> {
+        let since = Instant::now();
+        loop {
+            rows.begin_snapshot().await?;
+            let end = rows.snapshot_end().await?;
+            // Places in the log mean something on the streamed server alone; and to ask for GTIDs costs a reading of the file.
+            let is_behind = match &opening.below_log {
+                Some(below) if self.replica.is_none() && end.has_passed(below).is_ok() => {
+                    end.has_passed(below) == Ok(true)
+                }
+                _ => opening.below.is_subset(&server::gtids_up_to(connection, &end).await?),
+            };
+            if is_behind {
+                return Ok(true);
+            }
+            rows.end_snapshot().await?;
+            if since.elapsed() > EXECUTED_WAIT_MAX {
+                return Ok(false);
+            }
+            tokio::time::sleep(CAPTURE_LOOKED_AT_EVERY).await;
+        }
     }
 
     async fn open_chunk(&self, load: &Load, settles: bool) -> Result<ChunkOpening, SeedError> {
