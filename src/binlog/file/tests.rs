@@ -243,9 +243,7 @@ async fn a_prepared_branch_and_its_outcome_are_transactions_of_their_own() {
 
 #[tokio::test]
 async fn what_cannot_be_mirrored_stops_with_place_and_way_out() {
-    for (name, event, words) in [
-        ("refused_statement", "INTVAR_EVENT", "binlog_format=ROW"),
-    ] {
+    for (name, event, words) in [("refused_statement", "INTVAR_EVENT", "binlog_format=ROW")] {
         let (events, error) = read(vec![fixture(name)]).await;
         let Some(SourceError::Fatal(error)) = error else { panic!("{name}: {error:?}") };
         assert_eq!(error.event, event);
