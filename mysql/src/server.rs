@@ -11,6 +11,11 @@ use weir_model::{GtidSet, LogPosition, TableId, Xid};
 
 use crate::error::{MysqlError, codes};
 use crate::query;
+use crate::wire::RowConnection;
+
+/// Between two looks at what a server has done.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Which family a server belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,8 +263,6 @@ pub async fn binlog_end(conn: &mut Conn) -> Result<LogPosition, MysqlError> {
 /// Asks again and again in place of WAIT_FOR_EXECUTED_GTID_SET: as a rule the answer is yes at once, and a session that
 /// waits inside the server outlives a caller who gave up.
 pub async fn wait_for_executed(conn: &mut Conn, gtids: &GtidSet, timeout: Duration) -> Result<bool, MysqlError> {
-    const PAUSE_MIN: Duration = Duration::from_millis(1);
-    const PAUSE_MAX: Duration = Duration::from_millis(50);
     if gtids.is_empty() {
         return Ok(true);
     }
@@ -284,8 +287,41 @@ pub async fn wait_for_executed(conn: &mut Conn, gtids: &GtidSet, timeout: Durati
     }
 }
 
+/// Of MariaDB, which tells of transactions before their rows are visible: begins a snapshot on `rows` that shows all of `gtids`,
+/// and whatever else had come by then; `false` if there is none before `timeout` passes. `conn` leads to the same server.
+///
+/// `log` is a place in the binlog of that server behind them all, if one is known: it saves asking for the GTIDs of a place, for
+/// which the server reads the file.
+pub async fn snapshot_behind(
+    conn: &mut Conn,
+    rows: &mut RowConnection,
+    gtids: &GtidSet,
+    log: Option<&LogPosition>,
+    timeout: Duration,
+) -> Result<bool, MysqlError> {
+    let started = Instant::now();
+    let mut pause = PAUSE_MIN;
+    loop {
+        rows.begin_snapshot().await?;
+        let end = rows.snapshot_end().await?;
+        let is_behind = match log.map(|log| end.has_passed(log)) {
+            Some(Ok(has_passed)) => has_passed,
+            _ => gtids.is_subset(&gtids_up_to(conn, &end).await?),
+        };
+        if is_behind {
+            return Ok(true);
+        }
+        rows.end_snapshot().await?;
+        if started.elapsed() + pause > timeout {
+            return Ok(false);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
 /// Of MariaDB: the transactions of its binlog up to `position`. The server reads the file up to there.
-pub async fn gtids_up_to(conn: &mut Conn, position: &LogPosition) -> Result<GtidSet, MysqlError> {
+async fn gtids_up_to(conn: &mut Conn, position: &LogPosition) -> Result<GtidSet, MysqlError> {
     let sql = format!("SELECT BINLOG_GTID_POS('{}', {})", position.file.replace('\'', "''"), position.offset);
     gtids(conn, &sql, "asking which transactions a place in the binlog is behind").await
 }
@@ -339,8 +375,9 @@ pub async fn xa_recover(conn: &mut Conn) -> Result<Option<Vec<Xid>>, MysqlError>
     // As text of hexadecimal digits: names are bytes of no character set.
     let rows = match conn.query::<(i64, usize, usize, String), _>("XA RECOVER CONVERT XID").await {
         Ok(rows) => rows,
+        Err(mysql_async::Error::Server(e)) if e.code == codes::SYNTAX => return none_is_prepared(conn).await,
         Err(mysql_async::Error::Server(e))
-            if [codes::XA_NOT_ALLOWED, codes::SPECIFIC_ACCESS_DENIED, codes::SYNTAX].contains(&e.code) =>
+            if [codes::XA_NOT_ALLOWED, codes::SPECIFIC_ACCESS_DENIED].contains(&e.code) =>
         {
             return Ok(None);
         }
@@ -356,6 +393,12 @@ pub async fn xa_recover(conn: &mut Conn) -> Result<Option<Vec<Xid>>, MysqlError>
         doing: DOING.into(),
         what: "XA RECOVER names a transaction in an unknown form".into(),
     })
+}
+
+/// MariaDB spells the names of those that are prepared in another way: that there are none is told all the same.
+async fn none_is_prepared(conn: &mut Conn) -> Result<Option<Vec<Xid>>, MysqlError> {
+    let prepared = query::rows(conn, "XA RECOVER", "listing prepared XA transactions").await?;
+    Ok(prepared.is_empty().then(Vec::new))
 }
 
 async fn gtids(conn: &mut Conn, sql: &str, doing: &str) -> Result<GtidSet, MysqlError> {

@@ -120,41 +120,14 @@ impl Loader {
     ) -> Result<Option<ChunkOpening>, SeedError> {
         let opening = self.open_chunk(load, false).await?;
         if opening.below.is_of_domains() {
-            let is_behind = self.snapshot_behind(&opening, connection, rows).await?;
+            // Places in the log mean something on the streamed server alone.
+            let below_log = opening.below_log.as_ref().filter(|_| self.replica.is_none());
+            let wait_max = EXECUTED_WAIT_MAX;
+            let is_behind = server::snapshot_behind(connection, rows, &opening.below, below_log, wait_max).await?;
             return Ok(is_behind.then_some(opening));
         }
         let executed = server::wait_for_executed(connection, &opening.below, EXECUTED_WAIT_MAX).await?;
         Ok(executed.then_some(opening))
-    }
-
-    /// MariaDB tells of transactions before their rows are visible, but says where in its binlog a snapshot lies. Begins one that
-    /// lies behind everything that has a lower order than `opening`; `false` if there is none in time.
-    async fn snapshot_behind(
-        &self,
-        opening: &ChunkOpening,
-        connection: &mut weir_mysql::Conn,
-        rows: &mut RowConnection,
-    ) -> Result<bool, SeedError> {
-        let since = Instant::now();
-        loop {
-            rows.begin_snapshot().await?;
-            let end = rows.snapshot_end().await?;
-            // Places in the log mean something on the streamed server alone; and to ask for GTIDs costs a reading of the file.
-            let is_behind = match &opening.below_log {
-                Some(below) if self.replica.is_none() && end.has_passed(below).is_ok() => {
-                    end.has_passed(below) == Ok(true)
-                }
-                _ => opening.below.is_subset(&server::gtids_up_to(connection, &end).await?),
-            };
-            if is_behind {
-                return Ok(true);
-            }
-            rows.end_snapshot().await?;
-            if since.elapsed() > EXECUTED_WAIT_MAX {
-                return Ok(false);
-            }
-            tokio::time::sleep(CAPTURE_LOOKED_AT_EVERY).await;
-        }
     }
 
     async fn open_chunk(&self, load: &Load, settles: bool) -> Result<ChunkOpening, SeedError> {
