@@ -16,6 +16,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/services/maven.sh"
 . "$here/services/jvm_readers.sh"
 . "$here/services/spark.sh"
+. "$here/services/other_sources.sh"
 
 usage() {
     cat <<'USAGE'
@@ -27,6 +28,10 @@ Usage: scripts/services.sh COMMAND
   mysql-start DIR [FLAG…]  start a server in DIR on a free loopback port; prints its url
                            writes DIR/data, DIR/mysqld.pid, DIR/port, DIR/mysqld.log; FLAGs go to mysqld, after ours
   mysql-stop DIR           stop the server of DIR and wait until it is gone
+  mysql57-fetch, mysql80-fetch, mariadb-fetch
+                           MySQL 5.7, MySQL 8.0 and MariaDB 10.11 into target/services/mysql57, …/mysql80, …/mariadb (bin/mysqld)
+  mysql57-start DIR [FLAG…], mysql80-start …, mariadb-start …
+                           start one of them, as mysql-start does; mysql-stop stops it
   kafka-fetch              Kafka into target/services/kafka (libs/*.jar); needs java and mvn on PATH
   kafka-start DIR          start a broker in DIR on free loopback ports, or again on those it had; prints 127.0.0.1:PORT
                            writes DIR/data, DIR/kafka.pid, DIR/port, DIR/controller-port, DIR/kafka.log
@@ -57,7 +62,7 @@ USAGE
 }
 
 main() {
-    local command=${1:-help}
+    local command=${1:-help} flavour
     [ $# -eq 0 ] || shift
     case $command in
     all)
@@ -67,6 +72,10 @@ main() {
         s3_fetch
         readers_fetch
         with_lock mysql-template make_template
+        for flavour in mysql57 mysql80 mariadb; do
+            source_fetch "$flavour"
+            with_lock "$flavour-template" source_template "$flavour"
+        done
         ;;
     all-readers)
         jvm_readers_fetch
@@ -75,6 +84,8 @@ main() {
     mysql-fetch) mysql_fetch ;;
     mysql-start) mysql_start "$@" ;;
     mysql-stop) mysql_stop "$@" ;;
+    mysql57-fetch | mysql80-fetch | mariadb-fetch) source_fetch "${command%-fetch}" ;;
+    mysql57-start | mysql80-start | mariadb-start) source_start "${command%-start}" "$@" ;;
     kafka-fetch) kafka_fetch ;;
     kafka-start) kafka_start "$@" ;;
     kafka-stop) kafka_stop "$@" ;;

@@ -119,7 +119,7 @@ main() {
     else
         say "this is not Debian, so nothing is installed. Needed: a C and C++ compiler, make, cmake, pkg-config, OpenSSL's and
 libcurl's headers, python3 with venv, perl, Java 17 or later, Maven, Go, MySQL 8.0 or later on PATH (or WEIR_TEST_MYSQL_URL), and
-ClickHouse on PATH (or WEIR_TEST_CLICKHOUSE_URL)."
+ClickHouse on PATH (or WEIR_TEST_CLICKHOUSE_URL), MariaDB 10.5 or later on PATH, and the libraries libaio and libnuma."
     fi
     look_for_go
     look_for_rust

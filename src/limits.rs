@@ -60,6 +60,10 @@ pub const TABLE_LOCKED_MAX: Duration = Duration::from_secs(2);
 pub const CAPTURE_LOOKED_AT_EVERY: Duration = Duration::from_millis(20);
 /// If capture has not come that far, the writers have the table back for this long.
 pub const TABLE_LOCKED_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// The last moment of an ALTER TABLE, in which nobody may look at the table, is waited for this long before the source is asked anew.
+pub const ALTERATION_WAIT_MAX: Duration = Duration::from_secs(20);
+/// Bytes that one compressed event of MariaDB may hold: the greatest `max_allowed_packet`, beyond which the server writes none.
+pub const UNCOMPRESSED_EVENT_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of row images read ahead of capture; a single larger one is let through alone.
 pub const EVENTS_AHEAD_BYTES_MAX: usize = 16 << 20;
 /// Events read ahead of capture.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::position::Gtid;
+use crate::position::{Gtid, GtidOrigin};
 use crate::schema::TableId;
 
 /// `(ts_ms, seq)` of a half-event; no two durable changes of a table share one.
@@ -86,7 +86,12 @@ impl EventIds {
     /// Ids of `(source, gtid, table, n, half)`, every part length-prefixed so that no two inputs run together.
     pub fn new(source: &str, gtid: &Gtid, table: &TableId) -> Self {
         let mut hash = Xxh3::new();
-        for part in [source, &gtid.server.uuid, &gtid.server.tag, &table.database, &table.table] {
+        let domain = gtid.origin.to_string();
+        let (server, tag) = match &gtid.origin {
+            GtidOrigin::Server(server) => (&*server.uuid, &*server.tag),
+            GtidOrigin::Domain { .. } => (&*domain, ""),
+        };
+        for part in [source, server, tag, &table.database, &table.table] {
             hash.update(&(part.len() as u32).to_le_bytes());
             hash.update(part.as_bytes());
         }

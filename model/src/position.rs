@@ -1,4 +1,9 @@
 //! Where in the binlog: GTID sets, which survive a failover, and `(file, offset)`, which one server alone understands.
+//!
+//! There are two kinds of GTIDs: MySQL's, numbered for each server, and MariaDB's, numbered in each domain
+//! ([`domains`](self::domains)). Neither is ever in a set of the other kind, and [`GtidSet::same_kind`] says so where two meet.
+
+mod domains;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +20,9 @@ pub struct PositionError {
     pub expected: &'static str,
 }
 
-/// The source of a GTID: a server's uuid and, from MySQL 8.3 on, an optional tag.
+use self::domains::Domains;
+
+/// The source of a GTID of MySQL: a server's uuid and, from MySQL 8.3 on, an optional tag.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GtidServer {
     /// Lower-case, with hyphens.
@@ -24,11 +31,21 @@ pub struct GtidServer {
     pub tag: Arc<str>,
 }
 
-/// One transaction's global id, `uuid[:tag]:gno` (MySQL manual, "GTID Format and Storage").
+/// Who numbered a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GtidOrigin {
+    /// A server of MySQL, which numbers its transactions without a gap.
+    Server(GtidServer),
+    /// A server of MariaDB within a domain; all servers of a domain go on with one numbering, which rises and may have gaps.
+    Domain { domain: u32, server_id: u32 },
+}
+
+/// One transaction's global id: `uuid[:tag]:number` (MySQL manual, "GTID Format and Storage"), or `domain-server-number`
+/// (MariaDB documentation, "Global Transaction ID").
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Gtid {
-    pub server: GtidServer,
+    pub origin: GtidOrigin,
     /// From 1.
     pub gno: u64,
 }
@@ -36,7 +53,21 @@ pub struct Gtid {
 impl Gtid {
     pub fn new(uuid: &str, tag: &str, gno: u64) -> Self {
         let server = GtidServer { uuid: uuid.to_ascii_lowercase().into(), tag: tag.to_ascii_lowercase().into() };
-        Self { server, gno }
+        Self { origin: GtidOrigin::Server(server), gno }
+    }
+
+    /// One of MariaDB.
+    pub fn of_domain(domain: u32, server_id: u32, gno: u64) -> Self {
+        Self { origin: GtidOrigin::Domain { domain, server_id }, gno }
+    }
+}
+
+impl fmt::Display for GtidOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(server) => server.fmt(f),
+            Self::Domain { domain, server_id } => write!(f, "{domain}-{server_id}"),
+        }
     }
 }
 
@@ -52,7 +83,8 @@ impl fmt::Display for GtidServer {
 
 impl fmt::Display for Gtid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.server, self.gno)
+        let divider = if matches!(self.origin, GtidOrigin::Server(_)) { ':' } else { '-' };
+        write!(f, "{}{divider}{}", self.origin, self.gno)
     }
 }
 
@@ -60,7 +92,11 @@ impl FromStr for Gtid {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, PositionError> {
-        let error = || PositionError { text: text.into(), expected: "a GTID (uuid[:tag]:number)" };
+        if let Some(gtid) = domains::parse_gtid(text.trim()) {
+            return Ok(gtid);
+        }
+        let error =
+            || PositionError { text: text.into(), expected: "a GTID (uuid[:tag]:number, or domain-server-number)" };
         let (server, gno) = text.trim().rsplit_once(':').ok_or_else(error)?;
         let (uuid, tag) = server.split_once(':').unwrap_or((server, ""));
         let gno: u64 = gno.parse().map_err(|_| error())?;
@@ -85,11 +121,21 @@ impl From<Gtid> for String {
     }
 }
 
-/// A set of GTIDs as sorted, disjoint, non-adjacent ranges per server. Serialised as MySQL writes it.
+/// A set of GTIDs of one kind. MySQL's are sorted, disjoint, non-adjacent ranges per server; MariaDB's are, per domain, all up to
+/// the last one. Serialised as the server writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GtidSet {
     servers: BTreeMap<GtidServer, Vec<Range>>,
+    domains: Domains,
+}
+
+/// Two positions of different kinds met: what one server calls a transaction means nothing to the other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{one}` and `{other}` are positions of different kinds, of MySQL and of MariaDB, and cannot be compared")]
+pub struct OtherKind {
+    pub one: String,
+    pub other: String,
 }
 
 /// Inclusive at both ends.
@@ -101,29 +147,81 @@ struct Range {
 
 impl GtidSet {
     pub fn is_empty(&self) -> bool {
-        self.servers.is_empty()
+        self.servers.is_empty() && self.domains.is_empty()
     }
 
-    /// Number of transactions in the set.
+    /// Number of transactions in the set; of MariaDB, of their numbers, which may have gaps.
     pub fn count(&self) -> u64 {
-        self.servers.values().flatten().map(|r| r.last - r.first + 1).sum()
+        let of_servers: u64 = self.servers.values().flatten().map(|r| r.last - r.first + 1).sum();
+        of_servers + self.domains.count()
+    }
+
+    /// Whether it holds GTIDs of MariaDB.
+    pub fn is_of_domains(&self) -> bool {
+        !self.domains.is_empty()
+    }
+
+    /// That both sets are of one kind; an empty one is of either.
+    ///
+    /// # Errors
+    /// When one is MySQL's and the other MariaDB's.
+    pub fn same_kind(&self, other: &Self) -> Result<(), OtherKind> {
+        let differ = |a: &Self, b: &Self| !a.servers.is_empty() && !b.domains.is_empty();
+        if differ(self, other) || differ(other, self) {
+            return Err(OtherKind { one: self.to_string(), other: other.to_string() });
+        }
+        Ok(())
     }
 
     pub fn contains(&self, gtid: &Gtid) -> bool {
-        self.servers.get(&gtid.server).is_some_and(|ranges| {
-            let at = ranges.partition_point(|r| r.last < gtid.gno);
-            ranges.get(at).is_some_and(|r| r.first <= gtid.gno)
-        })
+        match &gtid.origin {
+            GtidOrigin::Server(server) => self.servers.get(server).is_some_and(|ranges| {
+                let at = ranges.partition_point(|r| r.last < gtid.gno);
+                ranges.get(at).is_some_and(|r| r.first <= gtid.gno)
+            }),
+            GtidOrigin::Domain { domain, .. } => self.domains.contains(*domain, gtid.gno),
+        }
     }
 
+    /// Adds a transaction; of MariaDB, with all that its domain numbered before.
     pub fn insert(&mut self, gtid: &Gtid) {
-        insert_range(self.servers.entry(gtid.server.clone()).or_default(), Range { first: gtid.gno, last: gtid.gno });
+        match &gtid.origin {
+            GtidOrigin::Server(server) => {
+                let one = Range { first: gtid.gno, last: gtid.gno };
+                insert_range(self.servers.entry(server.clone()).or_default(), one);
+            }
+            GtidOrigin::Domain { domain, server_id } => self.domains.insert(*domain, *server_id, gtid.gno),
+        }
     }
 
+    /// The last transaction of the domain that `gtid` is of; none for MySQL, whose sets have no last one.
+    pub fn last_of_domain(&self, gtid: &Gtid) -> Option<Gtid> {
+        match gtid.origin {
+            GtidOrigin::Server(_) => None,
+            GtidOrigin::Domain { domain, .. } => self.domains.last(domain),
+        }
+    }
+
+    /// Takes out `gtid`, which is the last of its domain if it is MariaDB's; `before` is then the one before it in the domain.
+    pub fn take_back(&mut self, gtid: &Gtid, before: Option<&Gtid>) {
+        match gtid.origin {
+            GtidOrigin::Server(_) => self.remove(gtid),
+            GtidOrigin::Domain { domain, .. } => {
+                self.domains.remove(domain);
+                if let Some(before) = before {
+                    self.insert(before);
+                }
+            }
+        }
+    }
+
+    /// Takes out one transaction of MySQL.
     pub fn remove(&mut self, gtid: &Gtid) {
-        let mut one = Self::default();
-        one.insert(gtid);
-        *self = self.difference(&one);
+        if let GtidOrigin::Server(_) = gtid.origin {
+            let mut one = Self::default();
+            one.insert(gtid);
+            *self = self.difference(&one);
+        }
     }
 
     /// Whether every GTID of `self` is in `other`.
@@ -140,6 +238,7 @@ impl GtidSet {
                 insert_range(mine, *range);
             }
         }
+        result.domains.unite(&other.domains);
         result
     }
 
@@ -154,10 +253,11 @@ impl GtidSet {
                 result.servers.insert(server.clone(), left);
             }
         }
+        result.domains = self.domains.difference(&other.domains);
         result
     }
 
-    /// `(server, first, last)` of every range, both ends inclusive.
+    /// `(server, first, last)` of every range of MySQL's, both ends inclusive.
     pub fn ranges(&self) -> impl Iterator<Item = (&GtidServer, u64, u64)> {
         self.servers.iter().flat_map(|(server, ranges)| ranges.iter().map(move |r| (server, r.first, r.last)))
     }
@@ -223,18 +323,26 @@ impl fmt::Display for GtidSet {
                 }
             }
         }
-        Ok(())
+        if uuid.is_some() && !self.domains.is_empty() {
+            f.write_str(",")?;
+        }
+        self.domains.fmt(f)
     }
 }
 
 impl FromStr for GtidSet {
     type Err = PositionError;
 
-    /// `uuid[:tag]:n[-m][:n[-m]]…[:tag:…]`, comma-separated, white space anywhere between (MySQL manual, "GTID Sets").
+    /// `uuid[:tag]:n[-m][:n[-m]]…[:tag:…]`, comma-separated, white space anywhere between (MySQL manual, "GTID Sets"), or
+    /// `domain-server-number`, comma-separated, the last of each domain.
     fn from_str(text: &str) -> Result<Self, PositionError> {
         let error = || PositionError { text: text.into(), expected: "a GTID set (uuid[:tag]:interval…, …)" };
         let mut set = Self::default();
         for member in text.split(',').map(str::trim).filter(|m| !m.is_empty()) {
+            if let Some(last) = domains::parse_gtid(member) {
+                set.insert(&last);
+                continue;
+            }
             let mut parts = member.split(':').map(str::trim);
             let uuid = parts.next().filter(|u| u.len() == 36).ok_or_else(error)?.to_ascii_lowercase();
             let mut server = GtidServer { uuid: uuid.as_str().into(), tag: "".into() };
@@ -251,6 +359,9 @@ impl FromStr for GtidSet {
                 }
                 set.insert_range(server.clone(), first, last);
             }
+        }
+        if !set.servers.is_empty() && !set.domains.is_empty() {
+            return Err(PositionError { text: text.into(), expected: "a GTID set of one kind" });
         }
         Ok(set)
     }

@@ -97,6 +97,11 @@ impl ColumnType {
         delta_type(&self.arrow())
     }
 
+    /// True for integers declared UNSIGNED.
+    pub fn is_unsigned(&self) -> bool {
+        matches!(self, Self::UInt8 | Self::UInt16 | Self::UInt24 | Self::UInt32 | Self::UInt64)
+    }
+
     /// True for the types whose Arrow form is a whole number, so that their keys share one canonical form.
     pub fn is_integer(&self) -> bool {
         matches!(

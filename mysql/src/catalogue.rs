@@ -156,11 +156,15 @@ pub async fn list_tables(conn: &mut Conn, patterns: &TablePatterns) -> Result<Ve
 pub async fn describe(conn: &mut Conn, table: &TableId) -> Result<Option<TableDescription>, MysqlError> {
     let doing = format!("describing {table}");
     let names = (&*table.database, &*table.table);
-    let sql = "SELECT ENGINE, TABLE_ROWS, AVG_ROW_LENGTH FROM information_schema.TABLES \
+    let sql = "SELECT ENGINE, TABLE_ROWS, AVG_ROW_LENGTH, TABLE_TYPE FROM information_schema.TABLES \
                WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')";
     let Some(facts) = query::rows_with(conn, sql, names, &doing).await?.into_iter().next() else {
         return Ok(None);
     };
+    if query::cell::<String>(&facts, 3).is_some_and(|kind| kind == "SYSTEM VERSIONED") {
+        let why = "is system-versioned: its binlog holds rows of the past among those of the present";
+        return Err(MysqlError::UnsupportedTable { table: table.clone(), why });
+    }
     let (columns, column_facts) = columns(conn, table, &doing).await?;
     let Some(indexes) = indexes(conn, table, &columns, &doing).await? else {
         return Ok(None);

@@ -79,6 +79,7 @@ const BINLOG_KEPT_WARN_S: u64 = 3 * 86_400;
 /// From here on InnoDB's cascades are in the binlog.
 const CASCADES_LOGGED: Version = Version::new(9, 6, 0);
 const OLDEST: Version = Version::new(5, 7, 0);
+const OLDEST_MARIADB: Version = Version::new(10, 5, 0);
 /// From here on TABLE_MAP can carry full metadata.
 const FULL_METADATA: Version = Version::new(8, 0, 1);
 
@@ -166,10 +167,7 @@ pub fn server_checks(facts: &ServerFacts) -> Vec<Check> {
     let images = "other images leave columns out: the rows that updates leave them out of are read from the lake, and those that \
                   inserts and changes of keys do from the source, by their keys; mode = \"append\" needs FULL";
     found.push(words("binlog_row_image", &facts.binlog_row_image, "FULL", Warn, images));
-    if facts.flavour == Flavour::Mariadb || facts.version >= FULL_METADATA {
-        let why = "without FULL a schema change cannot be told from the rows alone";
-        found.push(words("binlog_row_metadata", &facts.binlog_row_metadata, "FULL", Fail, why));
-    }
+    found.push(metadata_check(facts));
     let options = "a document that is logged as a difference costs a read of its row at the source, unless the image before \
                    has it, as those of FULL and NOBLOB do";
     found.push(words("binlog_row_value_options", &facts.binlog_row_value_options, "", Warn, options));
@@ -194,10 +192,30 @@ pub fn server_checks(facts: &ServerFacts) -> Vec<Check> {
     found
 }
 
+/// Without the metadata columns are read as the catalogue shows them by then.
+fn metadata_check(facts: &ServerFacts) -> Check {
+    let name = "binlog_row_metadata";
+    if facts.flavour == Flavour::Mysql && facts.version < FULL_METADATA {
+        let detail = format!(
+            "the binlog of MySQL {} does not describe its tables: a table that is altered while weir is behind must be loaded \
+             anew",
+            facts.version
+        );
+        let mend = format!("MySQL {FULL_METADATA} or later; or let weir run, and catch up, before an ALTER TABLE");
+        return check(name, CheckStatus::Warn, detail, Some(mend));
+    }
+    let why = "without FULL a table that is altered while weir is behind must be loaded anew";
+    setting(facts, name, &facts.binlog_row_metadata, "FULL", CheckStatus::Warn, why)
+}
+
 fn version_check(facts: &ServerFacts) -> Check {
     let detail = format!("{:?} {} ({})", facts.flavour, facts.version, facts.version_text);
-    let mend = Some(format!("upgrade to MySQL {OLDEST} or later"));
-    if facts.version < OLDEST {
+    let (oldest, product) = match facts.flavour {
+        Flavour::Mysql => (OLDEST, "MySQL"),
+        Flavour::Mariadb => (OLDEST_MARIADB, "MariaDB"),
+    };
+    let mend = Some(format!("upgrade to {product} {oldest} or later"));
+    if facts.version < oldest {
         return check("version", CheckStatus::Fail, detail, mend);
     }
     check("version", CheckStatus::Ok, detail, None)
@@ -205,25 +223,23 @@ fn version_check(facts: &ServerFacts) -> Check {
 
 fn gtid_check(facts: &ServerFacts) -> Check {
     if facts.flavour == Flavour::Mariadb {
-        return check(
-            "gtid_mode",
-            CheckStatus::Warn,
-            "MariaDB has GTIDs of another kind: no failover to another server",
-            None,
-        );
+        let why = "a transaction whose number is below that of one before it in its domain would stop the stream";
+        let strict = if facts.gtid_strict_mode { "ON" } else { "OFF" };
+        return setting(facts, "gtid_strict_mode", strict, "ON", CheckStatus::Warn, why);
     }
     if facts.has_gtids() {
         return check("gtid_mode", CheckStatus::Ok, "gtid_mode is ON", None);
     }
     // One step a statement: the server refuses to jump from OFF to ON.
+    let scope = if facts.version >= Version::new(8, 0, 0) { "PERSIST" } else { "GLOBAL" };
     let mut steps = Vec::new();
     if facts.enforce_gtid_consistency != "ON" {
-        steps.push("SET PERSIST enforce_gtid_consistency = ON");
+        steps.push(format!("SET {scope} enforce_gtid_consistency = ON"));
     }
     let ladder = ["OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON"];
     let stands = ladder.iter().position(|s| *s == facts.gtid_mode).unwrap_or(0);
-    let climb: Vec<String> = ladder[stands + 1..].iter().map(|s| format!("SET PERSIST gtid_mode = {s}")).collect();
-    let mend = steps.into_iter().map(str::to_owned).chain(climb).collect::<Vec<_>>().join("; ");
+    let climb: Vec<String> = ladder[stands + 1..].iter().map(|s| format!("SET {scope} gtid_mode = {s}")).collect();
+    let mend = steps.into_iter().chain(climb).collect::<Vec<_>>().join("; ");
     let detail =
         format!("gtid_mode is {}; a position by file and offset means nothing to another server", facts.gtid_mode);
     check("gtid_mode", CheckStatus::Fail, detail, Some(mend))
@@ -231,13 +247,22 @@ fn gtid_check(facts: &ServerFacts) -> Check {
 
 fn retention_check(facts: &ServerFacts) -> Check {
     let name = "binlog_expire_logs_seconds";
+    let counts_days = match facts.flavour {
+        Flavour::Mysql => facts.version < Version::new(8, 0, 1),
+        Flavour::Mariadb => facts.version < Version::new(10, 6, 1),
+    };
     if facts.binlog_expire_s == 0 {
         return check(name, CheckStatus::Ok, "binlogs are not purged by age", None);
     }
     let hours = facts.binlog_expire_s / 3600;
     let status = unless(facts.binlog_expire_s >= BINLOG_KEPT_WARN_S, CheckStatus::Warn);
     let detail = format!("binlogs are kept {hours} h; after a longer stop the tables must be seeded anew");
-    check(name, status, detail, (status != CheckStatus::Ok).then(|| format!("SET PERSIST {name} = {}", 7 * 86_400)))
+    let mend = match (counts_days, facts.flavour) {
+        (true, _) => "SET GLOBAL expire_logs_days = 7".to_owned(),
+        (false, Flavour::Mariadb) => format!("SET GLOBAL {name} = {}", 7 * 86_400),
+        (false, Flavour::Mysql) => format!("SET PERSIST {name} = {}", 7 * 86_400),
+    };
+    check(name, status, detail, (status != CheckStatus::Ok).then_some(mend))
 }
 
 fn clock_check(facts: &ServerFacts, here_ms: i64) -> Check {

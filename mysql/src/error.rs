@@ -31,6 +31,9 @@ pub enum MysqlError {
         "column {column} of {table} has the type `{column_type}`, which is not supported; exclude the table by the pattern \"!{table}\" or change the column"
     )]
     UnsupportedColumn { table: TableId, column: String, column_type: String },
+    /// A table that cannot be mirrored whatever its columns are.
+    #[error("{table} {why}; exclude it by the pattern \"!{table}\"")]
+    UnsupportedTable { table: TableId, why: &'static str },
     /// A configured key that the table cannot have.
     #[error("the key configured for {table} cannot be used: {why}")]
     Key { table: TableId, why: String },

@@ -36,12 +36,32 @@ impl Grants {
         }
         Ok(Self {
             account: account(conn).await?,
-            replication_slave: allowed(conn, &["SHOW REPLICAS", "SHOW SLAVE HOSTS"]).await?,
+            replication_slave: may_stream(conn).await?,
             replication_client: allowed(conn, &["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"]).await?,
             xa_recover: allowed(conn, &["XA RECOVER"]).await?,
             select_denied,
         })
     }
+}
+
+/// MariaDB asks for another privilege to list replicas, so there only what was granted tells.
+async fn may_stream(conn: &mut Conn) -> Result<bool, MysqlError> {
+    let doing = "asking for the account's privileges";
+    let version = query::first_row(conn, "SELECT VERSION()", doing).await?;
+    let version: String = version.as_ref().and_then(|row| query::cell(row, 0)).unwrap_or_default();
+    if !version.contains("MariaDB") {
+        return allowed(conn, &["SHOW REPLICAS", "SHOW SLAVE HOSTS"]).await;
+    }
+    let grants = query::rows(conn, "SHOW GRANTS", doing).await?;
+    Ok(grants.iter().filter_map(|row| query::cell::<String>(row, 0)).any(|grant| lets_stream(&grant)))
+}
+
+/// Whether a line of SHOW GRANTS of MariaDB gives REPLICATION SLAVE.
+fn lets_stream(grant: &str) -> bool {
+    let Some((privileges, _)) = grant.strip_prefix("GRANT ").and_then(|rest| rest.split_once(" ON *.* TO ")) else {
+        return false;
+    };
+    privileges.split(", ").any(|privilege| ["ALL PRIVILEGES", "REPLICATION SLAVE"].contains(&privilege))
 }
 
 async fn account(conn: &mut Conn) -> Result<String, MysqlError> {
@@ -75,6 +95,14 @@ async fn allowed(conn: &mut Conn, spellings: &[&str]) -> Result<bool, MysqlError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_grant_of_mariadb_lets_stream_by_its_very_privilege() {
+        assert!(lets_stream("GRANT ALL PRIVILEGES ON *.* TO `root`@`127.0.0.1` WITH GRANT OPTION"));
+        assert!(lets_stream("GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO `weir`@`%`"));
+        assert!(!lets_stream("GRANT REPLICATION SLAVE ADMIN ON *.* TO `weir`@`%`"));
+        assert!(!lets_stream("GRANT ALL PRIVILEGES ON `shop`.* TO `weir`@`%`"));
+    }
 
     #[test]
     fn accounts_are_quoted_part_by_part() {

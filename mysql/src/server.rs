@@ -11,6 +11,11 @@ use weir_model::{GtidSet, LogPosition, TableId, Xid};
 
 use crate::error::{MysqlError, codes};
 use crate::query;
+use crate::wire::RowConnection;
+
+/// Between two looks at what a server has done.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Which family a server belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +60,7 @@ pub struct ServerFacts {
     pub version_text: String,
     pub version: Version,
     pub flavour: Flavour,
-    /// Lower-case; empty on MariaDB.
+    /// Lower-case. MariaDB has none that every version tells: there it is put together of its id, host and port.
     pub server_uuid: String,
     pub server_id: u32,
     pub log_bin: bool,
@@ -66,6 +71,8 @@ pub struct ServerFacts {
     pub binlog_row_value_options: String,
     pub binlog_checksum: String,
     pub gtid_mode: String,
+    /// Of MariaDB: whether the numbers of a domain must rise.
+    pub gtid_strict_mode: bool,
     pub enforce_gtid_consistency: String,
     pub sync_binlog: u64,
     pub innodb_flush_log_at_trx_commit: u64,
@@ -97,11 +104,16 @@ impl ServerFacts {
         };
         // 8.0.29 and later can keep logs in spite of an age that is set.
         let purged = variables.get("binlog_expire_logs_auto_purge").is_none_or(|v| !v.eq_ignore_ascii_case("OFF"));
+        let is_mariadb = version_text.contains("MariaDB");
         Self {
             version: Version::parse(&version_text),
-            flavour: if version_text.contains("MariaDB") { Flavour::Mariadb } else { Flavour::Mysql },
+            flavour: if is_mariadb { Flavour::Mariadb } else { Flavour::Mysql },
             version_text,
-            server_uuid: text("server_uuid").to_ascii_lowercase(),
+            server_uuid: if is_mariadb {
+                format!("mariadb-{}-{}-{}", text("server_id"), text("hostname"), text("port")).to_ascii_lowercase()
+            } else {
+                text("server_uuid").to_ascii_lowercase()
+            },
             server_id: number("server_id").try_into().unwrap_or(0),
             log_bin: switch("log_bin"),
             binlog_format: word("binlog_format"),
@@ -110,6 +122,7 @@ impl ServerFacts {
             binlog_row_value_options: word("binlog_row_value_options"),
             binlog_checksum: word("binlog_checksum"),
             gtid_mode: word("gtid_mode"),
+            gtid_strict_mode: switch("gtid_strict_mode"),
             enforce_gtid_consistency: word("enforce_gtid_consistency"),
             sync_binlog: number("sync_binlog"),
             innodb_flush_log_at_trx_commit: number("innodb_flush_log_at_trx_commit"),
@@ -144,14 +157,57 @@ pub async fn now_ms(conn: &mut Conn) -> Result<i64, MysqlError> {
     number(conn, sql, doing).await
 }
 
-/// `@@gtid_executed`: every transaction that the server has committed.
-pub async fn executed_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
-    gtids(conn, "SELECT @@GLOBAL.gtid_executed", "reading gtid_executed").await
+/// Whether the binlog describes its tables (`binlog_row_metadata=FULL`), among them one that `has_years`, as far as setting and
+/// version tell.
+pub async fn describes_tables(conn: &mut Conn, has_years: bool) -> Result<bool, MysqlError> {
+    let doing = "reading binlog_row_metadata";
+    let row = match query::first_row(conn, "SELECT @@GLOBAL.binlog_row_metadata, VERSION()", doing).await {
+        Err(e) if e.code() == Some(codes::UNKNOWN_SYSTEM_VARIABLE) => return Ok(false),
+        row => row?,
+    };
+    let text = |index| row.as_ref().and_then(|row| query::cell::<String>(row, index)).unwrap_or_default();
+    Ok(text(0).eq_ignore_ascii_case("FULL") && (!has_years || counts_years(&text(1))))
 }
 
-/// `@@gtid_purged`: transactions that have left the server's binlog.
+/// Whether a server that calls itself so is known to count YEAR columns where its binlog tells which columns are unsigned: 8.0.15
+/// does not, and of some versions behind it we have not seen which do.
+pub fn counts_years(version_text: &str) -> bool {
+    const SEEN_TO_COUNT: Version = Version::new(8, 0, 30);
+
+    version_text.contains("MariaDB") || Version::parse(version_text) >= SEEN_TO_COUNT
+}
+
+/// `@@gtid_executed`: every transaction that the server has committed. Of MariaDB, `@@gtid_binlog_pos`: every one that its binlog
+/// has, which tells of them before their rows are visible.
+pub async fn executed_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
+    match gtids(conn, "SELECT @@GLOBAL.gtid_executed", "reading gtid_executed").await {
+        Err(e) if e.code() == Some(codes::UNKNOWN_SYSTEM_VARIABLE) => {
+            gtids(conn, "SELECT @@GLOBAL.gtid_binlog_pos", "reading gtid_binlog_pos").await
+        }
+        other => other,
+    }
+}
+
+/// `@@gtid_purged`: transactions that have left the server's binlog. Of MariaDB, what is before its oldest file.
 pub async fn purged_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
-    gtids(conn, "SELECT @@GLOBAL.gtid_purged", "reading gtid_purged").await
+    let executed = match gtids(conn, "SELECT @@GLOBAL.gtid_purged", "reading gtid_purged").await {
+        Err(e) if e.code() == Some(codes::UNKNOWN_SYSTEM_VARIABLE) => executed_gtids(conn).await?,
+        other => return other,
+    };
+    let doing = "reading where the oldest binlog begins";
+    // A file may be purged between the two statements.
+    const ATTEMPTS: u32 = 3;
+    for _ in 0..ATTEMPTS {
+        let oldest = query::rows(conn, "SHOW BINARY LOGS", doing).await?;
+        let Some(file) = oldest.first().and_then(|row| query::cell::<String>(row, 0)) else { break };
+        let sql = format!("SELECT BINLOG_GTID_POS('{}', 4)", file.replace('\'', "''"));
+        let position = query::first_row(conn, &sql, doing).await?;
+        if let Some(text) = position.as_ref().and_then(|row| query::cell::<String>(row, 0)) {
+            return parse_gtids(&text, doing);
+        }
+    }
+    // Without a binlog nothing that was executed can be read.
+    Ok(executed)
 }
 
 /// Locks `table` against writers until [`unlock_tables`], or the end of the connection. Changes of it that others have under
@@ -163,6 +219,17 @@ pub async fn lock_table(conn: &mut Conn, table: &TableId, wait_max: Duration) ->
     let doing = format!("locking {table}");
     query::execute(conn, &format!("SET SESSION lock_wait_timeout = {}", wait_max.as_secs().max(1)), &doing).await?;
     query::execute(conn, &format!("LOCK TABLES {} READ", table.quoted()), &doing).await
+}
+
+/// Waits until no statement is just giving `table` other columns: what is executed behind it counts as executed then.
+///
+/// # Errors
+/// With [`codes::LOCK_WAIT_TIMEOUT`] if that takes longer than `wait_max`.
+pub async fn wait_for_alteration(conn: &mut Conn, table: &TableId, wait_max: Duration) -> Result<(), MysqlError> {
+    let doing = format!("waiting for an alteration of {table}");
+    query::execute(conn, &format!("SET SESSION lock_wait_timeout = {}", wait_max.as_secs().max(1)), &doing).await?;
+    // Reads no row, but takes the lock that whoever reads takes.
+    query::execute(conn, &format!("SELECT 1 FROM {} LIMIT 0", table.quoted()), &doing).await
 }
 
 pub async fn unlock_tables(conn: &mut Conn) -> Result<(), MysqlError> {
@@ -190,21 +257,26 @@ pub async fn binlog_end(conn: &mut Conn) -> Result<LogPosition, MysqlError> {
     Ok(LogPosition { file: query::required(&row, 0, doing)?, offset: query::required(&row, 1, doing)? })
 }
 
-/// Waits until the server has executed all of `gtids`; `false` if `timeout` passes first.
+/// Waits until the server has executed all of `gtids`; `false` if `timeout` passes first. MariaDB's binlog has them then, which
+/// says nothing of whether rows are visible.
 ///
 /// Asks again and again in place of WAIT_FOR_EXECUTED_GTID_SET: as a rule the answer is yes at once, and a session that
 /// waits inside the server outlives a caller who gave up.
 pub async fn wait_for_executed(conn: &mut Conn, gtids: &GtidSet, timeout: Duration) -> Result<bool, MysqlError> {
-    const PAUSE_MIN: Duration = Duration::from_millis(1);
-    const PAUSE_MAX: Duration = Duration::from_millis(50);
     if gtids.is_empty() {
         return Ok(true);
     }
+    let doing = "waiting for transactions to be executed";
     let sql = format!("SELECT GTID_SUBSET('{gtids}', @@GLOBAL.gtid_executed)");
     let started = Instant::now();
     let mut pause = PAUSE_MIN;
     loop {
-        if number::<i64>(conn, &sql, "waiting for transactions to be executed").await? == 1 {
+        let executed = if gtids.is_of_domains() {
+            gtids.is_subset(&executed_gtids(conn).await?)
+        } else {
+            number::<i64>(conn, &sql, doing).await? == 1
+        };
+        if executed {
             return Ok(true);
         }
         if started.elapsed() + pause > timeout {
@@ -213,6 +285,45 @@ pub async fn wait_for_executed(conn: &mut Conn, gtids: &GtidSet, timeout: Durati
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
+}
+
+/// Of MariaDB, which tells of transactions before their rows are visible: begins a snapshot on `rows` that shows all of `gtids`,
+/// and whatever else had come by then; `false` if there is none before `timeout` passes. `conn` leads to the same server.
+///
+/// `log` is a place in the binlog of that server behind them all, if one is known: it saves asking for the GTIDs of a place, for
+/// which the server reads the file.
+pub async fn snapshot_behind(
+    conn: &mut Conn,
+    rows: &mut RowConnection,
+    gtids: &GtidSet,
+    log: Option<&LogPosition>,
+    timeout: Duration,
+) -> Result<bool, MysqlError> {
+    let started = Instant::now();
+    let mut pause = PAUSE_MIN;
+    loop {
+        rows.begin_snapshot().await?;
+        let end = rows.snapshot_end().await?;
+        let is_behind = match log.map(|log| end.has_passed(log)) {
+            Some(Ok(has_passed)) => has_passed,
+            _ => gtids.is_subset(&gtids_up_to(conn, &end).await?),
+        };
+        if is_behind {
+            return Ok(true);
+        }
+        rows.end_snapshot().await?;
+        if started.elapsed() + pause > timeout {
+            return Ok(false);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Of MariaDB: the transactions of its binlog up to `position`. The server reads the file up to there.
+async fn gtids_up_to(conn: &mut Conn, position: &LogPosition) -> Result<GtidSet, MysqlError> {
+    let sql = format!("SELECT BINLOG_GTID_POS('{}', {})", position.file.replace('\'', "''"), position.offset);
+    gtids(conn, &sql, "asking which transactions a place in the binlog is behind").await
 }
 
 /// Sessions that are doing something at this moment, ours included.
@@ -264,8 +375,9 @@ pub async fn xa_recover(conn: &mut Conn) -> Result<Option<Vec<Xid>>, MysqlError>
     // As text of hexadecimal digits: names are bytes of no character set.
     let rows = match conn.query::<(i64, usize, usize, String), _>("XA RECOVER CONVERT XID").await {
         Ok(rows) => rows,
+        Err(mysql_async::Error::Server(e)) if e.code == codes::SYNTAX => return none_is_prepared(conn).await,
         Err(mysql_async::Error::Server(e))
-            if [codes::XA_NOT_ALLOWED, codes::SPECIFIC_ACCESS_DENIED, codes::SYNTAX].contains(&e.code) =>
+            if [codes::XA_NOT_ALLOWED, codes::SPECIFIC_ACCESS_DENIED].contains(&e.code) =>
         {
             return Ok(None);
         }
@@ -283,9 +395,19 @@ pub async fn xa_recover(conn: &mut Conn) -> Result<Option<Vec<Xid>>, MysqlError>
     })
 }
 
+/// MariaDB spells the names of those that are prepared in another way: that there are none is told all the same.
+async fn none_is_prepared(conn: &mut Conn) -> Result<Option<Vec<Xid>>, MysqlError> {
+    let prepared = query::rows(conn, "XA RECOVER", "listing prepared XA transactions").await?;
+    Ok(prepared.is_empty().then(Vec::new))
+}
+
 async fn gtids(conn: &mut Conn, sql: &str, doing: &str) -> Result<GtidSet, MysqlError> {
     let row = query::first_row(conn, sql, doing).await?;
     let text: String = row.as_ref().and_then(|row| query::cell(row, 0)).unwrap_or_default();
+    parse_gtids(&text, doing)
+}
+
+fn parse_gtids(text: &str, doing: &str) -> Result<GtidSet, MysqlError> {
     text.parse().map_err(|e: weir_model::position::PositionError| MysqlError::Unexpected {
         doing: doing.into(),
         what: e.to_string(),
@@ -309,6 +431,12 @@ mod tests {
         assert_eq!(Version::parse("5.5.5-10.11.6-MariaDB-0+deb12u1-log"), Version::new(10, 11, 6));
         assert!(Version::parse("8.0.36") < Version::new(8, 4, 0));
         assert_eq!(Version::parse("odd"), Version::default());
+    }
+
+    #[test]
+    fn years_are_counted_by_newer_servers_and_by_mariadb() {
+        assert!(counts_years("9.7.4-2") && counts_years("8.0.30") && counts_years("10.11.6-MariaDB-log"));
+        assert!(!counts_years("8.0.15") && !counts_years("5.7.22-log"));
     }
 
     #[test]

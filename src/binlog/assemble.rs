@@ -1,18 +1,19 @@
 //! Raw events become [`SourceEvent`]s: the state machine of groups, table maps and compressed transactions.
 //!
-//! A group is a GTID event and what it names: either one statement, or BEGIN, changes, and an end. What does not fit this
-//! grammar is an error, since guessing here would lose or double rows.
+//! A group is a GTID event and what it names: either one statement, or BEGIN, changes, and an end. MariaDB's GTID event stands
+//! for BEGIN, too. What does not fit this grammar is an error, since guessing here would lose or double rows.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weir_model::{LogPosition, Xid};
+use weir_model::{GtidSet, LogPosition, Xid};
 
 use super::checksum::ChecksumAlgorithm;
 use super::cursor::Cursor;
 use super::event::{Event, FLAG_IGNORABLE, Format, file_name, kind, kind_name, parse_heartbeat_v2, parse_rotate};
 use super::gtid::{parse_gtid, parse_tagged_gtid};
+use super::mariadb;
 use super::payload::Payload;
 use super::query::{Control, Query, control, xid_of};
 use super::rows_event::RowsEvent;
@@ -58,6 +59,8 @@ pub(super) struct Assembler {
     maps: TableMaps,
     payload: Option<(Payload, Place)>,
     ready: VecDeque<SourceEvent>,
+    /// How far the numbers of MariaDB's domains have come.
+    domains: GtidSet,
 }
 
 impl Assembler {
@@ -68,7 +71,14 @@ impl Assembler {
             maps: TableMaps::default(),
             payload: None,
             ready: VecDeque::new(),
+            domains: GtidSet::default(),
         }
+    }
+
+    /// Nothing at or below `position` comes any more, if that is one of MariaDB's.
+    pub(super) fn behind(mut self, position: &GtidSet) -> Self {
+        self.domains = position.clone();
+        self
     }
 
     /// The algorithm that the next event is protected with.
@@ -141,6 +151,20 @@ impl Assembler {
                 self.expect_no_group()?;
                 self.begin(EventBody::Begin(parse_tagged_gtid(event)?), place);
             }
+            kind::MARIADB_GTID => {
+                self.expect_no_group()?;
+                let group = mariadb::parse_gtid(event)?;
+                self.expect_rising(&group)?;
+                self.begin(EventBody::Begin(group.head), place);
+                if !group.is_standalone {
+                    self.group = Group::Open { rows: false, branch: false };
+                }
+            }
+            kind::GTID_LIST | kind::BINLOG_CHECKPOINT => {
+                if !self.in_group() {
+                    self.position(place);
+                }
+            }
             kind::TRANSACTION_PAYLOAD => {
                 if self.group != Group::Named {
                     return Err("it does not follow a GTID".into());
@@ -173,6 +197,7 @@ impl Assembler {
     fn take_group_event(&mut self, event: &Event, place: &Place) -> Result<(), String> {
         match event.header.kind {
             kind::QUERY => self.take_query(Query::parse(&event.body)?, place),
+            kind::QUERY_COMPRESSED => self.take_query(Query::parse_compressed(&event.body)?, place),
             kind::XID => {
                 self.expect_open()?;
                 self.commit(place);
@@ -188,8 +213,14 @@ impl Assembler {
             | kind::DELETE_ROWS
             | kind::WRITE_ROWS_V1
             | kind::UPDATE_ROWS_V1
-            | kind::DELETE_ROWS_V1 => self.take_rows(event, place),
-            kind::ROWS_QUERY | kind::IGNORABLE => Ok(()),
+            | kind::DELETE_ROWS_V1
+            | kind::WRITE_ROWS_COMPRESSED
+            | kind::UPDATE_ROWS_COMPRESSED
+            | kind::DELETE_ROWS_COMPRESSED
+            | kind::WRITE_ROWS_COMPRESSED_V1
+            | kind::UPDATE_ROWS_COMPRESSED_V1
+            | kind::DELETE_ROWS_COMPRESSED_V1 => self.take_rows(event, place),
+            kind::ROWS_QUERY | kind::ANNOTATE_ROWS | kind::IGNORABLE => Ok(()),
             kind::XA_PREPARE => self.take_xa_prepare(event, place),
             other if event.header.flags & FLAG_IGNORABLE != 0 && refusal(other, &event.body).is_none() => Ok(()),
             other => Err(refusal(other, &event.body).unwrap_or_else(|| {
@@ -330,6 +361,20 @@ impl Assembler {
         Ok(())
     }
 
+    /// A position of MariaDB is the last number of each domain, so one that comes behind a greater one would be taken for known.
+    fn expect_rising(&mut self, group: &mariadb::GroupHead) -> Result<(), String> {
+        let gtid = &group.head.gtid;
+        if let Some(last) = self.domains.last_of_domain(gtid).filter(|last| last.gno >= gtid.gno) {
+            return Err(format!(
+                "transaction {gtid} comes behind {last}: the numbers of a domain must rise. SET GLOBAL gtid_strict_mode = ON \
+                 on every server that writes, give servers that write at the same time domains of their own, and seed the \
+                 tables anew"
+            ));
+        }
+        self.domains.insert(gtid);
+        Ok(())
+    }
+
     fn expect_open(&self) -> Result<(), String> {
         match self.group {
             Group::Open { .. } => Ok(()),
@@ -372,6 +417,9 @@ fn refusal(kind: u8, body: &Bytes) -> Option<String> {
             "a change was logged as a statement, whose rows can't be known. Set binlog_format=ROW (and in open sessions \
              too), then seed the tables anew"
         }
+        kind::START_ENCRYPTION => {
+            "the binlog is encrypted, which is not supported: set encrypt_binlog=OFF on the source, and FLUSH BINARY LOGS"
+        }
         kind::FORMAT_DESCRIPTION
         | kind::ROTATE
         | kind::STOP
@@ -380,6 +428,7 @@ fn refusal(kind: u8, body: &Bytes) -> Option<String> {
         | kind::HEARTBEAT_V2
         | kind::GTID
         | kind::GTID_TAGGED
+        | kind::MARIADB_GTID
         | kind::TRANSACTION_PAYLOAD => "it may not stand inside a compressed transaction",
         _ => return None,
     };
@@ -414,7 +463,8 @@ impl TableMaps {
             known.statement = self.statement;
             return Ok(());
         }
-        let map = Arc::new(TableMap::parse(body).map_err(|error| error.to_string())?);
+        let map = TableMap::parse_of(format.writer(), body).map_err(|error| error.to_string())?;
+        let map = Arc::new(if format.may_omit_years() { map.with_doubtful_years() } else { map });
         if self.known.len() >= Self::KNOWN_MAX {
             self.known.retain(|_, known| known.statement == self.statement);
         }

@@ -76,7 +76,14 @@ fn classified(default_database: &str, sql: &str) -> Option<StatementKind> {
     use StatementKind as Kind;
 
     let mut statement = Statement::read(default_database, sql)?;
-    let verb = statement.keyword()?;
+    let mut verb = statement.keyword()?;
+    // MariaDB: settings for the statement that follows.
+    if verb == "SET" && statement.eat("STATEMENT") {
+        while !statement.eat("FOR") {
+            statement.skip()?;
+        }
+        verb = statement.keyword()?;
+    }
     let kind = match verb.as_str() {
         "CREATE" => create(&mut statement)?,
         "ALTER" => alter(&mut statement)?,
@@ -108,7 +115,7 @@ fn create(statement: &mut Statement<'_>) -> Option<StatementKind> {
         "INDEX" | "UNIQUE" | "FULLTEXT" | "SPATIAL" => index(statement),
         "USER" | "ROLE" | "VIEW" | "ALGORITHM" | "DEFINER" | "SQL" | "PROCEDURE" | "FUNCTION" | "AGGREGATE"
         | "TRIGGER" | "EVENT" | "SERVER" | "TABLESPACE" | "UNDO" | "LOGFILE" | "RESOURCE" | "LIBRARY"
-        | "MATERIALIZED" | "JSON" => Some(StatementKind::Other),
+        | "MATERIALIZED" | "JSON" | "SEQUENCE" | "PACKAGE" => Some(StatementKind::Other),
         _ => None,
     }
 }
@@ -131,7 +138,7 @@ fn alter(statement: &mut Statement<'_>) -> Option<StatementKind> {
             "ONLINE" | "OFFLINE" | "IGNORE" => {}
             "DATABASE" | "SCHEMA" | "USER" | "VIEW" | "ALGORITHM" | "DEFINER" | "SQL" | "PROCEDURE" | "FUNCTION"
             | "EVENT" | "SERVER" | "TABLESPACE" | "UNDO" | "LOGFILE" | "RESOURCE" | "INSTANCE" | "LIBRARY"
-            | "MATERIALIZED" | "JSON" => return Some(StatementKind::Other),
+            | "MATERIALIZED" | "JSON" | "SEQUENCE" => return Some(StatementKind::Other),
             _ => return None,
         }
     }
@@ -154,7 +161,7 @@ fn drop_object(statement: &mut Statement<'_>) -> Option<StatementKind> {
         "INDEX" => index(statement),
         "TEMPORARY" | "USER" | "ROLE" | "VIEW" | "PROCEDURE" | "FUNCTION" | "TRIGGER" | "EVENT" | "SERVER"
         | "TABLESPACE" | "UNDO" | "LOGFILE" | "RESOURCE" | "SPATIAL" | "PREPARE" | "LIBRARY" | "MATERIALIZED"
-        | "JSON" => Some(StatementKind::Other),
+        | "JSON" | "SEQUENCE" | "PACKAGE" => Some(StatementKind::Other),
         _ => None,
     }
 }
@@ -163,8 +170,10 @@ fn rename(statement: &mut Statement<'_>) -> Option<StatementKind> {
     match statement.keyword()?.as_str() {
         "TABLE" | "TABLES" => {
             let mut pairs = Vec::new();
+            statement.eat_all(&["IF", "EXISTS"]);
             loop {
                 let from = statement.table()?;
+                statement.eat_wait()?;
                 if !statement.eat("TO") {
                     return None;
                 }

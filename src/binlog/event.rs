@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use weir_mysql::server::counts_years;
 
 use super::checksum::ChecksumAlgorithm;
 use super::cursor::{Cursor, EndsEarly};
+use super::table_map::Writer;
 
 /// Bytes of the header that every event begins with.
 pub(super) const HEADER_LEN: usize = 19;
@@ -49,6 +51,19 @@ pub(super) mod kind {
     pub(in crate::binlog) const TRANSACTION_PAYLOAD: u8 = 40;
     pub(in crate::binlog) const HEARTBEAT_V2: u8 = 41;
     pub(in crate::binlog) const GTID_TAGGED: u8 = 42;
+    // MariaDB's own (MariaDB source, `sql/log_event.h`).
+    pub(in crate::binlog) const ANNOTATE_ROWS: u8 = 160;
+    pub(in crate::binlog) const BINLOG_CHECKPOINT: u8 = 161;
+    pub(in crate::binlog) const MARIADB_GTID: u8 = 162;
+    pub(in crate::binlog) const GTID_LIST: u8 = 163;
+    pub(in crate::binlog) const START_ENCRYPTION: u8 = 164;
+    pub(in crate::binlog) const QUERY_COMPRESSED: u8 = 165;
+    pub(in crate::binlog) const WRITE_ROWS_COMPRESSED_V1: u8 = 166;
+    pub(in crate::binlog) const UPDATE_ROWS_COMPRESSED_V1: u8 = 167;
+    pub(in crate::binlog) const DELETE_ROWS_COMPRESSED_V1: u8 = 168;
+    pub(in crate::binlog) const WRITE_ROWS_COMPRESSED: u8 = 169;
+    pub(in crate::binlog) const UPDATE_ROWS_COMPRESSED: u8 = 170;
+    pub(in crate::binlog) const DELETE_ROWS_COMPRESSED: u8 = 171;
 }
 
 /// The type's name as `mysqlbinlog` and the manual write it; the number for one that is unknown.
@@ -85,6 +100,18 @@ pub(super) fn kind_name(kind: u8) -> Cow<'static, str> {
         kind::TRANSACTION_PAYLOAD => "TRANSACTION_PAYLOAD_EVENT",
         kind::HEARTBEAT_V2 => "HEARTBEAT_LOG_EVENT_V2",
         kind::GTID_TAGGED => "GTID_TAGGED_LOG_EVENT",
+        kind::ANNOTATE_ROWS => "ANNOTATE_ROWS_EVENT",
+        kind::BINLOG_CHECKPOINT => "BINLOG_CHECKPOINT_EVENT",
+        kind::MARIADB_GTID => "GTID_EVENT",
+        kind::GTID_LIST => "GTID_LIST_EVENT",
+        kind::START_ENCRYPTION => "START_ENCRYPTION_EVENT",
+        kind::QUERY_COMPRESSED => "QUERY_COMPRESSED_EVENT",
+        kind::WRITE_ROWS_COMPRESSED_V1 => "WRITE_ROWS_COMPRESSED_EVENT_V1",
+        kind::UPDATE_ROWS_COMPRESSED_V1 => "UPDATE_ROWS_COMPRESSED_EVENT_V1",
+        kind::DELETE_ROWS_COMPRESSED_V1 => "DELETE_ROWS_COMPRESSED_EVENT_V1",
+        kind::WRITE_ROWS_COMPRESSED => "WRITE_ROWS_COMPRESSED_EVENT",
+        kind::UPDATE_ROWS_COMPRESSED => "UPDATE_ROWS_COMPRESSED_EVENT",
+        kind::DELETE_ROWS_COMPRESSED => "DELETE_ROWS_COMPRESSED_EVENT",
         other => return Cow::Owned(format!("event type {other}")),
     };
     Cow::Borrowed(name)
@@ -96,6 +123,8 @@ pub(super) struct EventHeader {
     /// Seconds since the epoch when the statement began.
     pub(super) timestamp_s: u32,
     pub(super) kind: u8,
+    /// Id of the server that wrote the event first.
+    pub(super) server_id: u32,
     /// Length of the whole event: header, body and checksum.
     pub(super) size: u32,
     /// Offset behind the event, modulo 2^32; 0 for events made up for the dump.
@@ -111,6 +140,7 @@ impl EventHeader {
         Ok(Self {
             timestamp_s: u32_at(0),
             kind: header[4],
+            server_id: u32_at(5),
             size: u32_at(9),
             next_offset_low: u32_at(13),
             flags: u16::from_le_bytes([header[17], header[18]]),
@@ -137,15 +167,18 @@ pub(super) struct Format {
     pub(super) checksums: ChecksumAlgorithm,
     /// Length of the fixed part of each event type's body, from type 1 on.
     post_header_lens: Bytes,
+    /// As the server that wrote the file calls itself.
+    server_version: String,
 }
 
 impl Format {
     /// Binlog version, server version, creation time and length of the common header.
-    const FIXED_LEN: usize = 2 + 50 + 4 + 1;
+    const FIXED_LEN: usize = 2 + Self::SERVER_VERSION_LEN + 4 + 1;
+    const SERVER_VERSION_LEN: usize = 50;
 
     /// Before any file's own description is known: today's layout, and no way to look inside.
     pub(super) fn before_any(checksums: ChecksumAlgorithm) -> Self {
-        Self { checksums, post_header_lens: Bytes::new() }
+        Self { checksums, post_header_lens: Bytes::new(), server_version: String::new() }
     }
 
     /// Parses the body with its checksum algorithm as last byte (the checksum itself is off).
@@ -155,7 +188,9 @@ impl Format {
         if version != 4 {
             return Err(format!("binlog version {version}; only version 4 (MySQL 5.0 and later) can be read"));
         }
-        cursor.skip(Self::FIXED_LEN - 3)?;
+        let server_version = cursor.take(Self::SERVER_VERSION_LEN)?;
+        let server_version = String::from_utf8_lossy(&server_version).trim_end_matches('\0').to_owned();
+        cursor.skip(Self::FIXED_LEN - 3 - Self::SERVER_VERSION_LEN)?;
         let header_len = cursor.u8()?;
         if usize::from(header_len) != HEADER_LEN {
             return Err(format!("event headers of {header_len} bytes; only {HEADER_LEN} are known"));
@@ -163,7 +198,17 @@ impl Format {
         let lens = cursor.len().checked_sub(1).ok_or(EndsEarly)?;
         let post_header_lens = cursor.take(lens)?;
         let checksums = ChecksumAlgorithm::from_code(cursor.u8()?)?;
-        Ok(Self { checksums, post_header_lens })
+        Ok(Self { checksums, post_header_lens, server_version })
+    }
+
+    /// Which family's server wrote the file.
+    pub(super) fn writer(&self) -> Writer {
+        if self.server_version.contains("MariaDB") { Writer::Mariadb } else { Writer::Mysql }
+    }
+
+    /// Whether the server may be one that leaves YEAR columns out where table maps tell of signs.
+    pub(super) fn may_omit_years(&self) -> bool {
+        !self.server_version.is_empty() && !counts_years(&self.server_version)
     }
 
     /// Length of the fixed part of a body of this type; `None` if the server did not know the type.
@@ -210,7 +255,14 @@ mod tests {
         let header = EventHeader::parse(&bytes).unwrap();
         assert_eq!(
             header,
-            EventHeader { timestamp_s: 1, kind: kind::GTID, size: 79, next_offset_low: 1001, flags: FLAG_IGNORABLE }
+            EventHeader {
+                timestamp_s: 1,
+                kind: kind::GTID,
+                server_id: 7,
+                size: 79,
+                next_offset_low: 1001,
+                flags: FLAG_IGNORABLE
+            }
         );
         assert!(!header.is_artificial());
         assert_eq!(EventHeader::parse(&bytes[..18]), Err(EndsEarly));
@@ -227,6 +279,6 @@ mod tests {
 
     #[test]
     fn unknown_types_are_named_by_number() {
-        assert_eq!(kind_name(165), "event type 165");
+        assert_eq!(kind_name(99), "event type 99");
     }
 }

@@ -12,6 +12,7 @@ use super::assemble::{Assembler, Place};
 use super::checksum::{ChecksumAlgorithm, open_event};
 use super::event::{EventHeader, FLAG_IN_USE, HEADER_LEN, kind, kind_name};
 use super::gtid::decode_gtid_set;
+use super::mariadb::parse_gtid_list;
 use super::{LogError, Source, SourceError, SourceEvent};
 
 const MAGIC: [u8; 4] = [0xfe, b'b', b'i', b'n'];
@@ -131,7 +132,7 @@ pub fn list_binlog_dir(dir: &Path) -> Result<Vec<PathBuf>, SourceError> {
 /// The transactions that were executed before `path` began: what a reader must have to go on with that file.
 ///
 /// # Errors
-/// When the file does not begin as a binlog of MySQL 5.6 or later does.
+/// When the file does not begin as a binlog of MySQL 5.6, MariaDB 10.0 or later does.
 pub async fn previous_gtids(path: &Path) -> Result<GtidSet, SourceError> {
     let mut file = RawFile::open(path).await?;
     let mut assembler = Assembler::new(ChecksumAlgorithm::None);
@@ -145,7 +146,13 @@ pub async fn previous_gtids(path: &Path) -> Result<GtidSet, SourceError> {
             kind::PREVIOUS_GTIDS => {
                 return Ok(decode_gtid_set(&event.body).map_err(|why| place.error(kind::PREVIOUS_GTIDS, why))?);
             }
-            other => return Err(place.error(other, "the file should begin with its PREVIOUS_GTIDS_LOG_EVENT").into()),
+            kind::GTID_LIST => {
+                return Ok(parse_gtid_list(&event.body).map_err(|why| place.error(kind::GTID_LIST, why))?);
+            }
+            other => {
+                let why = "the file should begin with its PREVIOUS_GTIDS_LOG_EVENT, or GTID_LIST_EVENT";
+                return Err(place.error(other, why).into());
+            }
         }
     }
 }

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     fn event(kind: u8, body: Vec<u8>) -> Event {
-        let header = EventHeader { timestamp_s: 5, kind, size: 0, next_offset_low: 1, flags: 0 };
+        let header = EventHeader { timestamp_s: 5, kind, server_id: 7, size: 0, next_offset_low: 1, flags: 0 };
         Event { header, body: body.into(), checksum: Some(7) }
     }
 

@@ -24,6 +24,7 @@ mod event;
 mod file;
 mod gtid;
 pub mod json;
+mod mariadb;
 mod payload;
 mod query;
 pub mod row;
@@ -80,16 +81,25 @@ pub enum EventBody {
     Position,
 }
 
-/// Identity and time of a transaction (GTID_LOG_EVENT, GTID_TAGGED_LOG_EVENT).
+/// Identity and time of a transaction (GTID_LOG_EVENT, GTID_TAGGED_LOG_EVENT; MariaDB's GTID_EVENT).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionHead {
     pub gtid: Gtid,
     /// Microseconds since the epoch when the transaction committed on its original server; 0 if not known.
     pub original_commit_us: u64,
-    /// Microseconds since the epoch when it committed on the server that is read. Whole seconds from MySQL 5.7.
+    /// Microseconds since the epoch when it committed on the server that is read. MySQL 5.7 and MariaDB have whole seconds, of
+    /// the statement that ends it, by a clock that a client can set.
     pub immediate_commit_us: u64,
     /// CRC32 of the GTID event as it stands in this server's log; on a replica every one differs.
     pub checksum: Option<u32>,
+}
+
+impl TransactionHead {
+    /// The time that is the same wherever the transaction is: of servers that keep none of its origin, the only one there is,
+    /// since a replica takes it over.
+    pub fn identifying_us(&self) -> u64 {
+        if self.original_commit_us == 0 { self.immediate_commit_us } else { self.original_commit_us }
+    }
 }
 
 /// Which row event it was.

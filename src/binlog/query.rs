@@ -5,6 +5,7 @@ use weir_model::Xid;
 
 use super::charset::{BINARY_COLLATION, Charset};
 use super::cursor::Cursor;
+use super::mariadb;
 
 /// A statement as it was logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,15 @@ pub(super) struct Query {
 
 impl Query {
     pub(super) fn parse(body: &Bytes) -> Result<Self, String> {
+        Self::parse_with(body, Ok)
+    }
+
+    /// QUERY_COMPRESSED_EVENT of MariaDB: the statement alone is compressed.
+    pub(super) fn parse_compressed(body: &Bytes) -> Result<Self, String> {
+        Self::parse_with(body, |sql| mariadb::uncompressed(&sql))
+    }
+
+    fn parse_with(body: &Bytes, statement: impl FnOnce(Bytes) -> Result<Bytes, String>) -> Result<Self, String> {
         let mut cursor = Cursor::new(body);
         cursor.skip(4 + 4)?; // session id, seconds it took
         let database_len = usize::from(cursor.u8()?);
@@ -24,7 +34,7 @@ impl Query {
         let status = cursor.take(status_len)?;
         let database = cursor.take(database_len)?;
         cursor.skip(1)?;
-        let sql = cursor.rest();
+        let sql = statement(cursor.rest())?;
         Ok(Self { database: utf8(&database), sql: text(&sql, client_collation(&status)) })
     }
 }

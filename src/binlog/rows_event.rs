@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::RowsKind;
 use super::cursor::{Cursor, EndsEarly};
 use super::event::{Event, Format, kind};
+use super::mariadb;
 
 /// A row event without its table's description.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,13 +28,19 @@ impl RowsEvent {
     const FLAG_STATEMENT_END: u16 = 0x1;
 
     pub(super) fn parse(event: &Event, format: &Format) -> Result<Self, String> {
-        let (kind, has_extra_data) = match event.header.kind {
-            kind::WRITE_ROWS => (RowsKind::Insert, true),
-            kind::UPDATE_ROWS | kind::PARTIAL_UPDATE_ROWS => (RowsKind::Update, true),
-            kind::DELETE_ROWS => (RowsKind::Delete, true),
-            kind::WRITE_ROWS_V1 => (RowsKind::Insert, false),
-            kind::UPDATE_ROWS_V1 => (RowsKind::Update, false),
-            kind::DELETE_ROWS_V1 => (RowsKind::Delete, false),
+        let (kind, has_extra_data, is_compressed) = match event.header.kind {
+            kind::WRITE_ROWS => (RowsKind::Insert, true, false),
+            kind::UPDATE_ROWS | kind::PARTIAL_UPDATE_ROWS => (RowsKind::Update, true, false),
+            kind::DELETE_ROWS => (RowsKind::Delete, true, false),
+            kind::WRITE_ROWS_V1 => (RowsKind::Insert, false, false),
+            kind::UPDATE_ROWS_V1 => (RowsKind::Update, false, false),
+            kind::DELETE_ROWS_V1 => (RowsKind::Delete, false, false),
+            kind::WRITE_ROWS_COMPRESSED => (RowsKind::Insert, true, true),
+            kind::UPDATE_ROWS_COMPRESSED => (RowsKind::Update, true, true),
+            kind::DELETE_ROWS_COMPRESSED => (RowsKind::Delete, true, true),
+            kind::WRITE_ROWS_COMPRESSED_V1 => (RowsKind::Insert, false, true),
+            kind::UPDATE_ROWS_COMPRESSED_V1 => (RowsKind::Update, false, true),
+            kind::DELETE_ROWS_COMPRESSED_V1 => (RowsKind::Delete, false, true),
             _ => return Err("it is no row event".into()),
         };
         let mut cursor = Cursor::new(&event.body);
@@ -49,7 +56,7 @@ impl RowsEvent {
             if kind == RowsKind::Update { cursor.take(column_count.div_ceil(8))? } else { Bytes::new() };
         let ends_statement = flags & Self::FLAG_STATEMENT_END != 0;
         let has_differences = event.header.kind == kind::PARTIAL_UPDATE_ROWS;
-        let rows = cursor.rest();
+        let rows = if is_compressed { mariadb::uncompressed(&cursor.rest())? } else { cursor.rest() };
         Ok(Self { table_id, kind, ends_statement, column_count, present, present_after, has_differences, rows })
     }
 
@@ -71,7 +78,7 @@ mod tests {
     use super::*;
 
     fn parse(kind: u8, body: &[u8]) -> Result<RowsEvent, String> {
-        let header = EventHeader { timestamp_s: 0, kind, size: 0, next_offset_low: 1, flags: 0 };
+        let header = EventHeader { timestamp_s: 0, kind, server_id: 7, size: 0, next_offset_low: 1, flags: 0 };
         let event = Event { header, body: Bytes::copy_from_slice(body), checksum: None };
         RowsEvent::parse(&event, &Format::before_any(ChecksumAlgorithm::Crc32))
     }

@@ -1,4 +1,5 @@
-//! The live binlog: a server sends it as it would to a replica (COM_BINLOG_DUMP_GTID).
+//! The live binlog: a server sends it as it would to a replica (COM_BINLOG_DUMP_GTID; MariaDB: COM_BINLOG_DUMP behind
+//! `@slave_connect_state`).
 
 use std::sync::Arc;
 
@@ -53,12 +54,17 @@ impl LiveSource {
     pub async fn connect(opts: Opts, from: &GtidSet, server_id: u32) -> Result<Self, SourceError> {
         let connecting = async {
             let mut connection = wire::log_in(&opts).await?;
-            let checksums = prepare(&mut connection, server_id).await?;
+            let is_mariadb = is_mariadb(&mut connection).await?;
+            let checksums = prepare(&mut connection, is_mariadb, from, server_id).await?;
             connection.expect_ok(&register_command(server_id)).await.map_err(denied_behind_login)?;
-            let set = encode_gtid_set(from).map_err(WireError::Settings)?;
-            connection.command(&dump_command(server_id, &set)).await?;
-            let mut source =
-                Self { connection, assembler: Assembler::new(checksums), file: "".into(), offset: 0, first: None };
+            let dump = if is_mariadb {
+                plain_dump_command(server_id)
+            } else {
+                dump_command(server_id, &encode_gtid_set(from).map_err(WireError::Settings)?)
+            };
+            connection.command(&dump).await?;
+            let assembler = Assembler::new(checksums).behind(from);
+            let mut source = Self { connection, assembler, file: "".into(), offset: 0, first: None };
             let packet = source.connection.read_packet().await?;
             match packet.first() {
                 Some(&OK) => source.first = Some(packet),
@@ -140,6 +146,15 @@ impl LiveSource {
         if message.contains("purged") {
             return SourceError::Purged { message };
         }
+        if message.contains("not in the master's binlog") {
+            return SourceError::AuthOrConfig {
+                why: format!(
+                    "the source does not have the transaction that the tables hold last: it was reset, or another server went \
+                     on in its domain. Point [source] url at the right one, or seed anew with `weir snapshot`. The server says: \
+                     {message}"
+                ),
+            };
+        }
         if message.contains("same server_uuid/server_id") {
             return SourceError::AuthOrConfig {
                 why: format!(
@@ -185,15 +200,33 @@ pub fn random_server_id() -> u32 {
     Uuid::new_v4().as_u128() as u32 | 1 << 31
 }
 
-/// Tells the server how the session wants its events. Old names are set beside today's; the server ignores the rest.
-async fn prepare(connection: &mut Connection, server_id: u32) -> Result<ChecksumAlgorithm, WireError> {
-    let row = connection.query_row("SELECT @@global.gtid_mode, @@global.binlog_checksum").await?;
+async fn is_mariadb(connection: &mut Connection) -> Result<bool, WireError> {
+    let version = connection.query_row("SELECT VERSION()").await?;
+    Ok(version.iter().any(|version| version.contains("MariaDB")))
+}
+
+/// Tells the server how the session wants its events. Old names are set beside today's; the server ignores the rest. MariaDB is
+/// told the position here, too.
+async fn prepare(
+    connection: &mut Connection,
+    is_mariadb: bool,
+    from: &GtidSet,
+    server_id: u32,
+) -> Result<ChecksumAlgorithm, WireError> {
+    let mode = if is_mariadb { "'ON'" } else { "@@global.gtid_mode" };
+    let row = connection.query_row(&format!("SELECT {mode}, @@global.binlog_checksum")).await?;
     let [gtid_mode, checksum] = &row[..] else {
         return Err(WireError::protocol("the server does not know its own gtid_mode"));
     };
     if gtid_mode != "ON" {
         return Err(WireError::Settings(format!(
             "the source runs with gtid_mode={gtid_mode}; weir needs gtid_mode=ON and enforce_gtid_consistency=ON"
+        )));
+    }
+    if !from.is_empty() && from.is_of_domains() != is_mariadb {
+        return Err(WireError::Settings(format!(
+            "the source is {}, and `{from}` is no position of such a server",
+            if is_mariadb { "MariaDB" } else { "MySQL" }
         )));
     }
     let checksums = match checksum.as_str() {
@@ -211,6 +244,15 @@ async fn prepare(connection: &mut Connection, server_id: u32) -> Result<Checksum
              @replica_uuid = '{uuid}', @slave_uuid = '{uuid}'"
         ))
         .await?;
+    if is_mariadb {
+        // Who says 4 knows GTIDs, and BEGIN in them. Strict: a position that the log does not have is an error.
+        connection
+            .execute(&format!(
+                "SET @mariadb_slave_capability = 4, @slave_connect_state = '{from}', @slave_gtid_strict_mode = 1, \
+                 @slave_gtid_ignore_duplicates = 0"
+            ))
+            .await?;
+    }
     Ok(checksums)
 }
 
@@ -248,6 +290,18 @@ fn dump_command(server_id: u32, set: &[u8]) -> Vec<u8> {
     bytes.put_u64_le(FIRST_OFFSET);
     bytes.put_u32_le(set.len() as u32);
     bytes.put_slice(set);
+    bytes
+}
+
+/// COM_BINLOG_DUMP, whose file and offset MariaDB does not look at once the session has named a position.
+fn plain_dump_command(server_id: u32) -> Vec<u8> {
+    const COM_BINLOG_DUMP: u8 = 0x12;
+    const FIRST_OFFSET: u32 = 4;
+
+    let mut bytes = vec![COM_BINLOG_DUMP];
+    bytes.put_u32_le(FIRST_OFFSET);
+    bytes.put_u16_le(0); // flags
+    bytes.put_u32_le(server_id);
     bytes
 }
 

@@ -23,12 +23,16 @@ pub struct ClockAhead {
 }
 
 /// `original_commit_timestamp`, or the server's own if that is 0 or more than a minute behind it (a client may set any
-/// year, and an order never falls again). `now_ms` is this machine's clock.
+/// year, and an order never falls again). Where there is no original one, as in MySQL 5.7 and MariaDB, the server's own is believed
+/// unless it is more than a minute ahead of `now_ms`, which is this machine's clock.
 pub fn event_time(head: &TransactionHead, now_ms: i64) -> Result<EventTime, ClockAhead> {
     let immediate_ms = (head.immediate_commit_us / 1_000) as i64;
     let original_ms = (head.original_commit_us / 1_000) as i64;
     let ahead_max_ms = EVENT_TIME_AHEAD_MAX.as_millis() as i64;
-    let time = if original_ms == 0 {
+    let time = if original_ms == 0 && immediate_ms > now_ms + ahead_max_ms {
+        // Of servers that have only this time a client can set it, too (SET timestamp), and there is no other to believe.
+        EventTime { ms: now_ms, clamped: true }
+    } else if original_ms == 0 {
         EventTime { ms: immediate_ms, clamped: false }
     } else if original_ms > immediate_ms + ahead_max_ms {
         EventTime { ms: immediate_ms, clamped: true }
@@ -65,6 +69,12 @@ mod tests {
     fn a_time_set_to_the_far_future_is_not_believed() {
         let year_2100_ms = 4_102_444_800_000;
         assert_eq!(event_time(&head(year_2100_ms, 9_000), 9_000), Ok(EventTime { ms: 9_000, clamped: true }));
+    }
+
+    #[test]
+    fn the_only_time_of_a_transaction_is_not_believed_in_the_far_future() {
+        assert_eq!(event_time(&head(0, 69_000), 9_000), Ok(EventTime { ms: 69_000, clamped: false }));
+        assert_eq!(event_time(&head(0, 4_102_444_800_000), 9_000), Ok(EventTime { ms: 9_000, clamped: true }));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::binlog::table_map::Signs;
 use crate::binlog::{RowsImage, RowsKind, TableMap};
 
 const TABLE: u8 = 0;
@@ -15,6 +16,8 @@ const UPDATE: u8 = 2;
 const DELETE: u8 = 3;
 /// An update whose JSON documents may be logged as differences.
 const UPDATE_BY_DIFFERENCES: u8 = 4;
+/// A table whose map is not trusted in what it says of signs: the server's version is not in its body.
+const TABLE_OF_DOUBTFUL_YEARS: u8 = 5;
 
 /// Row images that are being put together.
 #[derive(Debug, Default)]
@@ -26,7 +29,8 @@ pub(super) struct RowsWriter {
 impl RowsWriter {
     pub(super) fn push(&mut self, image: &RowsImage) {
         if self.bytes.is_empty() || self.described != image.described {
-            self.bytes.put_u8(TABLE);
+            let is_doubtful = image.map.signs == Signs::Unreliable;
+            self.bytes.put_u8(if is_doubtful { TABLE_OF_DOUBTFUL_YEARS } else { TABLE });
             put_field(&mut self.bytes, &image.described);
             self.described = image.described.clone();
         }
@@ -71,9 +75,10 @@ impl RowsReader {
         while !self.rest.is_empty() {
             let tag = self.rest.get_u8();
             let kind = match tag {
-                TABLE => {
+                TABLE | TABLE_OF_DOUBTFUL_YEARS => {
                     let body = self.field()?;
                     let map = TableMap::parse(&body).map_err(|error| error.to_string())?;
+                    let map = if tag == TABLE { map } else { map.with_doubtful_years() };
                     self.table = Some((Arc::new(map), body));
                     continue;
                 }

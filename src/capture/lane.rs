@@ -8,6 +8,7 @@ use weir_model::{
     ChangeBatch, ChangeBuilder, Gtid, GtidSet, Half, Order, OrderState, TableId, TableSchema, Window, ZeroDates,
 };
 
+use super::request::Catalogued;
 use crate::binlog::row::{RowDecoder, RowError};
 use crate::binlog::{RowsImage, TableMap};
 use crate::table::PartialTransaction;
@@ -26,6 +27,8 @@ pub struct LaneStart {
     /// Names of the record key's columns.
     pub key: Vec<String>,
     pub zero_dates: ZeroDates,
+    /// The table as the catalogue describes it, if the binlog may not.
+    pub catalogued: Option<Box<Catalogued>>,
 }
 
 /// One table that is captured.
@@ -47,6 +50,14 @@ struct Plan {
     map: Arc<TableMap>,
     decoder: RowDecoder,
     builder: ChangeBuilder,
+}
+
+/// A description that a statement has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outdated {
+    /// Rows from before the statement may have been read by a description from behind it, which the catalogue gives to a stream
+    /// that is behind; by this process or by one before it.
+    pub was_ahead: bool,
 }
 
 /// The part of the transaction under way that concerns this table.
@@ -113,6 +124,27 @@ impl Lane {
         self.order.assign(event_ms)
     }
 
+    /// Whether rows of `map` cannot be read before [`Self::describe`].
+    pub fn lacks_description(&self, map: &Arc<TableMap>) -> bool {
+        let is_planned = self.plan.as_ref().is_some_and(|plan| Arc::ptr_eq(&plan.map, map));
+        !is_planned && self.start.catalogued.is_none() && !map.is_complete()
+    }
+
+    /// Rows that the binlog does not describe are read so from here on.
+    pub fn describe(&mut self, catalogued: Catalogued) {
+        self.seal_builder();
+        self.plan = None;
+        self.start.catalogued = Some(Box::new(catalogued));
+    }
+
+    /// The table changes with transaction `gtid`: what the catalogue said of its columns holds no longer; `None` if it was not asked.
+    pub fn columns_change(&mut self, gtid: &Gtid) -> Option<Outdated> {
+        let catalogued = self.start.catalogued.take()?;
+        self.seal_builder();
+        self.plan = None;
+        Some(Outdated { was_ahead: catalogued.executed.contains(gtid) })
+    }
+
     /// Decodes one row event. Returns the bytes that it added, roughly.
     ///
     /// # Errors
@@ -166,8 +198,13 @@ impl Lane {
             }
         }
         self.seal_builder();
-        let schema: Arc<TableSchema> = Arc::new(map.schema(Some(&self.start.key))?);
-        let decoder = RowDecoder::new(map, schema.clone())?;
+        let completed = match &self.start.catalogued {
+            Some(catalogued) if !map.is_complete() => Some(map.completed(&catalogued.description)?),
+            _ => None,
+        };
+        let described = completed.as_ref().unwrap_or(map);
+        let schema: Arc<TableSchema> = Arc::new(described.schema(Some(&self.start.key))?);
+        let decoder = RowDecoder::new(described, schema.clone())?;
         let builder = ChangeBuilder::new(schema, self.start.zero_dates);
         self.plan = Some(Plan { map: map.clone(), decoder, builder });
         Ok(())
@@ -221,5 +258,40 @@ impl Lane {
 fn count_published(sent: &mut Tally, batch: &ChangeBatch) {
     for row in 0..batch.len() {
         sent.event(Hop::Published, batch.ops[row], batch.windows[row], batch.ids[row]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_model::{Column, ColumnType, Layout};
+    use weir_mysql::TableDescription;
+
+    use super::*;
+
+    const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn lane() -> Lane {
+        let columns = vec![Column { name: "id".into(), ty: ColumnType::Int32, nullable: false }];
+        let table = TableId::new("shop", "orders");
+        let schema = TableSchema { table: table.clone(), columns, key: vec![0], layout: Layout::default() };
+        let executed = format!("{UUID}:1-5").parse().unwrap();
+        let catalogued = Catalogued { description: TableDescription::plain(schema), executed };
+        let start = LaneStart {
+            gtid_set: GtidSet::default(),
+            partial: None,
+            order: OrderState::default(),
+            key: vec!["id".into()],
+            zero_dates: ZeroDates::Null,
+            catalogued: Some(Box::new(catalogued)),
+        };
+        Lane::new(table, start)
+    }
+
+    #[test]
+    fn a_description_ends_with_the_statement_that_changes_the_table() {
+        let mut behind = lane();
+        assert_eq!(behind.columns_change(&Gtid::new(UUID, "", 5)), Some(Outdated { was_ahead: true }));
+        assert_eq!(behind.columns_change(&Gtid::new(UUID, "", 6)), None);
+        assert_eq!(lane().columns_change(&Gtid::new(UUID, "", 6)), Some(Outdated { was_ahead: false }));
     }
 }

@@ -28,7 +28,7 @@ use weir_model::{Gtid, LogPosition, OrderState, TableId, clock};
 use self::event_time::event_time;
 use self::lane::{Lane, LaneStart, TransactionTime};
 use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, SeedBegun, SeedOpening, Told};
-use self::resume::is_same_transaction;
+use self::resume::{is_not_instead, is_same_transaction};
 use self::xa::{Branch, Prepared};
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
@@ -294,6 +294,9 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         if let Some(last) = self.verify.take_if(|last| last.gtid == head.gtid) {
             is_same_transaction(&last, &head, &self.server_uuid).map_err(|error| stop(at, &error))?;
         }
+        if let Some(last) = &self.verify {
+            is_not_instead(last, &head.gtid).map_err(|error| stop(at, &error))?;
+        }
         let time = event_time(&head, clock::now_ms()).map_err(|error| stop(at, &error))?;
         if time.clamped {
             tracing::warn!(gtid = %head.gtid, position = %at, "original commit timestamp lies in the future; the server's own time is used");
@@ -328,6 +331,9 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         let table = TableId::new(&image.map.database, &image.map.table);
         if !self.lanes.contains_key(&table) {
             self.meet(&table).await?;
+        }
+        if self.lane(&table).is_some_and(|lane| !lane.holds(&gtid) && lane.lacks_description(&image.map)) {
+            self.look_up(&table, true).await?;
         }
         let Some(Some(lane)) = self.lanes.get_mut(&table) else { return Ok(()) };
         if lane.holds(&gtid) {
@@ -372,6 +378,23 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         Ok(())
     }
 
+    /// Asks the catalogue about a table that the binlog does not describe; `for_rows` that are there to be read.
+    async fn look_up(&mut self, table: &TableId, for_rows: bool) -> Result<(), CaptureError> {
+        let found = retry_registrar(|| self.registrar.catalogued(table)).await.map_err(|error| lost(&error))?;
+        match (found, self.lanes.get_mut(table)) {
+            (Some(catalogued), Some(Some(lane))) => lane.describe(catalogued),
+            (None, Some(Some(_))) if for_rows => {
+                let error = format!(
+                    "the source has no table {table} any more, and its binlog does not say which columns the rows have that \
+                     it holds of it"
+                );
+                self.stop_table(table, error);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn note_statement(&mut self, database: String, sql: String, at: &LogPosition) -> Result<(), CaptureError> {
         let Some(open) = &mut self.open else { return Err(stop(at, &"a statement outside a transaction")) };
         if !open.skip {
@@ -396,10 +419,12 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             lane.end_transaction();
         }
         self.event_ms = self.event_ms.max(open.event_ms);
+        let previous = self.position.gtid_set.last_of_domain(&open.head.gtid);
         self.position.gtid_set.insert(&open.head.gtid);
         self.position.last = Some(LastTransaction {
+            original_commit_us: open.head.identifying_us(),
             gtid: open.head.gtid,
-            original_commit_us: open.head.original_commit_us,
+            previous,
             checksum: open.head.checksum,
             server_uuid: self.server_uuid.clone(),
         });
@@ -426,8 +451,13 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 let order0 = self.lane_order(&table);
                 let held = self.lane(&table).map(Lane::held).cloned().unwrap_or_default();
                 let below = self.position.gtid_set.union(&held);
+                // A table may be ahead of a stream that is read again, and behind a new connection the place in the log is not
+                // known before something has come.
+                let log = &self.position.log;
+                let is_known = !log.file.is_empty() && held.is_subset(&self.position.gtid_set);
+                let below_log = is_known.then(|| log.clone());
                 let generation = self.lane(&table).map_or(0, |lane| lane.generation());
-                let _ = reply.send(order0.map(|order0| ChunkOpening { order0, below, generation }));
+                let _ = reply.send(order0.map(|order0| ChunkOpening { order0, below, below_log, generation }));
             }
             Request::CloseChunk(chunk) => {
                 self.waiting.push(chunk);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use weir_model::{Gtid, GtidSet, LogPosition, Order, TableId, TableSchema};
+use weir_mysql::TableDescription;
 
 use crate::transport::{Boundary, ChunkContent, ChunkId, PublishNumber};
 
@@ -14,6 +15,8 @@ pub struct ChunkOpening {
     pub order0: Order,
     /// Transactions that may have a lower order: the SELECT waits until its server has executed them.
     pub below: GtidSet,
+    /// Where the streamed server's log ends behind them, if that is known.
+    pub below_log: Option<LogPosition>,
     /// The table's generation; another one at the end voids the attempt.
     pub generation: u64,
 }
@@ -97,6 +100,14 @@ pub enum Registration {
     Refused(String),
 }
 
+/// A table as the source's catalogue describes it.
+#[derive(Debug, Clone)]
+pub struct Catalogued {
+    pub description: TableDescription,
+    /// What the source had executed behind the answer: the answer is from before every statement that is not in it.
+    pub executed: GtidSet,
+}
+
 /// Opens or creates the lake table of a source table and starts its worker.
 pub trait Registrar: Send + Sync {
     /// Called between two row events, with the position that the table's own transaction set starts at.
@@ -108,6 +119,13 @@ pub trait Registrar: Send + Sync {
 
     /// Waits until the source shows what transaction `gtid` did.
     fn wait_until_executed(&self, gtid: &Gtid) -> impl std::future::Future<Output = Result<(), RegisterError>> + Send;
+
+    /// The table as the source's catalogue describes it at this moment, for a binlog that does not describe its tables; `None` if
+    /// it is gone.
+    fn catalogued(
+        &self,
+        table: &TableId,
+    ) -> impl std::future::Future<Output = Result<Option<Catalogued>, RegisterError>> + Send;
 
     /// The table's columns in the source at this moment; `None` if the table is gone.
     fn describe(

@@ -1,6 +1,7 @@
 //! Whether the source can go on from where we are. Pure.
 
-use weir_model::GtidSet;
+use weir_model::position::{GtidOrigin, OtherKind};
+use weir_model::{Gtid, GtidSet};
 
 use crate::binlog::TransactionHead;
 use crate::state::LastTransaction;
@@ -17,6 +18,8 @@ pub struct Resume {
 /// The source cannot go on from our position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Discontinuity {
+    #[error("{0}. Point [source] url at the server that was mirrored before, or seed anew with `weir snapshot`")]
+    OtherKind(#[from] OtherKind),
     #[error(
         "the source has purged binlogs that are still needed: transactions {missing} are in gtid_purged but not in \
          the lake. Feed archived binlogs with `weir run --binlog-dir DIR`, or seed anew with `weir snapshot`"
@@ -44,6 +47,7 @@ pub fn resume(
     purged: &GtidSet,
     last: Option<&LastTransaction>,
 ) -> Result<Resume, Discontinuity> {
+    ours.same_kind(executed)?;
     let unknown = ours.difference(executed);
     if !unknown.is_empty() {
         return Err(Discontinuity::Unknown { unknown });
@@ -55,7 +59,7 @@ pub fn resume(
     let verify = last.filter(|last| !purged.contains(&last.gtid)).cloned();
     let mut exclude = ours.clone();
     if let Some(last) = &verify {
-        exclude.remove(&last.gtid);
+        exclude.take_back(&last.gtid, last.previous.as_ref());
     }
     Ok(Resume { exclude, verify })
 }
@@ -68,7 +72,7 @@ pub fn is_same_transaction(
     server_uuid: &str,
 ) -> Result<(), Discontinuity> {
     let rewritten = |what| Err(Discontinuity::Rewritten { gtid: last.gtid.to_string(), what });
-    if last.original_commit_us != head.original_commit_us {
+    if last.original_commit_us != head.identifying_us() {
         return rewritten("its commit time");
     }
     if last.server_uuid == server_uuid
@@ -77,6 +81,19 @@ pub fn is_same_transaction(
         && last.checksum != head.checksum
     {
         return rewritten("its checksum");
+    }
+    Ok(())
+}
+
+/// That the next transaction of a domain, `gtid`, is not in the place of `last`, which was asked for again: another server numbered
+/// it, or `last` is not there. MySQL's sets leave no such place.
+pub fn is_not_instead(last: &LastTransaction, gtid: &Gtid) -> Result<(), Discontinuity> {
+    let domain = |gtid: &Gtid| match gtid.origin {
+        GtidOrigin::Server(_) => None,
+        GtidOrigin::Domain { domain, .. } => Some(domain),
+    };
+    if domain(gtid).is_some() && domain(gtid) == domain(&last.gtid) && *gtid != last.gtid && gtid.gno >= last.gtid.gno {
+        return Err(Discontinuity::Rewritten { gtid: last.gtid.to_string(), what: "its GTID" });
     }
     Ok(())
 }
@@ -95,6 +112,7 @@ mod tests {
         LastTransaction {
             gtid: format!("{A}:{gno}").parse().unwrap(),
             original_commit_us: 5,
+            previous: None,
             checksum: Some(7),
             server_uuid: "s".into(),
         }
@@ -111,6 +129,34 @@ mod tests {
     fn a_purged_last_transaction_is_not_asked_for() {
         let resume = resume(&set("1-9"), &set("1-20"), &set("1-9"), Some(&last(9))).unwrap();
         assert_eq!((resume.exclude, resume.verify), (set("1-9"), None));
+    }
+
+    #[test]
+    fn of_a_domain_the_last_transaction_is_asked_for_from_the_one_before_it() {
+        let set = |text: &str| text.parse::<GtidSet>().unwrap();
+        let mut last = last(9);
+        (last.gtid, last.previous) = ("0-1-9".parse().unwrap(), Some("0-2-8".parse().unwrap()));
+        let asked = resume(&set("0-1-9,1-1-4"), &set("0-1-20,1-1-4"), &set("0-1-3"), Some(&last)).unwrap();
+        assert_eq!(asked.exclude, set("0-2-8,1-1-4"));
+        last.previous = None;
+        assert_eq!(resume(&set("0-1-9"), &set("0-1-20"), &set(""), Some(&last)).unwrap().exclude, set(""));
+        assert!(resume(&set("0-1-9"), &set("0-1-20"), &set("0-1-9"), Some(&last)).unwrap().verify.is_none());
+    }
+
+    #[test]
+    fn another_transaction_of_the_domain_in_the_place_of_the_last_is_seen() {
+        let mut last = last(9);
+        last.gtid = "0-1-9".parse().unwrap();
+        let instead = |gtid: &str| is_not_instead(&last, &gtid.parse().unwrap()).is_err();
+        assert!(instead("0-2-9") && instead("0-1-10"));
+        assert!(!instead("0-1-9") && !instead("0-2-8") && !instead("1-1-50") && !instead(&format!("{A}:50")));
+    }
+
+    #[test]
+    fn a_source_of_another_kind_is_refused() {
+        let mariadb: GtidSet = "0-1-20".parse().unwrap();
+        let refused = resume(&set("1-9"), &mariadb, &set(""), Some(&last(9))).unwrap_err();
+        assert!(matches!(refused, Discontinuity::OtherKind(_)) && refused.to_string().contains("different kinds"));
     }
 
     #[test]

@@ -54,6 +54,16 @@ fn effects(kind: StatementKind) -> Vec<Effect> {
     }
 }
 
+impl Effect {
+    /// The table whose columns may be others from here on.
+    fn changes_columns_of(&self) -> Option<&TableId> {
+        match self {
+            Self::Appeared(table) | Self::Altered { table, .. } => Some(table),
+            Self::LostRows(_) | Self::Emptied(_) | Self::Dml => None,
+        }
+    }
+}
+
 impl<P: Publisher, R: Registrar> Capture<P, R> {
     /// Applies a statement of the open transaction, which ends at `at`.
     pub(super) async fn statement(&mut self, database: &str, sql: &str, at: &LogPosition) -> Result<(), CaptureError> {
@@ -66,6 +76,9 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         let effects: Vec<Effect> = effects(kind).into_iter().filter(|effect| self.concerns_us(effect)).collect();
         if !effects.is_empty() {
             self.wait_until_visible().await?;
+        }
+        for table in effects.iter().filter_map(Effect::changes_columns_of) {
+            self.renew_description(table).await?;
         }
         for effect in effects {
             self.take_effect(effect, at).await?;
@@ -113,6 +126,23 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             // A table that has stopped, or one whose TRUNCATE is not followed.
             Effect::Altered { .. } | Effect::LostRows(_) | Effect::Emptied(_) => Ok(()),
         }
+    }
+
+    /// What the catalogue said of a table that the binlog does not describe holds no longer, so it is asked anew, before others come
+    /// to change the table. If rows from before the statement were read as they are behind it, the table is loaded again: their
+    /// values may stand in wrong columns.
+    async fn renew_description(&mut self, table: &TableId) -> Result<(), CaptureError> {
+        let Some(gtid) = self.open.as_ref().map(|open| open.head.gtid.clone()) else { return Ok(()) };
+        let Some(Some(lane)) = self.lanes.get_mut(table) else { return Ok(()) };
+        let Some(outdated) = lane.columns_change(&gtid) else { return Ok(()) };
+        self.look_up(table, false).await?;
+        if outdated.was_ahead {
+            self.reload(
+                table,
+                "it was altered while its changes were behind, in a binlog that does not describe its tables",
+            );
+        }
+        Ok(())
     }
 
     /// An order for what the open transaction's statement does to a table; `None` if the table holds it already: one that is
@@ -180,6 +210,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         let tables: Vec<TableId> =
             self.lanes.iter().filter(|(_, lane)| lane.is_some()).map(|(table, _)| table.clone()).collect();
         for table in tables {
+            self.renew_description(&table).await?;
             self.look_at(&table).await?;
             self.reload(&table, "a statement that cannot be read");
         }

@@ -55,7 +55,14 @@ impl SourceRows {
     async fn rows(&self, lake: &TableSchema, keys: &[RecordKey], shown: &GtidSet) -> Result<Vec<Found>, ReadFailed> {
         let _permit = self.permits.acquire().await.map_err(|_| ReadFailed::Away("it is closed".into()))?;
         let mut connections = self.connections().await?;
-        if !server::wait_for_executed(&mut connections.asking, shown, CURRENT_ROWS_SHOWN_MAX).await? {
+        let Connections { asking, rows } = &mut connections;
+        let in_snapshot = shown.is_of_domains();
+        let is_shown = if in_snapshot {
+            server::snapshot_behind(asking, rows, shown, None, CURRENT_ROWS_SHOWN_MAX).await?
+        } else {
+            server::wait_for_executed(asking, shown, CURRENT_ROWS_SHOWN_MAX).await?
+        };
+        if !is_shown {
             return Err(ReadFailed::Away("it does not show yet what it has sent".into()));
         }
         let described = catalogue::describe(&mut connections.asking, &lake.table).await?;
@@ -70,6 +77,9 @@ impl SourceRows {
         let mut found = Vec::new();
         for some in values.chunks(KEYS_LOOKED_UP_TOGETHER) {
             found.extend(read(&mut connections.rows, &described, &schema, some, &options).await?);
+        }
+        if in_snapshot {
+            connections.rows.end_snapshot().await?;
         }
         self.idle().push(connections);
         Ok(found)

@@ -13,7 +13,7 @@ use crate::apply::chunks::ChunkDesk;
 use crate::apply::current::CurrentRows;
 use crate::apply::{Pace, Report, Upkeep, Worker, WorkerError};
 use crate::capture::lane::LaneStart;
-use crate::capture::request::{RegisterError, Registrar, Registration};
+use crate::capture::request::{Catalogued, RegisterError, Registrar, Registration};
 use crate::table::{
     Buckets, Clear, CommitOutcome, SeedProgress, Table, TableChange, TableError, TableFiles, TableState, Warehouse,
     Writer,
@@ -85,8 +85,8 @@ async fn reset_if_unlike(lake: &mut Table, source: &TableSchema) -> Result<(), S
 
 impl Registrar for TableRegistrar {
     async fn register(&self, table: &TableId, start: &GtidSet) -> Result<Registration, RegisterError> {
-        let description = match self.source.ask(table).await? {
-            Asked::Found(description) => description,
+        let (description, catalogued) = match self.source.ask(table).await? {
+            Asked::Found(description, catalogued) => (description, catalogued),
             Asked::Gone => return Ok(Registration::Gone),
             Asked::Refused(why) => return Ok(Registration::Refused(why)),
         };
@@ -122,6 +122,7 @@ impl Registrar for TableRegistrar {
             order: state.order,
             key: description.schema.key_names().into_iter().map(str::to_owned).collect(),
             zero_dates: (self.source.settings)(table).zero_dates,
+            catalogued,
         };
         let opened = Opened { files: lake.files(), seed: state.seed.clone() };
         self.opened.lock().expect("no code panics while holding it").insert(table.clone(), opened);
@@ -147,6 +148,10 @@ impl Registrar for TableRegistrar {
 
     async fn wait_until_executed(&self, gtid: &Gtid) -> Result<(), RegisterError> {
         self.source.wait_until_executed(gtid).await
+    }
+
+    async fn catalogued(&self, table: &TableId) -> Result<Option<Catalogued>, RegisterError> {
+        self.source.catalogued(table).await
     }
 
     async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {

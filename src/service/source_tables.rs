@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use weir_model::{Gtid, GtidSet, TableId, TableSchema};
-use weir_mysql::{KeySource, MysqlError, SourceOptions, TableDescription, catalogue, server};
+use weir_model::{ColumnType, Gtid, GtidSet, TableId, TableSchema};
+use weir_mysql::{Conn, KeySource, MysqlError, SourceOptions, TableDescription, catalogue, server};
 
-use crate::capture::request::RegisterError;
+use crate::capture::request::{Catalogued, RegisterError};
 use crate::config::{Config, TableSettings};
 use crate::error::Error;
-use crate::limits::EXECUTED_WAIT_MAX;
+use crate::limits::{ALTERATION_WAIT_MAX, EXECUTED_WAIT_MAX};
 
 /// Asks the source about tables.
 #[derive(Clone)]
@@ -19,7 +19,8 @@ pub struct SourceTables {
 
 /// What became of a question about a table.
 pub enum Asked {
-    Found(Box<TableDescription>),
+    /// With the key that it is mirrored by; and as capture reads its rows, if the binlog does not describe them.
+    Found(Box<TableDescription>, Option<Box<Catalogued>>),
     Gone,
     /// It cannot be mirrored; says why and the way out.
     Refused(String),
@@ -35,7 +36,7 @@ pub async fn described(config: &Config, table: &TableId) -> Result<TableDescript
     let settings = Arc::new(move |table: &TableId| settings.table_settings(table));
     let tables = SourceTables { source: config.source_options()?, settings };
     match tables.ask(table).await {
-        Ok(Asked::Found(description)) => Ok(*description),
+        Ok(Asked::Found(description, _)) => Ok(*description),
         Ok(Asked::Gone) => Err(Error::config(format!("the source has no table {table}"))),
         Ok(Asked::Refused(why)) => Err(Error::failed(why).at(table.to_string())),
         Err(error) => {
@@ -44,20 +45,27 @@ pub async fn described(config: &Config, table: &TableId) -> Result<TableDescript
     }
 }
 
+/// `description` with what the source has executed behind it. The catalogue may show a statement before it counts as executed: one
+/// that is at its end by now is waited for.
+async fn catalogued(connection: &mut Conn, description: TableDescription) -> Result<Catalogued, MysqlError> {
+    server::wait_for_alteration(connection, description.table(), ALTERATION_WAIT_MAX).await?;
+    Ok(Catalogued { executed: server::executed_gtids(connection).await?, description })
+}
+
 impl SourceTables {
     /// The table with the key that it is mirrored by.
     ///
     /// # Errors
     /// When asking again may help.
     pub async fn ask(&self, table: &TableId) -> Result<Asked, RegisterError> {
-        let description = match self.description(table).await {
-            Ok(Some(description)) => description,
+        let (description, catalogued) = match self.description_for_capture(table).await {
+            Ok(Some(found)) => found,
             Ok(None) => return Ok(Asked::Gone),
             Err(error) if error.is_retryable() => return Err(RegisterError(error.to_string())),
             Err(error) => return Ok(Asked::Refused(error.to_string())),
         };
         Ok(match self.admit(description) {
-            Ok(description) => Asked::Found(Box::new(description)),
+            Ok(description) => Asked::Found(Box::new(description), catalogued.map(Box::new)),
             Err(why) => Asked::Refused(why),
         })
     }
@@ -66,6 +74,18 @@ impl SourceTables {
     pub async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
         let description = self.description(table).await.map_err(|error| RegisterError(error.to_string()))?;
         Ok(description.and_then(|description| self.admit(description).ok()).map(|d| Arc::new(d.schema)))
+    }
+
+    /// The table as the catalogue describes it, and what the source had executed behind that; `None` if it is gone.
+    pub async fn catalogued(&self, table: &TableId) -> Result<Option<Catalogued>, RegisterError> {
+        let asked = async {
+            let mut connection = weir_mysql::connect(&self.source).await?;
+            match catalogue::describe(&mut connection, table).await? {
+                Some(description) => catalogued(&mut connection, description).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        asked.await.map_err(|error: MysqlError| RegisterError(error.to_string()))
     }
 
     /// Waits until the source shows what transaction `gtid` did.
@@ -83,6 +103,21 @@ impl SourceTables {
     async fn description(&self, table: &TableId) -> Result<Option<TableDescription>, MysqlError> {
         let mut connection = weir_mysql::connect(&self.source).await?;
         catalogue::describe(&mut connection, table).await
+    }
+
+    /// The same, and what capture needs if the binlog may not describe the table.
+    async fn description_for_capture(
+        &self,
+        table: &TableId,
+    ) -> Result<Option<(TableDescription, Option<Catalogued>)>, MysqlError> {
+        let mut connection = weir_mysql::connect(&self.source).await?;
+        let Some(description) = catalogue::describe(&mut connection, table).await? else { return Ok(None) };
+        let has_years = description.schema.columns.iter().any(|column| column.ty == ColumnType::Year);
+        if server::describes_tables(&mut connection, has_years).await? {
+            return Ok(Some((description, None)));
+        }
+        let catalogued = catalogued(&mut connection, description.clone()).await?;
+        Ok(Some((description, Some(catalogued))))
     }
 
     /// What `weir` can do with the table as it is described.

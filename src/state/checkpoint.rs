@@ -50,6 +50,9 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastTransaction {
     pub gtid: Gtid,
+    /// The one before it in its domain, behind which a server of MariaDB is asked for it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Gtid>,
     /// Microseconds since the epoch; the same on every server that has the transaction.
     pub original_commit_us: u64,
     /// CRC32 of its GTID event; comparable only on `server_uuid`.
@@ -201,7 +204,7 @@ mod tests {
 
     fn last(gno: u64) -> LastTransaction {
         let gtid = Gtid::new(UUID, "", gno);
-        LastTransaction { gtid, original_commit_us: 1, checksum: Some(7), server_uuid: UUID.into() }
+        LastTransaction { gtid, previous: None, original_commit_us: 1, checksum: Some(7), server_uuid: UUID.into() }
     }
 
     #[test]

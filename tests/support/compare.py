@@ -332,7 +332,10 @@ def main() -> int:
     arguments = parse_arguments()
     connection = connect(arguments.url)
     with connection.cursor() as cursor:
-        cursor.execute("SET SESSION transaction_isolation = 'REPEATABLE-READ', show_gipk_in_create_table_and_information_schema = ON")
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        # Only servers that can generate a primary key know it.
+        if cursor.execute("SHOW VARIABLES LIKE 'show_gipk_in_create_table_and_information_schema'"):
+            cursor.execute("SET SESSION show_gipk_in_create_table_and_information_schema = ON")
         cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
     left_out = set(arguments.except_tables.split(","))
     names = arguments.tables.split(",") if arguments.tables else None

@@ -6,6 +6,28 @@ use mysql_async::prelude::Queryable;
 
 use super::{path, services};
 
+/// Which server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// The newest.
+    Mysql,
+    Mysql80,
+    Mysql57,
+    Mariadb,
+}
+
+impl Flavour {
+    /// The command of the script that starts one.
+    fn start_command(self) -> &'static str {
+        match self {
+            Self::Mysql => "mysql-start",
+            Self::Mysql80 => "mysql80-start",
+            Self::Mysql57 => "mysql57-start",
+            Self::Mariadb => "mariadb-start",
+        }
+    }
+}
+
 /// A server that is stopped when dropped, unless it is the user's own.
 pub struct Mysql {
     pub url: String,
@@ -27,8 +49,13 @@ impl Mysql {
     /// # Panics
     /// If it cannot be fetched or started: a test without its server fails.
     pub fn start(flags: &[&str]) -> Mysql {
+        Mysql::start_flavour(Flavour::Mysql, flags)
+    }
+
+    /// The same of another flavour.
+    pub fn start_flavour(flavour: Flavour, flags: &[&str]) -> Mysql {
         let folder = tempfile::Builder::new().prefix("weir-mysql-").tempdir().expect("a temporary folder");
-        let url = start_in(folder.path(), flags);
+        let url = start_in(folder.path(), flavour, flags);
         Mysql { url, folder: Some(folder) }
     }
 
@@ -72,8 +99,8 @@ impl Drop for Mysql {
     }
 }
 
-fn start_in(folder: &std::path::Path, flags: &[&str]) -> String {
-    let mut arguments = vec!["mysql-start", path(folder)];
+fn start_in(folder: &std::path::Path, flavour: Flavour, flags: &[&str]) -> String {
+    let mut arguments = vec![flavour.start_command(), path(folder)];
     arguments.extend(flags);
     services(&arguments).trim().to_owned()
 }

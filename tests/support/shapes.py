@@ -230,6 +230,12 @@ def json_document(rng: random.Random) -> str:
     return text(f'{{"id":{rng.randrange(10**6)},"tags":["x","日本",{{"deep":[1,2,[3,null]]}}],{members}}}')
 
 
+def json_text(rng: random.Random) -> str:
+    """A document as text, for servers that keep it so."""
+    members = ",".join(f'"k{index}é": {scalar}' for index, scalar in enumerate(json_scalars(rng)))
+    return text(rng.choice([f'{{"id":{rng.randrange(10**6)}, "tags":["x","日本"],{members}}}', "null", "[1, 2.50]", '""']))
+
+
 def json_scalars(rng: random.Random) -> list[str]:
     makers = [
         lambda: str(rng.randint(-(2**63), 2**63 - 1)),
@@ -271,8 +277,22 @@ def quoted(members: list[str]) -> str:
     return ",".join(f"'{member}'" for member in members)
 
 
-def wide_columns() -> tuple[Column, ...]:
-    """Every type of the column type table, nullable."""
+# Of columns of the wide table: what servers must have for them.
+NEEDED = {"c_point_4326": "srid", "c_vector": "vector", "c_vector_default": "vector", "c_json": "json", "c_json_2": "json"}
+
+
+def lacks_of(version: str) -> frozenset[str]:
+    """What a server of this version does not have of what the tables are made of."""
+    numbers = tuple(int(part) for part in version.split("-")[0].split(".")[:3])
+    if "MariaDB" in version:
+        # Its JSON is text, so documents are written as such.
+        return frozenset({"srid", "vector", "json"})
+    since = {"srid": (8, 0, 3), "invisible": (8, 0, 23), "vector": (9, 0, 0)}
+    return frozenset(what for what, first in since.items() if numbers < first)
+
+
+def wide_columns(lacks: frozenset[str]) -> tuple[Column, ...]:
+    """Every type of the column type table that the server has, nullable."""
     some_null = 0.12
     types: list[tuple[str, str, Callable[[random.Random], str]]] = []
     for name, bits in [("tinyint", 8), ("smallint", 16), ("mediumint", 24), ("int", 32), ("bigint", 64)]:
@@ -348,6 +368,9 @@ def wide_columns() -> tuple[Column, ...]:
         ("c_vector", "VECTOR(8)", vector(8)),
         ("c_vector_default", "VECTOR", vector(40)),
     ]
+    types = [entry for entry in types if NEEDED.get(entry[0]) not in lacks]
+    if "json" in lacks:
+        types.append(("c_json_text", "JSON", json_text))
     return tuple(Column(name, f"{sql} NULL", nullable(some_null, make)) for name, sql, make in types)
 
 
@@ -371,7 +394,7 @@ def variable_bytes(number: int) -> bytes:
     return (number // 3).to_bytes(((number // 3).bit_length() + 7) // 8 or 1, "little") + bytes(number % 3) + b"\x01" + bytes(number % 3)
 
 
-def shapes() -> list[Shape]:
+def shapes(lacks: frozenset[str] = frozenset()) -> list[Shape]:
     narrow = narrow_columns()
     first_day, first_moment = datetime.date(1000, 1, 1), datetime.datetime(1900, 1, 1)
     return [
@@ -404,10 +427,10 @@ def shapes() -> list[Shape]:
             extra_definitions=(
                 "`doubled` BIGINT GENERATED ALWAYS AS (`counter` * 2) STORED",
                 "`shouted` VARCHAR(140) GENERATED ALWAYS AS (CONCAT(`label`, '!')) VIRTUAL",
-                "`hidden` INT NOT NULL DEFAULT 5 INVISIBLE",
+                f"`hidden` INT NOT NULL DEFAULT 5{'' if 'invisible' in lacks else ' INVISIBLE'}",
             ),
         ),
-        Shape("t_wide", ("id",), ("INT NOT NULL",), lambda n: (str(n),), wide_columns(), weight=0.3, value_pool=160),
+        Shape("t_wide", ("id",), ("INT NOT NULL",), lambda n: (str(n),), wide_columns(lacks), weight=0.3, value_pool=160),
         Shape("t_tiny", ("id",), ("TINYINT NOT NULL",), lambda n: (str(n),), narrow, weight=0.2, rows_max=3, grows=False),
         Shape("t_empty", ("id",), ("INT NOT NULL",), lambda n: (str(n),), narrow, weight=0, rows_max=0, grows=False),
     ]  # fmt: skip

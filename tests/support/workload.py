@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 import pymysql
 from owned_rows import Numbers, OwnedRows
-from shapes import WORDS, Column, Shape, late_shape, nullable, shapes, words
+from shapes import WORDS, Column, Shape, lacks_of, late_shape, nullable, shapes, words
 
 # Rows in one statement; a transaction of 5,000 has several.
 STATEMENT_ROWS_MAX = 1000
@@ -37,7 +37,7 @@ ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK = 1205, 1213
 
 def connect(url: str, database: str | None = None) -> pymysql.Connection:
     parts = urllib.parse.urlsplit(url)
-    return pymysql.connect(
+    connection = pymysql.connect(
         host=parts.hostname or "127.0.0.1",
         port=parts.port or 3306,
         user=urllib.parse.unquote(parts.username or "root"),
@@ -46,9 +46,12 @@ def connect(url: str, database: str | None = None) -> pymysql.Connection:
         charset="utf8mb4",
         autocommit=True,
         max_allowed_packet=1 << 30,
-        # Row format makes READ COMMITTED safe, and it takes far fewer gap locks, so workers seldom deadlock.
-        init_command="SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_TRANS_TABLES', transaction_isolation = 'READ-COMMITTED'",
+        init_command="SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_TRANS_TABLES'",
     )
+    with connection.cursor() as cursor:
+        # Row format makes READ COMMITTED safe, and it takes far fewer gap locks, so workers seldom deadlock.
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    return connection
 
 
 @dataclass
@@ -278,7 +281,7 @@ class Worker:
         if numbers:
             insert = table.insert_into("INSERT", self.rng, numbers)
             changed = self.rng.choice(table.columns).name
-            transaction.add("upsert", f"{insert} AS fresh ON DUPLICATE KEY UPDATE `{changed}` = fresh.`{changed}`")
+            transaction.add("upsert", f"{insert} ON DUPLICATE KEY UPDATE `{changed}` = VALUES(`{changed}`)")
 
     def change_keys(self, transaction: Transaction, table: OwnedRows, count: int) -> None:
         for number in list(table.alive.choose(self.rng, count)):
@@ -385,8 +388,15 @@ def run_worker(arguments: argparse.Namespace, ordinal: int) -> dict:
     return Worker(arguments, ordinal).run()
 
 
+def lacks(connection: pymysql.Connection) -> frozenset[str]:
+    """What the server's tables cannot have."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT VERSION()")
+        return lacks_of(cursor.fetchone()[0])
+
+
 def selected_shapes(arguments: argparse.Namespace) -> list[Shape]:
-    known = shapes()
+    known = shapes(arguments.lacks)
     if not arguments.tables:
         return known
     names = arguments.tables.split(",")
@@ -423,6 +433,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    arguments.lacks = lacks(connect(arguments.url))
     print(f"workload: seed {arguments.seed}", file=sys.stderr)
     summary: dict = {"seed": arguments.seed, "database": arguments.database, "workers": arguments.workers}
     for name, phase in [("create", create), ("live", live)]:

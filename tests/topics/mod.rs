@@ -29,6 +29,7 @@ mod s3;
 mod s3_faults;
 mod schedules;
 mod soak;
+mod sources;
 mod tables;
 mod trace;
 mod upkeep;

@@ -18,6 +18,7 @@ fn facts() -> ServerFacts {
         binlog_row_value_options: String::new(),
         binlog_checksum: "CRC32".into(),
         gtid_mode: "ON".into(),
+        gtid_strict_mode: false,
         enforce_gtid_consistency: "ON".into(),
         sync_binlog: 1,
         innodb_flush_log_at_trx_commit: 1,
@@ -89,7 +90,7 @@ fn each_setting_is_named_with_the_statement_that_mends_it() {
         (
             trouble(|f| f.binlog_row_metadata = "MINIMAL".into()),
             "binlog_row_metadata",
-            CheckStatus::Fail,
+            CheckStatus::Warn,
             set("binlog_row_metadata = FULL"),
         ),
         (
@@ -120,6 +121,49 @@ fn gtids_are_switched_on_step_by_step() {
     let steps: Vec<&str> = mend.split("; ").collect();
     assert_eq!(steps.len(), 4);
     assert!(steps[0].contains("enforce_gtid_consistency") && steps[3].ends_with("gtid_mode = ON"));
+}
+
+/// MariaDB as Debian installs it, but for a binlog of rows.
+fn mariadb() -> ServerFacts {
+    let mut facts = facts();
+    facts.version_text = "10.11.6-MariaDB".into();
+    (facts.flavour, facts.version) = (Flavour::Mariadb, Version::new(10, 11, 6));
+    (facts.gtid_mode, facts.enforce_gtid_consistency, facts.gtid_strict_mode) = (String::new(), String::new(), true);
+    facts
+}
+
+#[test]
+fn settings_that_a_server_does_not_have_are_not_asked_for() {
+    assert!(checks(&input(mariadb(), orders())).iter().all(|c| c.status == CheckStatus::Ok));
+    let mut old = facts();
+    (old.version, old.binlog_row_metadata) = (Version::new(5, 7, 22), String::new());
+    let check = only_trouble(&input(old, orders()));
+    assert_eq!((check.name.as_str(), check.status), ("binlog_row_metadata", CheckStatus::Warn));
+    assert!(!check.mend.unwrap().starts_with("SET"));
+}
+
+#[test]
+fn mariadb_is_told_what_it_lacks_in_its_own_words() {
+    let mut lax = mariadb();
+    lax.gtid_strict_mode = false;
+    let check = only_trouble(&input(lax, orders()));
+    assert_eq!((check.name.as_str(), check.status), ("gtid_strict_mode", CheckStatus::Warn));
+    assert_eq!(check.mend.unwrap(), "SET GLOBAL gtid_strict_mode = ON");
+    let mut brief = mariadb();
+    brief.binlog_expire_s = 3600;
+    assert_eq!(only_trouble(&input(brief, orders())).mend.unwrap(), "SET GLOBAL binlog_expire_logs_seconds = 604800");
+}
+
+#[test]
+fn servers_that_are_too_old_fail() {
+    for (flavour, version) in [(Flavour::Mysql, Version::new(5, 6, 51)), (Flavour::Mariadb, Version::new(10, 4, 34))] {
+        let mut old = mariadb();
+        (old.flavour, old.version) = (flavour, version);
+        (old.gtid_mode, old.binlog_row_metadata) = ("ON".into(), "FULL".into());
+        let found = checks(&input(old, orders()));
+        let version = found.iter().find(|check| check.name == "version").unwrap();
+        assert_eq!(version.status, CheckStatus::Fail, "{version:?}");
+    }
 }
 
 #[test]

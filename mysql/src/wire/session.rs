@@ -2,12 +2,14 @@
 
 use mysql_async::Conn;
 
+use weir_model::LogPosition;
+
 use super::connection::Connection;
 use super::error::WireError;
 use super::login;
 use super::rows::Rows;
 use crate::connect::{SourceOptions, access_denied};
-use crate::error::MysqlError;
+use crate::error::{MysqlError, codes};
 use crate::{query, settings};
 
 /// Read from the socket at a time: what was read is decoded while it is still in the processor's caches.
@@ -57,15 +59,19 @@ impl RowConnection {
     /// Those of [`Self::open`], and [`MysqlError::Lost`] when the url leads to one server now and to another then, as behind
     /// a proxy: what was asked of the one says nothing about rows of the other.
     pub async fn beside(options: &SourceOptions, other: &mut Conn) -> Result<Self, MysqlError> {
-        const ASKED: &str = "SELECT @@GLOBAL.server_uuid";
-
+        const UUID: &str = "SELECT @@GLOBAL.server_uuid";
+        // MariaDB has none.
+        const PLACE: &str = "SELECT CONCAT_WS('-', @@GLOBAL.server_id, @@GLOBAL.hostname, @@GLOBAL.port)";
         let doing = "opening a connection beside another one";
         let mut session = Self::open(options).await?;
-        let expected: Option<String> =
-            query::first_row(other, ASKED, doing).await?.and_then(|row| query::cell(&row, 0));
-        let row = session.begin().map_err(|error| error.into_mysql(doing))?.query_row(ASKED).await;
-        let row = row.map_err(|error| error.into_mysql(doing))?;
-        session.is_idle = true;
+        let (asked, row) = match query::first_row(other, UUID, doing).await {
+            Err(error) if error.code() == Some(codes::UNKNOWN_SYSTEM_VARIABLE) => {
+                (PLACE, query::first_row(other, PLACE, doing).await?)
+            }
+            row => (UUID, row?),
+        };
+        let expected: Option<String> = row.and_then(|row| query::cell(&row, 0));
+        let row = session.query_row(asked).await.map_err(|error| error.into_mysql(doing))?;
         if row.into_iter().next() != expected {
             let detail = format!("{} leads to different servers, one for each connection", options.server());
             return Err(MysqlError::Lost { doing: doing.into(), detail });
@@ -82,6 +88,36 @@ impl RowConnection {
     pub async fn begin_snapshot(&mut self) -> Result<(), MysqlError> {
         let begun = self.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await;
         begun.map_err(|error| error.into_mysql("beginning a consistent snapshot"))
+    }
+
+    /// Ends it; what is read then is newer.
+    pub async fn end_snapshot(&mut self) -> Result<(), MysqlError> {
+        self.execute("COMMIT").await.map_err(|error| error.into_mysql("ending a consistent snapshot"))
+    }
+
+    /// Of MariaDB: where the binlog ended when [`Self::begin_snapshot`] was called. Of what it has up to there the snapshot shows
+    /// everything, and of what comes behind nothing (MariaDB documentation, "START TRANSACTION", `binlog_snapshot_position`).
+    pub async fn snapshot_end(&mut self) -> Result<LogPosition, MysqlError> {
+        const ASKED: &str = "SELECT MAX(IF(VARIABLE_NAME = 'BINLOG_SNAPSHOT_FILE', VARIABLE_VALUE, NULL)), \
+                             MAX(IF(VARIABLE_NAME = 'BINLOG_SNAPSHOT_POSITION', VARIABLE_VALUE, NULL)) \
+                             FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME LIKE 'BINLOG_SNAPSHOT%'";
+        let doing = "asking where the binlog ended at a snapshot";
+        let row = self.query_row(ASKED).await.map_err(|error| error.into_mysql(doing))?;
+        match &row[..] {
+            [file, offset] if !file.is_empty() => {
+                let offset = offset.parse().ok();
+                offset.map(|offset| LogPosition { file: file.clone(), offset })
+            }
+            _ => None,
+        }
+        .ok_or_else(|| MysqlError::Unexpected { doing: doing.into(), what: "the server does not say".into() })
+    }
+
+    /// The last row of a query as text; NULL is empty.
+    async fn query_row(&mut self, sql: &str) -> Result<Vec<String>, WireError> {
+        let row = self.begin()?.query_row(sql).await;
+        self.is_idle = matches!(row, Ok(_) | Err(WireError::Server { .. }));
+        row
     }
 
     /// Executes a SELECT over the binary protocol; returns once its rows begin.

@@ -8,7 +8,7 @@ fn event(kind: u8, body: impl Into<Bytes>) -> Event {
 }
 
 fn flagged(kind: u8, flags: u16, body: impl Into<Bytes>) -> Event {
-    let header = EventHeader { timestamp_s: 1, kind, size: 0, next_offset_low: 100, flags };
+    let header = EventHeader { timestamp_s: 1, kind, server_id: 7, size: 0, next_offset_low: 100, flags };
     Event { header, body: body.into(), checksum: None }
 }
 
@@ -162,6 +162,46 @@ fn a_compressed_transaction_commits_only_if_it_is_whole() {
     refused(&[gtid(), payload(&inner, -27)], "more bytes");
     refused(&[gtid(), payload(&[gtid()], 0)], "may not stand inside");
     refused(&[gtid(), payload(&[payload(&inner, 0)], 0)], "may not stand inside");
+}
+
+fn mariadb_gtid(number: u64, flags: u8) -> Event {
+    let mut body = number.to_le_bytes().to_vec();
+    body.extend_from_slice(&[0, 0, 0, 0, flags, 0, 0, 0, 0, 0, 0]);
+    event(kind::MARIADB_GTID, body)
+}
+
+#[test]
+fn a_gtid_of_mariadb_begins_its_transaction_by_itself() {
+    let expected = Ok(vec!["begin", "rows", "commit"]);
+    let note = event(kind::ANNOTATE_ROWS, b"INSERT".to_vec());
+    for end in [xid(), query("COMMIT")] {
+        assert_eq!(run(&[mariadb_gtid(1, 0), note.clone(), table_map(1), rows(1, true), end]), expected);
+    }
+    assert_eq!(run(&[mariadb_gtid(1, 1), query("DROP TABLE t")]), Ok(vec!["begin", "statement", "commit"]));
+    let create = [mariadb_gtid(1, 0), query("CREATE TABLE t (a INT)"), table_map(1), rows(1, true), xid()];
+    assert_eq!(run(&create), Ok(vec!["begin", "statement", "rows", "commit"]));
+    let around = [event(kind::GTID_LIST, vec![0; 4]), event(kind::BINLOG_CHECKPOINT, vec![])];
+    assert_eq!(run(&around), Ok(vec!["position", "position"]));
+    refused(&[mariadb_gtid(1, 0), table_map(1), rows(1, true), mariadb_gtid(2, 0)], "has no end");
+    refused(&[mariadb_gtid(1, 1), table_map(1)], "outside");
+    refused(&[mariadb_gtid(1, 64)], "XA transactions of two phases");
+    refused(&[event(kind::START_ENCRYPTION, vec![0; 17])], "encrypt_binlog=OFF");
+}
+
+#[test]
+fn numbers_of_a_domain_must_rise() {
+    let one = |number| [mariadb_gtid(number, 0), xid()];
+    assert!(run(&[one(1), one(2), one(9)].concat()).is_ok());
+    refused(&[one(2), one(2)].concat(), "gtid_strict_mode");
+    refused(&[one(9), one(2)].concat(), "0-7-2 comes behind 0-7-9");
+    let mut behind = Assembler::new(ChecksumAlgorithm::None).behind(&"0-3-5".parse().unwrap());
+    assert!(behind.feed(&mariadb_gtid(5, 0), &place()).is_err());
+    assert!(
+        Assembler::new(ChecksumAlgorithm::None)
+            .behind(&"0-3-4".parse().unwrap())
+            .feed(&mariadb_gtid(5, 0), &place())
+            .is_ok()
+    );
 }
 
 #[test]

@@ -17,6 +17,24 @@ use multi_byte::MultiByte;
 
 /// Collation id of `binary`: not text at all.
 pub const BINARY_COLLATION: u32 = 63;
+/// Collation id of `utf8mb4_general_ci`.
+pub const UTF8MB4_COLLATION: u32 = 45;
+
+/// A collation of the character set that the catalogue calls `name`; `None` if it is not known.
+pub fn default_collation(name: &str) -> Option<u32> {
+    /// Ids of collations that every server has; those of later versions are above, and of no other character sets.
+    const IDS: std::ops::Range<u32> = 1..256;
+
+    match name {
+        "binary" => Some(BINARY_COLLATION),
+        // What 5.7 and old versions of MariaDB call it.
+        "utf8" => default_collation("utf8mb3"),
+        _ => IDS.into_iter().find(|&id| Charset::of_collation(id).is_some_and(|charset| charset.name == name)),
+    }
+}
+
+/// From a collation of MariaDB to the same without padding.
+const NO_PADDING: u32 = 1024;
 
 /// A character set that can be decoded, resolved once a column.
 #[derive(Debug, Clone, Copy)]
@@ -47,9 +65,25 @@ enum Form {
 pub struct MalformedText(pub &'static str);
 
 impl Charset {
-    /// The character set of a collation of MySQL 5.7 to 9.x (`information_schema.collations.id`); `None` for `binary`,
-    /// which is not text, and for ids that MySQL does not have.
+    /// The character set of a collation of MySQL 5.7 to 9.x or MariaDB (`information_schema.collations.id`); `None` for
+    /// `binary`, which is not text, and for ids that neither has.
     pub fn of_collation(id: u32) -> Option<Self> {
+        let plain = |name, form| Some(Self { name, form });
+        match id {
+            // MariaDB's own collations of Unicode.
+            576..=607 | 2048..=2303 => return plain("utf8mb3", Form::Utf8),
+            608..=639 | 2304..=2559 => return plain("utf8mb4", Form::Utf8),
+            640..=671 | 2560..=2815 => return plain("ucs2", Form::Ucs2),
+            672..=703 | 2816..=3071 => return plain("utf16", Form::Utf16),
+            736..=767 | 3072..=3327 => return plain("utf32", Form::Utf32),
+            // Its collations without padding lie as far above those that they are made of. That of `binary` is none.
+            1025..=1279 if id - NO_PADDING != BINARY_COLLATION => return Self::of_collation(id - NO_PADDING),
+            _ => {}
+        }
+        Self::of_old_collation(id)
+    }
+
+    fn of_old_collation(id: u32) -> Option<Self> {
         use single_byte as table;
         let single = |name, upper| Some(Self { name, form: Form::SingleByte(upper) });
         let multi = |multi: &'static MultiByte| Some(Self { name: multi.name, form: Form::MultiByte(multi) });

@@ -75,6 +75,33 @@ fn latin1_is_cp1252_with_controls_in_its_gaps() {
 }
 
 #[test]
+fn collations_of_mariadb_are_of_the_character_sets_that_their_names_say() {
+    let name = |id| Charset::of_collation(id).map(|charset| charset.name());
+    for (id, expected) in [
+        (2048, Some("utf8mb3")), // utf8mb3_uca1400_ai_ci
+        (2304, Some("utf8mb4")), // utf8mb4_uca1400_ai_ci
+        (2560, Some("ucs2")),
+        (2816, Some("utf16")),
+        (3072, Some("utf32")),
+        (608, Some("utf8mb4")),  // utf8mb4_croatian_ci
+        (1032, Some("latin1")),  // latin1_swedish_nopad_ci
+        (1070, Some("utf8mb4")), // utf8mb4_nopad_bin
+        (1087, None),
+        (4000, None),
+    ] {
+        assert_eq!(name(id), expected, "{id}");
+    }
+}
+
+#[test]
+fn a_character_set_is_found_by_its_name() {
+    for (name, expected) in [("latin1", 5), ("utf8mb4", 45), ("utf8", 33), ("binary", 63), ("gb18030", 248)] {
+        assert_eq!(default_collation(name), Some(expected), "{name}");
+    }
+    assert_eq!(default_collation("klingon"), None);
+}
+
+#[test]
 fn utf8_is_passed_through_or_refused_but_never_mended() {
     assert_eq!(text(255, "é€😀".as_bytes()), Ok("é€😀".into()));
     assert_eq!(text(33, b"ok\xFF"), Err(MalformedText("utf8mb3")));
@@ -112,7 +139,7 @@ fn corrections_are_sorted_so_that_they_can_be_searched() {
 
 #[test]
 fn binary_is_not_text_and_unknown_collations_are_none() {
-    for id in [0, BINARY_COLLATION, 17, 324, 2048, u32::MAX] {
+    for id in [0, BINARY_COLLATION, 17, 324, 1041, 4000, u32::MAX] {
         assert!(Charset::of_collation(id).is_none(), "{id}");
     }
 }

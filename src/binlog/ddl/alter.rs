@@ -7,6 +7,7 @@ use super::{AlterTable, StatementKind};
 pub(super) fn alter_table(statement: &mut Statement<'_>) -> Option<StatementKind> {
     statement.eat_all(&["IF", "EXISTS"]);
     let mut alter = AlterTable::unchanged(statement.table()?);
+    statement.eat_wait()?;
     while let Some(tokens) = statement.next_action() {
         action(&mut alter, statement.of_action(tokens))?;
     }
@@ -24,13 +25,18 @@ fn action(alter: &mut AlterTable, mut action: Statement<'_>) -> Option<()> {
         "CHANGE" => {
             alter.changes_columns = true;
             action.eat("COLUMN");
+            action.eat_all(&["IF", "EXISTS"]);
             alter.drops_columns.extend(renamed(action));
         }
         "MODIFY" | "CONVERT" => alter.changes_columns = true,
         // ALTER [COLUMN] changes defaults and visibility of columns, indexes and checks: rows that exist stay as they are.
         "ALTER" => {}
-        "DROP" if action.eat("COLUMN") => alter.drops_columns.push(action.name()?),
+        "DROP" if action.eat("COLUMN") => {
+            action.eat_all(&["IF", "EXISTS"]);
+            alter.drops_columns.push(action.name()?);
+        }
         "DROP" | "TRUNCATE" if action.eat("PARTITION") => alter.moves_rows = true,
+        "DROP" if action.eat_all(&["IF", "EXISTS"]) => alter.drops_columns.push(action.name()?),
         "DROP" if !NO_COLUMN.iter().any(|keyword| action.eat(keyword)) => alter.drops_columns.push(action.name()?),
         "DROP" | "TRUNCATE" => {}
         "DISCARD" | "IMPORT" => alter.moves_rows = true,
@@ -58,6 +64,7 @@ fn rename(alter: &mut AlterTable, mut action: Statement<'_>) -> Option<()> {
     if action.eat("COLUMN") {
         // The lake gets the new name as a column of its own, whose rows must be filled.
         alter.changes_columns = true;
+        action.eat_all(&["IF", "EXISTS"]);
         let from = action.name()?;
         if action.eat("TO") && action.name().is_some_and(|to| !to.eq_ignore_ascii_case(&from)) {
             alter.drops_columns.push(from);

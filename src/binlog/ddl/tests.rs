@@ -210,6 +210,33 @@ fn what_cannot_be_read_is_said_so_and_never_guessed() {
     assert_eq!(classify("", "DROP TABLE t"), StatementKind::Unreadable, "no database at all");
 }
 
+#[test]
+fn what_mariadb_adds_to_statements_hides_nothing() {
+    let added = alter_of("ALTER TABLE IF EXISTS t WAIT 5 ADD COLUMN IF NOT EXISTS c INT NOT NULL DEFAULT 1");
+    assert_eq!((added.table, added.adds_default), (table("shop.t"), true));
+    let set = alter_of(
+        "SET STATEMENT max_statement_time = 10, lock_wait_timeout = 2 FOR ALTER TABLE t NOWAIT MODIFY c BIGINT",
+    );
+    assert!(set.changes_columns);
+    for (sql, names) in [
+        ("ALTER ONLINE TABLE t DROP COLUMN IF EXISTS c, DROP IF EXISTS d", &["c", "d"][..]),
+        ("ALTER IGNORE TABLE t CHANGE COLUMN IF EXISTS c e INT", &["c"]),
+        ("ALTER TABLE t RENAME COLUMN IF EXISTS x TO y", &["x"]),
+        ("ALTER TABLE t DROP INDEX IF EXISTS i, DROP CONSTRAINT IF EXISTS k", &[]),
+    ] {
+        assert_eq!(alter_of(sql).drops_columns, names, "{sql}");
+    }
+    let pairs = vec![(table("shop.a"), table("shop.b")), (table("shop.c"), table("shop.a"))];
+    let renamed = classify("shop", "RENAME TABLE IF EXISTS a WAIT 3 TO b, c NOWAIT TO a");
+    assert_eq!(renamed, StatementKind::RenameTable { pairs });
+    assert_eq!(classify("shop", "TRUNCATE TABLE t WAIT 1"), StatementKind::TruncateTable { table: table("shop.t") });
+    for other in ["CREATE OR REPLACE SEQUENCE s", "DROP SEQUENCE s", "ALTER SEQUENCE s RESTART 5", "SET PASSWORD = 'x'"]
+    {
+        assert_eq!(classify("shop", other), StatementKind::Other, "{other}");
+    }
+    assert_eq!(classify("shop", "SET STATEMENT max_statement_time = 10"), StatementKind::Unreadable);
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(sql in "(CREATE|ALTER|DROP|RENAME) TABLE [a-z`'\"/*!# .,()\\\\é-]{0,40}") {

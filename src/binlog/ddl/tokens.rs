@@ -48,6 +48,16 @@ impl<'a> Statement<'a> {
         self.eat(first) && rest.iter().all(|keyword| self.eat(keyword))
     }
 
+    /// Skips `WAIT seconds` or `NOWAIT`, which MariaDB has behind names of tables; `None` if the seconds are missing.
+    pub(super) fn eat_wait(&mut self) -> Option<()> {
+        if self.eat("WAIT") {
+            self.skip()?;
+        } else {
+            self.eat("NOWAIT");
+        }
+        Some(())
+    }
+
     pub(super) fn eat_symbol(&mut self, symbol: char) -> bool {
         self.tokens.next_if_eq(&Token::Symbol(symbol)).is_some()
     }

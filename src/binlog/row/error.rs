@@ -16,12 +16,26 @@ pub enum RowError {
     #[error("the table map of {0} names no columns; set binlog_row_metadata=FULL on the source")]
     NoNames(TableId),
     #[error(
-        "the binlog has {logged} columns in {table}, the catalogue {expected}: the table was altered in between; \
-         set binlog_row_metadata=FULL on the source so that the binlog describes its own tables"
+        "whether the table map of {0} counts its YEAR columns among the unsigned ones depends on the version of MySQL; its rows can \
+         be read beside the server alone, whose catalogue tells the signs"
     )]
+    UnreliableSigns(TableId),
+    #[error("the binlog has {logged} columns in {table}, and {expected} are known")]
     ColumnCount { table: TableId, logged: usize, expected: usize },
     #[error("column {column} of {table} is {logged} in the binlog and {expected} by the schema it is decoded with")]
     ColumnType { table: TableId, column: String, logged: String, expected: String },
+    /// The binlog does not describe its tables, and the catalogue shows them as they are by now.
+    #[error(
+        "{source}. The source's binlog does not describe its tables, so they are read as the catalogue shows them, and {table} \
+         was altered in between. Load it anew with `weir snapshot --table {table}`"
+    )]
+    Catalogue { table: TableId, source: Box<RowError> },
+    #[error(
+        "column {column} of {table} is COMPRESSED, which is not supported; ALTER TABLE … MODIFY it without, or leave the table out"
+    )]
+    Compressed { table: TableId, column: String },
+    #[error("column {column} of {table} has character set {charset}, which is not known")]
+    CatalogueCharset { table: TableId, column: String, charset: String },
     #[error("key column {column} is not a column of {table}")]
     KeyColumn { table: TableId, column: String },
     #[error("column {column} of {table} has collation {collation}, whose character set is not known")]

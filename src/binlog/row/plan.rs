@@ -55,19 +55,13 @@ pub(super) fn steps(map: &TableMap, schema: &TableSchema) -> Result<Vec<Step>, R
 /// Compares what `map` says of the columns with `schema`: their number and types, and with full metadata their names,
 /// signs and members, so that a schema from another moment of the binlog is never decoded with.
 pub(crate) fn check(map: &TableMap, schema: &TableSchema) -> Result<(), RowError> {
-    if map.columns.len() != schema.columns.len() || map.columns.is_empty() {
-        return Err(RowError::ColumnCount {
-            table: schema.table.clone(),
-            logged: map.columns.len(),
-            expected: schema.columns.len(),
-        });
-    }
+    check_count(map, schema)?;
     for (index, (column, expected)) in map.columns.iter().zip(&schema.columns).enumerate() {
         if let Err(Problem::Mismatch) = resolve(column, &expected.ty) {
             return Err(mismatch(map, schema, index));
         }
     }
-    if map.columns.iter().all(|column| column.name.is_some()) {
+    if map.is_complete() {
         let described = map.schema(None)?;
         let differs = |index: &usize| {
             let (logged, expected) = (&described.columns[*index], &schema.columns[*index]);
@@ -76,6 +70,18 @@ pub(crate) fn check(map: &TableMap, schema: &TableSchema) -> Result<(), RowError
         if let Some(index) = (0..schema.columns.len()).find(differs) {
             return Err(mismatch(map, schema, index));
         }
+    }
+    Ok(())
+}
+
+/// Compares the number of columns alone.
+pub(crate) fn check_count(map: &TableMap, schema: &TableSchema) -> Result<(), RowError> {
+    if map.columns.len() != schema.columns.len() || map.columns.is_empty() {
+        return Err(RowError::ColumnCount {
+            table: schema.table.clone(),
+            logged: map.columns.len(),
+            expected: schema.columns.len(),
+        });
     }
     Ok(())
 }
@@ -111,6 +117,8 @@ fn length(wire: WireType) -> Length {
         | WireType::Json { length_bytes }
         | WireType::Geometry { length_bytes }
         | WireType::Vector { length_bytes } => Length::Prefixed(usize::from(length_bytes)),
+        // No value is ever of it: `resolve` refuses the column.
+        WireType::Compressed => Length::Fixed(0),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The optional metadata of a table map: a list of fields, each a type, a length and a value.
 
-use super::{MapColumn, TableMap, WireType};
+use super::{MapColumn, Signs, TableMap, WireType, Writer};
 use crate::binlog::row::cursor::{Cursor, Truncated};
 
 /// The optional metadata field that could not be read.
@@ -25,9 +25,12 @@ mod field {
 
 impl TableMap {
     /// Reads one field into the columns it is about; a field of an unknown type says nothing that is needed.
-    pub(super) fn read_metadata(&mut self, kind: u8, value: &[u8]) -> Result<(), Malformed> {
+    pub(super) fn read_metadata(&mut self, kind: u8, value: &[u8], writer: Writer) -> Result<(), Malformed> {
         let mut value = Cursor::new(value);
-        let character = WireType::is_character;
+        let character = match writer {
+            Writer::Mysql => WireType::is_character,
+            Writer::Mariadb => WireType::is_character_of_mariadb,
+        };
         let (what, read) = match kind {
             field::SIGNEDNESS => ("SIGNEDNESS", self.signedness(&mut value)),
             field::DEFAULT_CHARSET => ("DEFAULT_CHARSET", self.default_collation(&mut value, character)),
@@ -61,6 +64,7 @@ impl TableMap {
     }
 
     fn signedness(&mut self, value: &mut Cursor<'_>) -> Result<(), Truncated> {
+        self.signs = Signs::Told;
         let mut bits = Bits::new(value);
         self.columns_of(WireType::is_numeric).try_for_each(|column| {
             column.unsigned = bits.next()?;

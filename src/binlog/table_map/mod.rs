@@ -10,6 +10,7 @@ use weir_model::{TableId, TableSchema};
 use crate::binlog::row::RowError;
 use crate::binlog::row::cursor::{Cursor, Truncated};
 
+mod complete;
 mod metadata;
 mod schema;
 mod wire;
@@ -26,6 +27,24 @@ pub struct TableMap {
     pub columns: Vec<MapColumn>,
     /// Indexes into `columns` of the primary key, in key order; empty without one, and unless the metadata is FULL.
     pub primary_key: Vec<usize>,
+    pub signs: Signs,
+}
+
+/// Who wrote a table map: in what they count the two differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    Mysql,
+    Mariadb,
+}
+
+/// What a table map says of which columns are unsigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signs {
+    Told,
+    /// It has no such metadata.
+    Untold,
+    /// It has, and whether YEAR columns are counted in it depends on the server's version.
+    Unreliable,
 }
 
 /// A column of a table map. What only the optional metadata says is empty where the source does not write it.
@@ -51,8 +70,13 @@ pub struct MapColumn {
 const COLUMNS_MAX: u64 = 4096;
 
 impl TableMap {
-    /// Reads the body of a TABLE_MAP_EVENT: from the table id on, without the checksum.
+    /// Reads the body of a TABLE_MAP_EVENT of MySQL: from the table id on, without the checksum.
     pub fn parse(body: &[u8]) -> Result<Self, RowError> {
+        Self::parse_of(Writer::Mysql, body)
+    }
+
+    /// The same of either.
+    pub fn parse_of(writer: Writer, body: &[u8]) -> Result<Self, RowError> {
         let mut reader = Reader::new(body);
         let table_id = reader.step("table id", |cursor| cursor.uint_le(6))?;
         reader.step("flags", |cursor| cursor.uint_le(2))?;
@@ -77,13 +101,26 @@ impl TableMap {
         for (index, column) in columns.iter_mut().enumerate() {
             column.nullable = nullable[index / 8] >> (index % 8) & 1 == 1;
         }
-        let mut map = Self { table_id, database, table, columns, primary_key: Vec::new() };
+        let mut map = Self { table_id, database, table, columns, primary_key: Vec::new(), signs: Signs::Untold };
         while !reader.cursor.is_empty() {
             let kind = reader.step("type of optional metadata", Cursor::u8)?;
             let field = reader.step("length of optional metadata", Cursor::packed_bytes)?;
-            map.read_metadata(kind, field).map_err(|metadata::Malformed(what)| reader.malformed(what))?;
+            map.read_metadata(kind, field, writer).map_err(|metadata::Malformed(what)| reader.malformed(what))?;
         }
         Ok(map)
+    }
+
+    /// The map as of a server of which it is not known whether it counts YEAR columns among those that have a sign: 8.0.15 does
+    /// not, later ones do.
+    #[must_use]
+    pub fn with_doubtful_years(mut self) -> Self {
+        if self.signs == Signs::Told && self.columns.iter().any(|column| column.wire == WireType::Year) {
+            self.signs = Signs::Unreliable;
+            for column in &mut self.columns {
+                column.unsigned = false;
+            }
+        }
+        self
     }
 
     pub fn id(&self) -> TableId {

@@ -2,11 +2,14 @@
 
 use weir_model::{Column, ColumnType, TableSchema};
 
-use super::{MapColumn, TableMap, WireType};
+use super::{MapColumn, Signs, TableMap, WireType};
 use crate::binlog::charset::{BINARY_COLLATION, Charset};
 use crate::binlog::row::{RowError, plan};
 
 pub(super) fn described(map: &TableMap, key_names: Option<&[String]>) -> Result<TableSchema, RowError> {
+    if map.signs == Signs::Unreliable {
+        return Err(RowError::UnreliableSigns(map.id()));
+    }
     let columns = (0..map.columns.len()).map(|index| column(map, index)).collect::<Result<_, _>>()?;
     let mut schema =
         TableSchema { table: map.id(), columns, key: map.primary_key.clone(), layout: weir_model::Layout::default() };
@@ -64,6 +67,9 @@ fn column_type(map: &TableMap, index: usize, column: &MapColumn) -> Result<Colum
         WireType::Json { .. } => ColumnType::Json,
         WireType::Geometry { .. } => ColumnType::Geometry,
         WireType::Vector { .. } => ColumnType::Vector,
+        WireType::Compressed => {
+            return Err(RowError::Compressed { table: map.id(), column: map.column_label(index) });
+        }
     })
 }
 

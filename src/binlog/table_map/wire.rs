@@ -66,6 +66,8 @@ pub enum WireType {
     Vector {
         length_bytes: u8,
     },
+    /// VARCHAR and BLOB with the attribute COMPRESSED, which MariaDB alone has; their values cannot be read.
+    Compressed,
 }
 
 /// Type codes (`enum_field_types`).
@@ -88,6 +90,8 @@ mod code {
     pub(super) const TIMESTAMP2: u8 = 17;
     pub(super) const DATETIME2: u8 = 18;
     pub(super) const TIME2: u8 = 19;
+    pub(super) const BLOB_COMPRESSED: u8 = 140;
+    pub(super) const VARCHAR_COMPRESSED: u8 = 141;
     pub(super) const VECTOR: u8 = 242;
     pub(super) const JSON: u8 = 245;
     pub(super) const NEWDECIMAL: u8 = 246;
@@ -122,6 +126,8 @@ impl WireType {
             code::JSON => Self::Json { length_bytes: length_bytes()? },
             code::GEOMETRY => Self::Geometry { length_bytes: length_bytes()? },
             code::VECTOR => Self::Vector { length_bytes: length_bytes()? },
+            code::BLOB_COMPRESSED => metadata.u8().map(|_| Self::Compressed)?,
+            code::VARCHAR_COMPRESSED => metadata.array::<2>().map(|_| Self::Compressed)?,
             code::FLOAT => metadata.u8().map(|_| Self::Float)?,
             code::DOUBLE => metadata.u8().map(|_| Self::Double)?,
             code::TIMESTAMP2 => Self::Timestamp { fsp: fsp(metadata)? },
@@ -155,7 +161,15 @@ impl WireType {
 
     /// Columns that DEFAULT_CHARSET and COLUMN_CHARSET count: VECTOR is one of them, JSON and GEOMETRY are not.
     pub(super) fn is_character(self) -> bool {
-        matches!(self, Self::VarChar { .. } | Self::Char { .. } | Self::Blob { .. } | Self::Vector { .. })
+        matches!(
+            self,
+            Self::VarChar { .. } | Self::Char { .. } | Self::Blob { .. } | Self::Vector { .. } | Self::Compressed
+        )
+    }
+
+    /// The same in MariaDB's: GEOMETRY is one of them.
+    pub(super) fn is_character_of_mariadb(self) -> bool {
+        self.is_character() || matches!(self, Self::Geometry { .. })
     }
 
     pub(super) fn is_enum_or_set(self) -> bool {
@@ -191,6 +205,7 @@ impl fmt::Display for WireType {
             Self::Json { .. } => write!(f, "JSON"),
             Self::Geometry { .. } => write!(f, "GEOMETRY"),
             Self::Vector { .. } => write!(f, "VECTOR"),
+            Self::Compressed => write!(f, "a COMPRESSED column"),
         }
     }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use weir_model::{Gtid, GtidSet, OrderState, TableId, TableSchema};
 
 use crate::capture::lane::LaneStart;
-use crate::capture::request::{RegisterError, Registrar, Registration};
-use crate::config::TableSettings;
+use crate::capture::request::{Catalogued, RegisterError, Registrar, Registration};
 use crate::service::source_tables::{Asked, SourceTables};
 use crate::transport::kafka::Topics;
 use crate::transport::kafka::position::Position;
@@ -22,12 +21,6 @@ pub struct TopicRegistrar {
 }
 
 impl TopicRegistrar {
-    /// What capture needs of a table that holds `held` already.
-    pub fn lane(&self, table: &TableId, key: Vec<String>, held: GtidSet) -> LaneStart {
-        let settings: TableSettings = (self.source.settings)(table);
-        LaneStart { gtid_set: held, partial: None, order: OrderState::default(), key, zero_dates: settings.zero_dates }
-    }
-
     /// Number of buckets that a table is made with.
     pub fn partitions_of(&self, table: &TableId) -> u32 {
         (self.source.settings)(table).buckets.unwrap_or(self.partitions)
@@ -36,8 +29,8 @@ impl TopicRegistrar {
 
 impl Registrar for TopicRegistrar {
     async fn register(&self, table: &TableId, start: &GtidSet) -> Result<Registration, RegisterError> {
-        let description = match self.source.ask(table).await? {
-            Asked::Found(description) => description,
+        let (description, catalogued) = match self.source.ask(table).await? {
+            Asked::Found(description, catalogued) => (description, catalogued),
             Asked::Gone => return Ok(Registration::Gone),
             Asked::Refused(why) => return Ok(Registration::Refused(why)),
         };
@@ -62,12 +55,22 @@ impl Registrar for TopicRegistrar {
                 other => Err(RegisterError(other.to_string())),
             };
         }
-        let key = description.schema.key_names().into_iter().map(str::to_owned).collect();
-        Ok(Registration::Lane(Box::new(self.lane(table, key, start.clone()))))
+        Ok(Registration::Lane(Box::new(LaneStart {
+            gtid_set: start.clone(),
+            partial: None,
+            order: OrderState::default(),
+            key: description.schema.key_names().into_iter().map(str::to_owned).collect(),
+            zero_dates: (self.source.settings)(table).zero_dates,
+            catalogued,
+        })))
     }
 
     async fn wait_until_executed(&self, gtid: &Gtid) -> Result<(), RegisterError> {
         self.source.wait_until_executed(gtid).await
+    }
+
+    async fn catalogued(&self, table: &TableId) -> Result<Option<Catalogued>, RegisterError> {
+        self.source.catalogued(table).await
     }
 
     async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {

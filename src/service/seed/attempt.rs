@@ -82,7 +82,7 @@ impl Loader {
         let opening = if self.is_keyless(load, &mut connection).await? {
             self.open_at_one_moment(load, &mut connection, &mut rows).await?
         } else {
-            self.open_beside_changes(load, &mut connection).await?
+            self.open_beside_changes(load, &mut connection, &mut rows).await?
         };
         let Some(opening) = opening else { return Ok(None) };
         let Read { staged, absent } = self.read(load, &mut connection, &mut rows, piece, &opening).await?;
@@ -111,13 +111,21 @@ impl Loader {
         Ok(None)
     }
 
-    /// An order from which on every change is greater, once `connection` sees everything beneath.
+    /// An order from which on every change is greater, once `rows` sees everything beneath.
     async fn open_beside_changes(
         &self,
         load: &Load,
         connection: &mut weir_mysql::Conn,
+        rows: &mut RowConnection,
     ) -> Result<Option<ChunkOpening>, SeedError> {
         let opening = self.open_chunk(load, false).await?;
+        if opening.below.is_of_domains() {
+            // Places in the log mean something on the streamed server alone.
+            let below_log = opening.below_log.as_ref().filter(|_| self.replica.is_none());
+            let wait_max = EXECUTED_WAIT_MAX;
+            let is_behind = server::snapshot_behind(connection, rows, &opening.below, below_log, wait_max).await?;
+            return Ok(is_behind.then_some(opening));
+        }
         let executed = server::wait_for_executed(connection, &opening.below, EXECUTED_WAIT_MAX).await?;
         Ok(executed.then_some(opening))
     }

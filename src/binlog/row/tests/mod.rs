@@ -241,10 +241,10 @@ fn an_absent_key_is_an_error_that_names_the_way_out() {
 
 #[test]
 fn a_character_set_that_is_not_known_or_not_told_is_refused_before_any_row() {
-    let unknown = named_map(&[VARCHAR], &[20, 0], &[(2, &[0xFC, 0x00, 0x08])]);
+    let unknown = named_map(&[VARCHAR], &[20, 0], &[(2, &[0xFC, 0xA0, 0x0F])]);
     let schema: Arc<_> = unknown.schema(None).unwrap().into();
     let error = RowDecoder::new(&unknown, schema.clone()).unwrap_err();
-    assert_eq!(error, RowError::Charset { table: unknown.id(), column: "a".into(), collation: 2048 });
+    assert_eq!(error, RowError::Charset { table: unknown.id(), column: "a".into(), collation: 4000 });
     let untold = named_map(&[VARCHAR], &[20, 0], &[]);
     assert!(matches!(untold.schema(None), Err(RowError::NoCharset { .. })));
     let nameless = TableMap::parse(&map_body(&[VARCHAR], &[20, 0], &[])).unwrap();
