@@ -266,4 +266,6 @@ impl RawFile {
 }
 
 #[cfg(test)]
+mod mutated;
+#[cfg(test)]
 mod tests;

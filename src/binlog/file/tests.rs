@@ -9,7 +9,7 @@ use super::super::ddl::{StatementKind, classify};
 use super::super::{EventBody, RowsKind, TransactionHead};
 use super::*;
 
-fn fixture(name: &str) -> PathBuf {
+pub(super) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/binlog").join(format!("{name}.000001"))
 }
 
@@ -262,14 +262,14 @@ async fn what_cannot_be_mirrored_stops_with_place_and_way_out() {
     assert_eq!(dml, Some(StatementKind::Dml));
 }
 
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.0.path().join(name);
         fs::write(&path, bytes).unwrap();
         path
@@ -277,7 +277,7 @@ impl Folder {
 }
 
 /// Offsets of every event of a file, and where the last one ends.
-fn boundaries(bytes: &[u8]) -> Vec<usize> {
+pub(super) fn boundaries(bytes: &[u8]) -> Vec<usize> {
     let mut at = MAGIC.len();
     let mut found = vec![at];
     while at < bytes.len() {
