@@ -103,6 +103,9 @@ memory_max = "256MiB"               # changes under way, batches and write buffe
 index_memory_max = "1GiB"           # key indexes: about 15 bytes a row; what is beyond lives in state_dir
 state_dir = "/var/lib/weir/state"   # local, can be rebuilt
 
+[http]
+listen = "127.0.0.1:9187"           # /metrics, /healthz, /readyz, /status and a page at /; port 0: any free one, "off": nothing
+
 # [[table]]                         # where a table differs
 # name = "shop.orders"
 # key = ["id"]                      # default: primary key, else a unique key over NOT NULL columns

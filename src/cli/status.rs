@@ -1,16 +1,12 @@
 //! `weir status`: where every table stands, with the service running or stopped.
 
 use clap::Args;
-use serde::Serialize;
-use weir_model::{GtidSet, TableId, clock};
-use weir_mysql::server;
 
 use super::output::{Output, table};
 use crate::config::Config;
 use crate::error::{Error, Exit};
-use crate::service::{LoadStanding, load_standing};
-use crate::state::{Checkpoint, CheckpointLog, TableStanding};
-use crate::table::{Warehouse, history};
+use crate::service::LoadStanding;
+use crate::service::status::{self, Status as Report};
 
 /// Phase, position, lag and figures of every table.
 #[derive(Debug, Args)]
@@ -19,100 +15,11 @@ pub(super) struct Status {
     output: Output,
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
-    source: String,
-    /// Whether a service has renewed the checkpoint a moment ago.
-    running: bool,
-    epoch: u64,
-    /// Everything in it is in every healthy table.
-    position: GtidSet,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    notice: Option<String>,
-    tables: Vec<TableStatus>,
-}
-
-#[derive(Debug, Serialize)]
-struct TableStatus {
-    table: TableId,
-    phase: &'static str,
-    position: GtidSet,
-    /// Transactions of the source that the table does not have; none if the source could not be asked.
-    lag_transactions: Option<u64>,
-    /// Milliseconds since the newest change that the table has, while it lags.
-    lag_ms: Option<i64>,
-    version: Option<i64>,
-    rows: Option<u64>,
-    files: Option<u64>,
-    bytes: Option<u64>,
-    /// The load under way: of the whole table, or of a part.
-    load: Option<LoadStanding>,
-    last_error: Option<String>,
-}
-
 impl Status {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
-        let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
-        let state = warehouse.state_path(&config.source.name);
-        let checkpoint = CheckpointLog::new(warehouse.store().clone(), state).read().await?.unwrap_or_default();
-        let (executed, notice) = match executed(config).await {
-            Ok(executed) => (Some(executed), None),
-            Err(error) => (None, Some(format!("lag is not known: {error}"))),
-        };
-        let mut tables = Vec::new();
-        for (table, standing) in &checkpoint.tables {
-            let place = (&warehouse, config.source.name.as_str());
-            tables.push(table_status(place, &checkpoint, table, standing, executed.as_ref()).await?);
-        }
-        let report = Report {
-            source: config.source.name.clone(),
-            running: checkpoint.is_live(clock::now_ms()),
-            epoch: checkpoint.epoch,
-            position: checkpoint.gtid_set,
-            notice,
-            tables,
-        };
-        self.output.print(&report, render)?;
+        self.output.print(&status::status(config).await?, render)?;
         Ok(Exit::Done)
     }
-}
-
-async fn executed(config: &Config) -> Result<GtidSet, Error> {
-    let mut connection = weir_mysql::connect(&config.source_options()?).await?;
-    Ok(server::executed_gtids(&mut connection).await?)
-}
-
-async fn table_status(
-    (warehouse, source): (&Warehouse, &str),
-    checkpoint: &Checkpoint,
-    table: &TableId,
-    standing: &TableStanding,
-    executed: Option<&GtidSet>,
-) -> Result<TableStatus, Error> {
-    let figures = history::figures(warehouse, table).await?;
-    let state = figures.as_ref().and_then(|figures| figures.state.as_ref());
-    let own = state.map(|state| state.gtid_set.clone()).unwrap_or_default();
-    let position = if standing.error.is_some() { own } else { own.union(&checkpoint.gtid_set) };
-    let lag_transactions = executed.map(|executed| executed.difference(&position).count());
-    let newest_ms = state.map_or(0, |state| state.order.0.ts_ms);
-    let lag_ms = lag_transactions.map(|lag| if lag == 0 { 0 } else { (clock::now_ms() - newest_ms).max(0) });
-    let load = match state {
-        Some(state) => load_standing(warehouse, source, table, state).await?,
-        None => None,
-    };
-    Ok(TableStatus {
-        load,
-        table: table.clone(),
-        phase: standing.phase.name(),
-        position,
-        lag_transactions,
-        lag_ms,
-        version: figures.as_ref().map(|figures| figures.version),
-        rows: figures.as_ref().map(|figures| figures.rows),
-        files: figures.as_ref().map(|figures| figures.files),
-        bytes: figures.as_ref().map(|figures| figures.bytes),
-        last_error: standing.error.clone(),
-    })
 }
 
 /// `12 of 64 chunks, 90 s left`
@@ -145,6 +52,9 @@ fn render(report: &Report) -> String {
     let mut text = format!("source {} · service {running} · epoch {}\n", report.source, report.epoch);
     text.push_str(&table(&header, rows));
     text.push_str(&format!("\nposition {}", report.position));
+    for stopped in report.tables.iter().filter(|table| table.way_out.is_some()) {
+        text.push_str(&format!("\n{}: {}", stopped.table, stopped.way_out.as_deref().unwrap_or_default()));
+    }
     if let Some(notice) = &report.notice {
         text.push_str(&format!("\n{notice}"));
     }

@@ -21,10 +21,13 @@ mod seed;
 mod shipping;
 mod source_tables;
 mod start;
+pub mod status;
 mod supervisor;
+mod telling;
 mod throttle;
 mod trace;
 pub mod upkeep;
+pub mod watching;
 
 use std::path::PathBuf;
 
@@ -42,6 +45,7 @@ use self::supervisor::{Failure, Finished};
 pub use self::trace::{ConfiguredTrace, open_trace, probe_trace};
 use crate::config::{Config, TransportKind};
 use crate::error::Error;
+use crate::figures::standing;
 use crate::limits::{RECONCILE_POLL, SHUTDOWN_MAX};
 use crate::state::CheckpointLog;
 use crate::table::{IndexBudget, IndexHome, Warehouse};
@@ -119,6 +123,7 @@ async fn run_until(config: &Config, mut options: RunOptions, stop: &Cancellation
     let index_home = index_home(config);
     let mut has_run = false;
     loop {
+        standing().begins();
         let start = || start::start(config, &options, &index_home);
         let Some(incarnation) = begin(config, stop, has_run, start).await? else { return Ok(()) };
         has_run = true;
@@ -156,6 +161,7 @@ async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken
     let progress = incarnation.supervisor.loader.progress.clone();
     let result = progress.show_while(incarnation.supervisor.run(stop, &mut incarnation.capture)).await;
     incarnation.stop_capture.cancel();
+    standing().ends();
     let ended = tokio::time::timeout(SHUTDOWN_MAX, incarnation.wind_down()).await;
     if ended.is_err() {
         tracing::warn!("some commits did not end in time; they are read again at the next start");

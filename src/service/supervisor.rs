@@ -19,11 +19,14 @@ use super::kafka::watch::LakeWatch;
 use super::progress::Progress;
 use super::seed::{Load, LoadFigures, LoadScope, Loader, SeedError};
 use super::shipping::{Patience, Shipper};
+use super::status::way_out_of_stop;
 use crate::apply::{Report, WorkerError};
 use crate::capture::CaptureError;
 use crate::capture::request::{Request, Told};
+use crate::figures::{counters, standing};
 use crate::limits::{
     APPEALS_LOOKED_AT_EVERY, CHECKPOINT_INTERVAL, CHECKPOINT_SOON, JOBS_LOOKED_AT_EVERY, PUBLISHER_ENDS_MAX,
+    STANDING_TOLD_EVERY,
 };
 use crate::state::jobs::{Job, Scope};
 use crate::state::{AppealKind, Checkpoint, CheckpointLog, Phase, StateError, TableStanding};
@@ -171,6 +174,8 @@ impl Supervisor {
         appeals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut jobs = tokio::time::interval(JOBS_LOOKED_AT_EVERY);
         jobs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut telling = tokio::time::interval(STANDING_TOLD_EVERY);
+        telling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if std::mem::take(&mut self.in_a_hurry) {
                 tick.reset_after(CHECKPOINT_SOON);
@@ -200,6 +205,7 @@ impl Supervisor {
                     () = stop.cancelled() => return Ok(Finished::Asked),
                     written = self.write_checkpoint() => written?,
                 },
+                _ = telling.tick() => self.tell_standing(),
                 _ = appeals.tick(), if self.lake.is_some() => self.hear_appeals().await,
                 _ = jobs.tick() => tokio::select! {
                     biased;
@@ -296,6 +302,9 @@ impl Supervisor {
         }
         self.checkpoint.published = true;
         self.on_published(number, boundary, touched.into_keys().collect());
+        for (table, count) in &counts {
+            counters().count(table, std::slice::from_ref(count));
+        }
         if !counts.is_empty() {
             self.shipper.send(Shipment { origin: Origin::Capture, version: number.0 as i64, at_ms, counts });
         }
@@ -356,6 +365,7 @@ impl Supervisor {
                     self.progress.committed(&table, number);
                     self.dirty = true;
                 }
+                counters().count(&table, &accounts);
                 self.shipper.send(Shipment::of_commit(table, version, clock::now_ms(), accounts));
             }
             Report::Reached { table, number } => {
@@ -465,6 +475,7 @@ impl Supervisor {
 
     pub fn stop_table(&mut self, table: &TableId, error: String) {
         tracing::error!(%table, %error, "table stopped; the others go on");
+        standing().note(Some(table), error.clone(), way_out_of_stop(table));
         self.loads.remove(table);
         self.loader.progress.remove(table);
         self.progress.stopped(table);

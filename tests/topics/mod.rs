@@ -8,6 +8,7 @@ mod binlog_live;
 mod columns;
 mod deep;
 mod failures;
+mod http;
 mod kafka;
 mod kafka_accounts;
 mod kafka_group;

@@ -1,0 +1,135 @@
+//! Where every table stands: what `weir status` prints, and what a running service answers to `/status`.
+//!
+//! [`status`] reads it from what is durable, with the service running or stopped; a process that runs the service knows more
+//! of it, and more exactly, see `watching`.
+
+use futures::FutureExt;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
+use weir_model::{GtidSet, TableId, clock};
+use weir_mysql::server;
+
+use super::{LoadStanding, load_standing};
+use crate::config::Config;
+use crate::error::Error;
+use crate::limits::STATUS_TABLES_TOGETHER;
+use crate::state::{Checkpoint, CheckpointLog, TableStanding};
+use crate::table::{Warehouse, history};
+
+/// Where a source's tables stand.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    pub source: String,
+    /// Whether a service has renewed the checkpoint a moment ago.
+    pub running: bool,
+    pub epoch: u64,
+    /// Everything in it is in every healthy table.
+    pub position: GtidSet,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
+    pub tables: Vec<TableStatus>,
+}
+
+/// Where a table stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableStatus {
+    pub table: TableId,
+    pub phase: &'static str,
+    pub position: GtidSet,
+    /// Transactions of the source that the table does not have; none if the source could not be asked.
+    pub lag_transactions: Option<u64>,
+    /// Milliseconds since the newest change that the table has, while it lags.
+    pub lag_ms: Option<i64>,
+    pub version: Option<i64>,
+    pub rows: Option<u64>,
+    pub files: Option<u64>,
+    pub bytes: Option<u64>,
+    /// The load under way: of the whole table, or of a part.
+    pub load: Option<LoadStanding>,
+    pub last_error: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way_out: Option<String>,
+}
+
+/// What makes a stopped table go on.
+pub fn way_out_of_stop(table: &TableId) -> String {
+    format!("mend the cause, then `weir snapshot --table {table}` loads the table anew; the others go on meanwhile")
+}
+
+/// Reads where every table stands.
+///
+/// # Errors
+/// When the warehouse cannot be read. A source that cannot be asked leaves lags unknown, and says why in a notice.
+pub async fn status(config: &Config) -> Result<Status, Error> {
+    let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
+    let executed = executed(config).await;
+    read(config, &warehouse, executed.map_err(|error| format!("lag is not known: {error}"))).await
+}
+
+async fn executed(config: &Config) -> Result<GtidSet, Error> {
+    let mut connection = weir_mysql::connect(&config.source_options()?).await?;
+    Ok(server::executed_gtids(&mut connection).await?)
+}
+
+/// What is durable in `warehouse`, beside what the source has `executed`, or why that is not known.
+pub(super) async fn read(
+    config: &Config,
+    warehouse: &Warehouse,
+    executed: Result<GtidSet, String>,
+) -> Result<Status, Error> {
+    let state = warehouse.state_path(&config.source.name);
+    let checkpoint = CheckpointLog::new(warehouse.store().clone(), state).read().await?.unwrap_or_default();
+    let (executed, notice) = match executed {
+        Ok(executed) => (Some(executed), None),
+        Err(notice) => (None, Some(notice)),
+    };
+    let place = (warehouse, config.source.name.as_str());
+    let mut looks = Vec::with_capacity(checkpoint.tables.len());
+    for (table, standing) in &checkpoint.tables {
+        looks.push(table_status(place, &checkpoint, table, standing, executed.as_ref()).boxed());
+    }
+    let tables = stream::iter(looks).buffered(STATUS_TABLES_TOGETHER).try_collect().await?;
+    Ok(Status {
+        source: config.source.name.clone(),
+        running: checkpoint.is_live(clock::now_ms()),
+        epoch: checkpoint.epoch,
+        position: checkpoint.gtid_set.clone(),
+        notice,
+        tables,
+    })
+}
+
+async fn table_status(
+    (warehouse, source): (&Warehouse, &str),
+    checkpoint: &Checkpoint,
+    table: &TableId,
+    standing: &TableStanding,
+    executed: Option<&GtidSet>,
+) -> Result<TableStatus, Error> {
+    let figures = history::figures(warehouse, table).await?;
+    let state = figures.as_ref().and_then(|figures| figures.state.as_ref());
+    let own = state.map(|state| state.gtid_set.clone()).unwrap_or_default();
+    let position = if standing.error.is_some() { own } else { own.union(&checkpoint.gtid_set) };
+    let lag_transactions = executed.map(|executed| executed.difference(&position).count());
+    let newest_ms = state.map_or(0, |state| state.order.0.ts_ms);
+    let lag_ms = lag_transactions.map(|lag| if lag == 0 { 0 } else { (clock::now_ms() - newest_ms).max(0) });
+    let load = match state {
+        Some(state) => load_standing(warehouse, source, table, state).await?,
+        None => None,
+    };
+    Ok(TableStatus {
+        load,
+        table: table.clone(),
+        phase: standing.phase.name(),
+        position,
+        lag_transactions,
+        lag_ms,
+        version: figures.as_ref().map(|figures| figures.version),
+        rows: figures.as_ref().map(|figures| figures.rows),
+        files: figures.as_ref().map(|figures| figures.files),
+        bytes: figures.as_ref().map(|figures| figures.bytes),
+        last_error: standing.error.clone(),
+        way_out: standing.error.as_ref().map(|_| way_out_of_stop(table)),
+    })
+}
