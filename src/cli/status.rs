@@ -1,10 +1,13 @@
 //! `weir status`: where every table stands, with the service running or stopped.
 
+use std::io::IsTerminal;
+
 use clap::Args;
 
-use super::output::{Output, table};
+use super::output::{Output, print_on, table};
 use crate::config::Config;
 use crate::error::{Error, Exit};
+use crate::limits::STATUS_WATCH_EVERY;
 use crate::service::LoadStanding;
 use crate::service::status::{self, Status as Report};
 
@@ -13,14 +16,44 @@ use crate::service::status::{self, Status as Report};
 pub(super) struct Status {
     #[command(flatten)]
     output: Output,
+    /// Look again every two seconds, until Ctrl-C; with `--format json` a line a look.
+    #[arg(long)]
+    watch: bool,
 }
 
 impl Status {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
+        if self.watch {
+            return self.watch(config).await;
+        }
         self.output.print(&status::status(config).await?, render)?;
         Ok(Exit::Done)
     }
+
+    /// Redraws a terminal; elsewhere every look follows the one before.
+    async fn watch(self, config: &Config) -> Result<Exit, Error> {
+        let is_screen = std::io::stdout().is_terminal() && !self.output.is_json();
+        let mut ticks = tokio::time::interval(STATUS_WATCH_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+        loop {
+            let status = tokio::select! {
+                _ = &mut interrupt => return Ok(Exit::Done),
+                status = async { ticks.tick().await; status::status(config).await } => status?,
+            };
+            let text = match self.output.is_json() {
+                true => serde_json::to_string(&status).map_err(|error| Error::failed(error.to_string()))?,
+                false => format!("{}{}\n", if is_screen { CLEAR } else { "" }, render(&status)),
+            };
+            if !print_on(&text)? {
+                return Ok(Exit::Done);
+            }
+        }
+    }
 }
+
+/// Empties a terminal, and begins at its top left (ECMA-48: ED, CUP).
+const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// `12 of 64 chunks, 90 s left`
 fn load_cell(load: &LoadStanding) -> String {

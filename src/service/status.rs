@@ -13,7 +13,7 @@ use super::{LoadStanding, load_standing};
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::STATUS_TABLES_TOGETHER;
-use crate::state::{Checkpoint, CheckpointLog, TableStanding};
+use crate::state::{Checkpoint, CheckpointLog, LastTransaction, TableStanding};
 use crate::table::{Warehouse, history};
 
 /// Where a source's tables stand.
@@ -38,7 +38,7 @@ pub struct TableStatus {
     pub position: GtidSet,
     /// Transactions of the source that the table does not have; none if the source could not be asked.
     pub lag_transactions: Option<u64>,
-    /// Milliseconds since the newest change that the table has, while it lags.
+    /// Milliseconds for which the table has lacked something, at most; while it lags.
     pub lag_ms: Option<i64>,
     pub version: Option<i64>,
     pub rows: Option<u64>,
@@ -112,8 +112,10 @@ async fn table_status(
     let own = state.map(|state| state.gtid_set.clone()).unwrap_or_default();
     let position = if standing.error.is_some() { own } else { own.union(&checkpoint.gtid_set) };
     let lag_transactions = executed.map(|executed| executed.difference(&position).count());
-    let newest_ms = state.map_or(0, |state| state.order.0.ts_ms);
-    let lag_ms = lag_transactions.map(|lag| if lag == 0 { 0 } else { (clock::now_ms() - newest_ms).max(0) });
+    // A table that has stopped does not have what the checkpoint has passed by.
+    let passed_ms = if standing.error.is_some() { 0 } else { committed_ms(checkpoint.last.as_ref()) };
+    let newest_ms = state.map_or(0, |state| state.order.0.ts_ms).max(passed_ms);
+    let lag_ms = lag_transactions.and_then(|lag| lag_ms(lag, newest_ms, None, clock::now_ms()));
     let load = match state {
         Some(state) => load_standing(warehouse, source, table, state).await?,
         None => None,
@@ -132,4 +134,36 @@ async fn table_status(
         last_error: standing.error.clone(),
         way_out: standing.error.as_ref().map(|_| way_out_of_stop(table)),
     })
+}
+
+/// When a transaction committed on the server that it began on, ms since the epoch; 0 if that is not known.
+pub(super) fn committed_ms(last: Option<&LastTransaction>) -> i64 {
+    last.map_or(0, |last| i64::try_from(last.original_commit_us / 1_000).unwrap_or(i64::MAX))
+}
+
+/// How far a table is behind that lacks `lag` transactions: no longer than since its newest one committed, nor than since it
+/// was seen to have all. Either alone would tell of hours when an idle source, or an idle table, gets a change.
+pub(super) fn lag_ms(lag: u64, position_ms: i64, had_all_ms: Option<i64>, now_ms: i64) -> Option<i64> {
+    if lag == 0 {
+        return Some(0);
+    }
+    let since = [Some(position_ms).filter(|ms| *ms > 0), had_all_ms].into_iter().flatten().max()?;
+    Some((now_ms - since).max(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_is_no_longer_than_anything_was_lacking() {
+        assert_eq!(lag_ms(0, 5, None, 100), Some(0));
+        // A busy source: since the newest transaction that is in.
+        assert_eq!(lag_ms(3, 80, Some(20), 100), Some(20));
+        // An idle one that has got a change: since the last look.
+        assert_eq!(lag_ms(1, 20, Some(95), 100), Some(5));
+        // Of a clock that is ahead.
+        assert_eq!(lag_ms(1, 120, None, 100), Some(0));
+        assert_eq!(lag_ms(1, 0, None, 100), None);
+    }
 }

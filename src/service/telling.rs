@@ -4,9 +4,10 @@
 use weir_model::TableId;
 
 use super::seed;
+use super::status::committed_ms;
 use super::supervisor::Supervisor;
 use crate::figures::{TableStands, standing};
-use crate::state::{LastTransaction, Phase, TableStanding};
+use crate::state::{Phase, TableStanding};
 
 impl Supervisor {
     /// Tells where every table stands.
@@ -31,9 +32,4 @@ impl Supervisor {
         told.tell(self.checkpoint.epoch, self.progress.outstanding(), tables);
         told.turns();
     }
-}
-
-/// When a transaction committed on the server that it began on, ms since the epoch; 0 if that is not known.
-fn committed_ms(last: Option<&LastTransaction>) -> i64 {
-    last.map_or(0, |last| i64::try_from(last.original_commit_us / 1_000).unwrap_or(i64::MAX))
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use weir_model::{GtidSet, TableId, clock};
 use weir_mysql::{Conn, MysqlError, server};
 
-use super::status::{Status, TableStatus, read, way_out_of_stop};
+use super::status::{Status, TableStatus, lag_ms, read, way_out_of_stop};
 use super::{LoadStanding, Role};
 use crate::config::Config;
 use crate::error::Error;
@@ -153,16 +153,6 @@ fn position<'a>(tables: impl Iterator<Item = &'a TableStands>) -> GtidSet {
         .unwrap_or_default()
 }
 
-/// How far a table is behind that lacks `lag` transactions: no longer than since its newest one committed, nor than since it
-/// was seen to have all. Either alone would tell of hours when an idle source, or an idle table, gets a change.
-fn lag_ms(lag: u64, position_ms: i64, had_all_ms: Option<i64>, now_ms: i64) -> Option<i64> {
-    if lag == 0 {
-        return Some(0);
-    }
-    let since = [Some(position_ms).filter(|ms| *ms > 0), had_all_ms].into_iter().flatten().max()?;
-    Some((now_ms - since).max(0))
-}
-
 fn of_table(
     table: &TableId,
     stands: &TableStands,
@@ -196,18 +186,6 @@ fn of_table(
 mod tests {
     use super::*;
     use crate::state::Phase;
-
-    #[test]
-    fn a_lag_is_no_longer_than_anything_was_lacking() {
-        assert_eq!(lag_ms(0, 5, None, 100), Some(0));
-        // A busy source: since the newest transaction that is in.
-        assert_eq!(lag_ms(3, 80, Some(20), 100), Some(20));
-        // An idle one that has got a change: since the last look.
-        assert_eq!(lag_ms(1, 20, Some(95), 100), Some(5));
-        // Of a clock that is ahead.
-        assert_eq!(lag_ms(1, 120, None, 100), Some(0));
-        assert_eq!(lag_ms(1, 0, None, 100), None);
-    }
 
     #[test]
     fn the_position_is_what_all_healthy_tables_have() {
