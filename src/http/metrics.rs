@@ -86,16 +86,16 @@ fn of_tables(gauges: &Gauges, shown: &Shown) {
     by_table("weir_table_files", "Data files of the lake table's newest version", &|table| number(table.files));
     by_table("weir_table_bytes", "Bytes of those files", &|table| number(table.bytes));
     by_table("weir_table_version", "Newest version of the lake table", &|table| table.version.map(|v| v as f64));
-    by_table("weir_table_load_chunks", "Chunks of the load under way; none if there is no load", &|table| {
-        table.load.as_ref().map(|load| load.chunks as f64)
+    by_table("weir_table_load_chunks", "Chunks of the load under way; 0 if there is none", &|table| {
+        Some(table.load.as_ref().map_or(0.0, |load| load.chunks as f64))
     });
     by_table("weir_table_load_chunks_done", "Chunks of the load under way that are in the table", &|table| {
-        table.load.as_ref().map(|load| load.chunks_done as f64)
+        Some(table.load.as_ref().map_or(0.0, |load| load.chunks_done as f64))
     });
     by_table(
         "weir_table_load_rows",
         "Rows that the load under way is to read, by the source's own estimate",
-        &|table| table.load.as_ref().map(|load| load.rows_estimated as f64),
+        &|table| Some(table.load.as_ref().map_or(0.0, |load| load.rows_estimated as f64)),
     );
     let phases = tables.iter().flat_map(|(name, table)| {
         PHASES.map(|phase| (vec![name.as_str(), phase], if table.phase == phase { 1.0 } else { 0.0 }))

@@ -26,7 +26,7 @@ pub fn address(service: &Running) -> String {
     let mut found = None;
     eventually("the log says where HTTP is served", Duration::from_secs(60), || {
         let log = service.log();
-        let url = log.rsplit_once("http://").map(|(_, rest)| rest.to_owned());
+        let url = log.rsplit_once("url=\"http://").map(|(_, rest)| rest.to_owned());
         found = url.map(|url| url.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect::<String>());
         found.is_some()
     });

@@ -1,8 +1,10 @@
 //! Metrics, health, status and the page of a running service: they agree with the commands, tell nothing that is secret, and
 //! no client can do harm.
 
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::clickhouse::Clickhouse;
@@ -10,6 +12,7 @@ use crate::support::http::{Metrics, address, ask, get, try_get};
 use crate::support::kafka::Kafka;
 use crate::support::lake::assert_equal;
 use crate::support::mysql::Mysql;
+use crate::support::root;
 use crate::support::weir::{Weir, eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -143,6 +146,9 @@ fn a_table_that_stops_is_shown_with_its_way_out_and_names_are_not_markup() {
     assert_eq!(metrics.value("weir_table_phase{phase=\"stopped\",table=\"halt.<b>\\\"x\"}"), 1.0);
     assert!(metrics.value("weir_table_last_error_timestamp_seconds{table=\"halt.<b>\\\"x\"}") > 1.7e9);
     assert_eq!(metrics.value("weir_table_phase{phase=\"streaming\",table=\"halt.ok\"}"), 1.0);
+
+    every_metric_is_documented(&metrics);
+    what_is_named_exists(&metrics);
 
     let page = get(&at, "/");
     assert_eq!((page.code, page.headers["x-content-type-options"].as_str()), (200, "nosniff"));
@@ -286,4 +292,76 @@ fn over_kafka_both_halves_serve() {
     for half in [capture, apply] {
         assert_eq!(half.terminate().0, Some(0));
     }
+}
+
+/// The lines of the table in docs/metrics.md are those of a running service: name, kind and help.
+fn every_metric_is_documented(metrics: &Metrics) {
+    let text = document("docs/metrics.md");
+    let lines: BTreeSet<String> = text.lines().filter(|line| line.starts_with("| `weir_")).map(str::to_owned).collect();
+    let told = |line: &String| {
+        let cells: Vec<&str> = line.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect();
+        let help = line.rsplit(" | ").next().unwrap().trim_end_matches(" |").to_owned();
+        (cells[0].to_owned(), (cells[1].to_owned(), help))
+    };
+    let documented: BTreeMap<String, (String, String)> = lines.iter().map(told).collect();
+    assert_eq!(
+        documented, metrics.families,
+        "docs/metrics.md lists what a running service does not show, or the other way round"
+    );
+    assert!(documented.keys().all(|name| name.starts_with("weir_")));
+}
+
+/// Alert rules and the dashboard are PromQL, and name only what a running service shows.
+fn what_is_named_exists(metrics: &Metrics) {
+    let rules = document("docs/prometheus-rules.yml");
+    let alerts = rules.matches("- alert: ").count();
+    let mut asked: Vec<String> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).map(str::to_owned).collect();
+    assert_eq!((asked.len(), rules.matches("description: ").count()), (alerts, alerts), "each has one");
+    let board: serde_json::Value = serde_json::from_str(&document("docs/grafana-service.json")).expect("JSON");
+    for target in board["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap()) {
+        asked.push(target["expr"].as_str().expect("an expression").replace("$__rate_interval", "5m"));
+    }
+    assert!(asked.len() > 25, "{asked:?}");
+    for query in &asked {
+        promql_parser::parser::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
+    }
+    let variables = board["templating"]["list"].as_array().unwrap().iter();
+    asked.extend(variables.filter_map(|variable| variable["definition"].as_str().map(str::to_owned)));
+    let of_histogram =
+        |name: &str| ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).map(str::to_owned);
+    for query in &asked {
+        let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in words.filter(|word| word.starts_with("weir_")) {
+            let family = of_histogram(name).filter(|family| metrics.families.contains_key(family));
+            assert!(family.is_some() || metrics.families.contains_key(name), "{name} of {query} does not exist");
+        }
+    }
+}
+
+fn document(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn status_is_watched_in_lines_where_nobody_sits_before_it() {
+    let mysql = Mysql::shared();
+    mysql.run("CREATE DATABASE look; CREATE TABLE look.t (id INT PRIMARY KEY); INSERT INTO look.t VALUES (1)");
+    let weir = Weir::new(&mysql.url, &["look.*"], "");
+    weir.catch_up();
+    let mut watching = weir
+        .command(&["status", "--watch", "--format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("weir starts");
+    let mut lines = BufReader::new(watching.stdout.take().expect("piped")).lines();
+    for _ in 0..2 {
+        let line = lines.next().expect("a line").expect("text");
+        let status: serde_json::Value = serde_json::from_str(&line).expect("an object a line");
+        assert_eq!(table(&status, "look.t")["rows"], 1);
+    }
+    let interrupted = Command::new("kill").args(["-INT", &watching.id().to_string()]).status().expect("kill runs");
+    assert!(interrupted.success());
+    assert_eq!(watching.wait().expect("it ends").code(), Some(0), "Ctrl-C is how it ends");
 }
