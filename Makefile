@@ -38,6 +38,14 @@ test-all: packages services ## The same with every reader of Delta tables: chDB,
 	scripts/services.sh all-readers
 	$(lint_and_test)
 
+.PHONY: page
+page: packages ## Look at the service's page in a headless Chromium (another 170 MB to fetch); pictures go to target/page
+	scripts/services.sh chromium-fetch
+	scripts/services.sh mysql-fetch
+	scripts/services.sh readers-fetch
+	$(CARGO) build --locked --bin weir
+	$(readers_python) tests/support/page.py target/debug/weir scripts/services.sh target/page
+
 SOAK_SECONDS ?= 3600
 .PHONY: soak
 soak: export WEIR_SOAK_SECONDS := $(SOAK_SECONDS)

@@ -17,6 +17,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/services/jvm_readers.sh"
 . "$here/services/spark.sh"
 . "$here/services/other_sources.sh"
+. "$here/services/chromium.sh"
 
 usage() {
     cat <<'USAGE'
@@ -49,6 +50,7 @@ Usage: scripts/services.sh COMMAND
   readers-fetch            Python environment into target/services/readers (bin/python)
   jvm-readers-fetch        Delta Kernel into target/services/delta-kernel (libs/*.jar, classes/); needs javac and mvn on PATH
   spark-fetch              Spark with Delta Lake into target/services/spark (bin/python, delta-jars/); needs java and mvn on PATH
+  chromium-fetch           Chromium, headless, into target/services/chromium (bin/chromium), for make page
 
 All may be called again, and by several processes at once.
 
@@ -56,6 +58,7 @@ Environment:
   WEIR_USE_PATH_MYSQL=1      take mysqld and its clients from PATH (8.0 or later) instead of fetching them
   WEIR_USE_PATH_CLICKHOUSE=1 take clickhouse-server from PATH instead of fetching it
   WEIR_USE_PATH_S3=1         take versitygw from PATH instead of building it
+  WEIR_USE_PATH_CHROMIUM=1   take Chromium from PATH instead of fetching it
   WEIR_SERVICES_DIR          instead of target/services
   WEIR_SERVICE_OWNER_PID     mysql-start, kafka-start, clickhouse-start, s3-start: stop the server when this process is gone
 USAGE
@@ -98,6 +101,7 @@ main() {
     readers-fetch) readers_fetch ;;
     jvm-readers-fetch) jvm_readers_fetch ;;
     spark-fetch) spark_fetch ;;
+    chromium-fetch) chromium_fetch ;;
     help | --help | -h) usage ;;
     *)
         usage >&2

@@ -12,7 +12,7 @@
 //! Reading order: the nouns in the `weir_model` crate, then [`binlog`] (events and rows), [`capture`] (transactions
 //! become batches with orders and ids), [`transport`] (batches travel), [`apply`] (batches become a plan for a
 //! table), [`table`] (the plan becomes a Delta commit), [`trace`] and [`reconcile`] (what passed is counted and
-//! compared), [`service`] (all of it wired), [`cli`].
+//! compared), [`service`] (all of it wired), [`http`] (what it shows of itself, gathered in [`figures`]), [`cli`].
 //!
 //! The rules that make it exact are in ARCHITECTURE.md, each under the name its function has here.
 
@@ -22,6 +22,8 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod figures;
+pub mod http;
 pub mod limits;
 pub mod reconcile;
 pub mod service;

@@ -377,3 +377,35 @@ pub const TRACE_FOLD_EVERY: Duration = Duration::from_secs(600);
 pub const TRACE_DAYS_PER_INSERT_MAX: usize = 200;
 /// Days of tables that are read by the minute in one query: some ten thousand rows each, if much happens.
 pub const TRACE_DAYS_READ_TOGETHER: usize = 20;
+/// Errors that a running service keeps to be shown; older ones stand in its log.
+pub const ERRORS_NOTED_MAX: usize = 50;
+/// The supervisor tells this often where every table stands: a look at each, without I/O.
+pub const STANDING_TOLD_EVERY: Duration = Duration::from_millis(500);
+/// A supervisor that has not turned for longer hangs. A checkpoint may be repeated for as long as the store is away, and a
+/// load's end may wait for that, too.
+pub const SUPERVISOR_SILENCE_MAX: Duration = Duration::from_secs(180);
+/// What the status says may be this old: whoever asks more often gets the same answer.
+pub const STATUS_FRESH: Duration = Duration::from_millis(900);
+/// Where the tables have to be read for it, that takes no more than this share of the time: one part in so many.
+pub const STATUS_COST_SHARE: u32 = 10;
+/// Tables read side by side for a status.
+pub const STATUS_TABLES_TOGETHER: usize = 4;
+/// The source is given this long to say what it has executed, and is then not asked again for as long as
+pub const STATUS_SOURCE_MAX: Duration = Duration::from_secs(2);
+/// this: a status must not wait for a source that is away.
+pub const STATUS_SOURCE_AWAY: Duration = Duration::from_secs(10);
+/// What has been proven, and which XA transactions wait, is read from the state this often for a status: it changes slowly.
+pub const STATUS_STATE_FRESH: Duration = Duration::from_secs(10);
+/// HTTP connections that are open at once; more are closed at once. A page has one or two, a Prometheus one.
+pub const HTTP_CONNECTIONS_MAX: usize = 64;
+/// A client gets this long to send a request's head, on a connection that was kept, too.
+pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(10);
+/// A connection is closed after this, whatever it is doing: a client that reads slowly is to open another.
+pub const HTTP_CONNECTION_MAX: Duration = Duration::from_secs(120);
+/// Bytes of a request's head; ours are a few hundred. It is the least that the client library allows.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
+/// An address that another process has is tried again this often: it may be that of the instance that this one takes over
+/// from.
+pub const HTTP_BIND_RETRY: Duration = Duration::from_secs(2);
+/// `weir status --watch` looks this often.
+pub const STATUS_WATCH_EVERY: Duration = Duration::from_secs(2);

@@ -5,18 +5,20 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Rooms of the service by row; a room may name those of smaller rows. ARCHITECTURE.md has the same table.
-const ROWS: [&[&str]; 7] = [
+const ROWS: [&[&str]; 9] = [
     &["limits", "error"],
     &["config", "state", "trace"],
+    &["figures"],
     &["binlog", "transport", "table"],
     &["capture", "apply"],
     &["reconcile"],
     &["service"],
+    &["http"],
     &["cli"],
 ];
 
 /// Clients of other people's software, and where their names may stand: paths below the package's folder.
-const CLIENTS: [(&str, &[&str]); 9] = [
+const CLIENTS: [(&str, &[&str]); 12] = [
     ("rusqlite", &["src/trace/sqlite.rs", "src/trace/sqlite/"]),
     ("clickhouse", &["src/trace/clickhouse.rs", "src/trace/clickhouse/", "src/trace/repairs.rs"]),
     ("rdkafka", &["src/transport/kafka/"]),
@@ -26,6 +28,9 @@ const CLIENTS: [(&str, &[&str]); 9] = [
     ("clap", &["src/cli/", "src/main.rs", "snapshot-loader/src/main.rs"]),
     ("comfy_table", &["src/cli/"]),
     ("croner", &["model/src/cron.rs"]),
+    ("prometheus", &["src/figures/counters.rs", "src/http/metrics.rs"]),
+    ("axum", &["src/http/"]),
+    ("hyper", &["src/http/"]),
 ];
 
 /// What each crate must not even depend on.

@@ -54,6 +54,7 @@ pub use self::shared::SharedTable;
 use self::state::{advance, raise_orders, reads, state_at};
 use self::upkeep::Jobs;
 pub use self::upkeep::Upkeep;
+use crate::figures::{counters, standing};
 use crate::table::{BucketRows, CommitOutcome, Located, RowAddress, Table, TableChange, TableError};
 use crate::trace::StageCount;
 use crate::transport::{Boundary, Delivery, Item, PublishNumber, Subscription};
@@ -197,6 +198,7 @@ impl<S: Subscription> Worker<S> {
     /// Runs until the subscription ends; what it has received by then is committed.
     pub async fn run(mut self) {
         let id = self.table.schema().table.clone();
+        standing().wrote(&id, self.table.now());
         loop {
             let Err(error) = self.apply_all().await else { return self.keep_index().await };
             // Nothing is wrong with the table: whoever begins where it stands tries again.
@@ -416,10 +418,14 @@ impl<S: Subscription> Worker<S> {
     /// Commits and reports. False if someone else has committed: that was taken in, and what is to be committed must be
     /// worked out again.
     async fn put(&mut self, change: TableChange, number: Option<PublishNumber>) -> Result<bool, WorkerError> {
+        let begun = Instant::now();
         let outcome = match self.table.commit(change).await {
             Ok(outcome) => outcome,
             Err(error) => return self.open_after(error).await.map(|()| false),
         };
+        if matches!(outcome, CommitOutcome::Committed { .. }) {
+            counters().commit_took(begun.elapsed());
+        }
         let is_in = self.take_outcome(outcome, number).await?;
         if is_in {
             self.last_commit = Some(Instant::now());
@@ -436,6 +442,8 @@ impl<S: Subscription> Worker<S> {
         match outcome {
             CommitOutcome::Committed { version, accounts } => {
                 let table = self.table.schema().table.clone();
+                counters().committed(&table);
+                standing().wrote(&table, self.table.now());
                 self.report(Report::Committed { table, number, version, accounts });
                 Ok(true)
             }

@@ -7,6 +7,7 @@ use weir_model::{Gtid, GtidSet, TableId};
 
 use super::request::{Registrar, Told};
 use super::{Capture, CaptureError};
+use crate::figures::counters;
 use crate::state::Phase;
 use crate::transport::{Item, Marker, Publish, PublishError, PublishNumber, Publisher};
 
@@ -65,8 +66,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         if let Some(gtid) = partial {
             self.unfinished.extend(self.published_partial.keys().map(|table| (table.clone(), gtid.clone())));
         }
-        self.pending_bytes = 0;
-        self.pending_since = None;
+        let (bytes, since) = (std::mem::take(&mut self.pending_bytes), self.pending_since.take());
         let standings: Vec<_> = std::mem::take(&mut self.standings).into_iter().collect();
         if items.is_empty() && standings.is_empty() && self.position == self.published {
             return Ok(());
@@ -82,6 +82,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         let partial_rows = self.published_partial.clone();
         self.hand_over(Publish { number: self.number, boundary, items, order: self.order, partial_rows, standings })
             .await?;
+        counters().published(bytes, since.filter(|_| bytes > 0).map(|since| since.elapsed()));
         self.published = self.position.clone();
         self.prepared.published(&self.published.gtid_set);
         Ok(())

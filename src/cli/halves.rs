@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::config::Config;
 use crate::error::{Error, Exit};
+use crate::http;
 use crate::service::{self, Reseed, Role, RunOptions};
 
 /// Reads the source and publishes to Kafka, loads included; `weir apply` writes the tables.
@@ -23,7 +24,7 @@ impl Capture {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
         let options =
             RunOptions { until_caught_up: self.until_caught_up, binlog_dir: self.binlog_dir, reseed: Reseed::None };
-        service::run(config, options, Role::Capture).await?;
+        http::beside(config, Role::Capture, service::run(config, options, Role::Capture)).await?;
         Ok(Exit::Done)
     }
 }
@@ -34,7 +35,7 @@ pub(super) struct Apply {}
 
 impl Apply {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
-        service::run(config, RunOptions::default(), Role::Apply).await?;
+        http::beside(config, Role::Apply, service::run(config, RunOptions::default(), Role::Apply)).await?;
         Ok(Exit::Done)
     }
 }

@@ -108,6 +108,9 @@ state_dir = "/var/lib/weir/state"   # local, can be rebuilt
 # hops_every = "1m"                 # a running service compares the counts of every hop
 # deep_within = "24h"               # and every row with the source's within that time; off unless set
 
+[http]
+listen = "127.0.0.1:9187"           # /metrics, /healthz, /readyz, /status and a page at /; port 0: any free one, "off": nothing
+
 # [[table]]                         # where a table differs
 # name = "shop.orders"
 # key = ["id"]                      # default: primary key, else a unique key over NOT NULL columns

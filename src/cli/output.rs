@@ -40,11 +40,15 @@ impl Output {
 
 /// Writes text and a line end to stdout; a reader that has gone away is no error.
 pub(super) fn print(text: &str) -> Result<(), Error> {
+    print_on(text).map(|_| ())
+}
+
+/// The same; false if the reader has gone away, for those who print again and again.
+pub(super) fn print_on(text: &str) -> Result<bool, Error> {
     match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::failed("stdout cannot be written").because(error))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::failed("stdout cannot be written").because(error)),
     }
 }
 

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::config::Config;
 use crate::error::{Error, Exit};
+use crate::http;
 use crate::service::{self, Reseed, Role, RunOptions};
 
 /// Seeds tables that have no snapshot yet, streams and applies; SIGTERM finishes the commits in hand.
@@ -23,7 +24,7 @@ impl Run {
     pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
         let options =
             RunOptions { until_caught_up: self.until_caught_up, binlog_dir: self.binlog_dir, reseed: Reseed::None };
-        service::run(config, options, Role::Both).await?;
+        http::beside(config, Role::Both, service::run(config, options, Role::Both)).await?;
         Ok(Exit::Done)
     }
 }

@@ -23,8 +23,8 @@ use weir_mysql::{SourceOptions, TablePatterns};
 use self::document::Document;
 pub use self::secret::{Options, Secret, SecretUrl};
 pub use self::sections::{
-    Apply, Backfill, DdlPolicy, Http, KeyBound, KeyPart, Reconcile, SnapshotMode, Source, TableRule, Trace, TraceKind,
-    Transport, TransportKind, Warehouse,
+    Apply, Backfill, DdlPolicy, HTTP_OFF, Http, KeyBound, KeyPart, Reconcile, SnapshotMode, Source, TableRule, Trace,
+    TraceKind, Transport, TransportKind, Warehouse,
 };
 pub use self::span::Span;
 pub use self::trace_server::TraceServer;

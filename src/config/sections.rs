@@ -26,6 +26,8 @@ pub const COMMIT_INTERVAL_MS_DEFAULT: u64 = 1_000;
 pub const MEMORY_MAX_DEFAULT: ByteSize = ByteSize::mib(256);
 const INDEX_MEMORY_MAX_DEFAULT: ByteSize = ByteSize::gib(1);
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9187";
+/// Says that nothing is served over HTTP.
+pub const HTTP_OFF: &str = "off";
 pub const HOPS_EVERY_DEFAULT: Duration = Duration::from_secs(60);
 
 /// `[source]`: the database and how hard to press it.
@@ -263,7 +265,7 @@ impl Default for Reconcile {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// `host:port`; port 0 lets the system choose.
+    /// `host:port`; port 0 lets the system choose, and `off` serves nothing.
     pub listen: String,
 }
 

@@ -118,9 +118,19 @@ fn every_documented_key_is_accepted_and_the_idle_ones_warn() {
     assert_eq!(config.apply.index_memory_bytes(), 512 << 20);
     insta::assert_snapshot!(config.warnings().join("\n"), @r"
     source.on_drop has no effect yet
-    http.listen has no effect yet
     [[table]] buckets has no effect yet
     ");
+}
+
+#[test]
+fn where_http_listens_is_loopback_unless_it_is_said() {
+    let listen = |text: &str| with(&format!("{MINIMAL}{text}"), &[]).unwrap().http.listen;
+    assert_eq!(listen(""), "127.0.0.1:9187");
+    for address in ["off", "0.0.0.0:80", "[::1]:0", "weir.example:9187"] {
+        assert_eq!(listen(&format!("[http]\nlisten = \"{address}\"\n")), address);
+    }
+    let of_variable = with(MINIMAL, &[("WEIR_HTTP__LISTEN", "127.0.0.1:0")]).unwrap();
+    assert_eq!(of_variable.http.listen, "127.0.0.1:0");
 }
 
 #[test]
@@ -191,6 +201,9 @@ fn mistakes_name_the_key_the_line_and_what_is_allowed() {
         ("[reconcile]\ndeep_within = 24", 6, "24 of what?"),
         ("[reconcile]\ndeep_within = \"10ms\"", 6, "reconcile.deep_within must be at least 1s"),
         ("[http]\nlisten = \"9187\"", 6, "http.listen must be host:port"),
+        ("[http]\nlisten = \"127.0.0.1:http\"", 6, "http.listen must be host:port"),
+        ("[http]\nlisten = \"127.0.0.1:70000\"", 6, "http.listen must be host:port"),
+        ("[http]\nport = 9187", 6, "http.port: unknown field `port`, expected `listen`"),
         ("[http\nlisten = 1", 5, "not TOML"),
     ] {
         let text = refusal(&format!("{MINIMAL}{addition}\n"), &[]);

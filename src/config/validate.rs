@@ -13,7 +13,7 @@ use weir_model::Cron;
 use weir_model::layout::{Deletes, Partition, TableMode, Transform};
 use weir_model::schema::META_PREFIX;
 
-use super::sections::{DdlPolicy, LISTEN_DEFAULT, Source, TableRule, TraceKind, TransportKind};
+use super::sections::{DdlPolicy, HTTP_OFF, Source, TableRule, TraceKind, TransportKind};
 use super::{Config, Secret, TraceServer, environment};
 use crate::limits::{PARTITION_BUCKETS_MAX, SCHEDULE_NAME_BYTES_MAX};
 
@@ -77,7 +77,7 @@ impl Config {
             let what = format!("must be at least {RECONCILE_SPAN_MIN:?}, or \"off\"");
             require(span.0.is_none_or(|length| length >= RECONCILE_SPAN_MIN), key, what)?;
         }
-        let what = "must be host:port, such as 127.0.0.1:9187";
+        let what = "must be host:port, such as 127.0.0.1:9187, or off";
         require(is_listen_address(&self.http.listen), "http.listen", what)?;
         self.validate_tables()?;
         self.validate_backfills()
@@ -131,10 +131,7 @@ impl Config {
     /// What is set to something that has no effect in this version.
     pub fn warnings(&self) -> Vec<String> {
         let source = &self.source;
-        let mut idle = vec![
-            ("source.on_drop", source.on_drop != DdlPolicy::Keep),
-            ("http.listen", self.http.listen != LISTEN_DEFAULT),
-        ];
+        let mut idle = vec![("source.on_drop", source.on_drop != DdlPolicy::Keep)];
         let direct = self.transport.kind == TransportKind::Direct;
         let buckets = self.tables.iter().any(|rule| rule.buckets.is_some_and(|n| n != 1));
         idle.push(("[[table]] buckets", direct && buckets));
@@ -259,5 +256,6 @@ fn is_bucket_url(text: &str) -> bool {
 }
 
 fn is_listen_address(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    text == HTTP_OFF
+        || text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }

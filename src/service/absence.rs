@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::start::Incarnation;
 use crate::config::Config;
 use crate::error::Error;
+use crate::figures::standing;
 use crate::limits::{RECONNECT_DELAY_MAX, STORE_LOOKED_FOR_EVERY};
 use crate::state::StateError;
 use crate::table::{TableError, Warehouse};
@@ -41,6 +42,8 @@ pub(super) async fn begin<F: Future<Output = Result<Incarnation, Error>>>(
 /// Returns once the warehouse can be written again, or when `stop` is asked for.
 pub(super) async fn wait_for_warehouse(config: &Config, why: &dyn std::fmt::Display, stop: &CancellationToken) {
     tracing::error!(%why, "the warehouse is away; beginning again from what is durable once it is back");
+    standing().waits(&format!("the warehouse is away: {why}"));
+    standing().note(None, format!("the warehouse is away: {why}"), WAY_OUT.into());
     let mut pause = STORE_LOOKED_FOR_EVERY;
     loop {
         tokio::select! {
@@ -58,6 +61,9 @@ pub(super) async fn wait_for_warehouse(config: &Config, why: &dyn std::fmt::Disp
         pause = next(pause);
     }
 }
+
+const WAY_OUT: &str =
+    "nothing is lost: once the warehouse can be written again, everything goes on from what is durable";
 
 async fn look(config: &Config) -> Result<(), TableError> {
     Warehouse::open(&config.warehouse.url, &config.warehouse.options)?.probe_writable().await

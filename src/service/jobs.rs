@@ -14,6 +14,7 @@ use super::seed::{LoadFigures, SeedError, running};
 use super::supervisor::{Finished, LoadBegin, LoadUnderWay, Supervisor};
 use crate::config::Config;
 use crate::error::Error;
+use crate::figures::standing;
 use crate::state::jobs::{Ended, Job, JobEntry, JobId, JobOutcome, JobProgress, JobState, JobStore, Work, refusal};
 use crate::state::schedules::ScheduleStore;
 use crate::state::{Phase, StateError};
@@ -364,6 +365,9 @@ impl Supervisor {
         let Some(load) = self.loads.remove(table) else { return };
         // Whoever stopped the table or capture has said why, and the job is looked at again.
         let (Some(job), false) = (&load.job, matches!(error, SeedError::NotCaptured)) else { return };
+        let way_out =
+            "its table streams on; `weir backfill list` shows the job, ask for it again once the cause is mended";
+        standing().note(Some(table), format!("job {} failed: {error}", job.id), way_out.into());
         let plan = load.plan.load(Ordering::Acquire);
         let ending = Ending::new(Ended::Failed, Some(error.to_string()), Some(&load));
         self.end_job(job, ending, (plan > 0).then_some(plan));

@@ -24,11 +24,14 @@ mod seed;
 mod shipping;
 mod source_tables;
 mod start;
+pub mod status;
 mod supervisor;
+mod telling;
 mod throttle;
 mod trace;
 mod trace_upkeep;
 pub mod upkeep;
+pub mod watching;
 
 use std::path::PathBuf;
 
@@ -47,6 +50,7 @@ use self::supervisor::{Failure, Finished};
 pub use self::trace::{ConfiguredTrace, open_trace, probe_trace};
 use crate::config::{Config, TransportKind};
 use crate::error::Error;
+use crate::figures::standing;
 use crate::limits::{RECONCILE_POLL, SHUTDOWN_MAX};
 use crate::state::CheckpointLog;
 use crate::table::{IndexBudget, IndexHome, Warehouse};
@@ -124,6 +128,7 @@ async fn run_until(config: &Config, mut options: RunOptions, stop: &Cancellation
     let index_home = index_home(config);
     let mut has_run = false;
     loop {
+        standing().begins();
         let start = || start::start(config, &options, &index_home);
         let Some(incarnation) = begin(config, stop, has_run, start).await? else { return Ok(()) };
         has_run = true;
@@ -161,6 +166,7 @@ async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken
     let progress = incarnation.supervisor.loader.progress.clone();
     let result = progress.show_while(incarnation.supervisor.run(stop, &mut incarnation.capture)).await;
     incarnation.stop_capture.cancel();
+    standing().ends();
     let ended = tokio::time::timeout(SHUTDOWN_MAX, incarnation.wind_down()).await;
     if ended.is_err() {
         tracing::warn!("some commits did not end in time; they are read again at the next start");

@@ -51,6 +51,20 @@ impl Progress {
         self.sent.back().map(|(_, boundary)| boundary).or(self.safe.as_ref())
     }
 
+    /// The newest position of which `table` has everything; `None` before the first publish is.
+    pub fn covered(&self, table: &TableId) -> Option<&Arc<Boundary>> {
+        let Some(missing) = self.outstanding.get(table).and_then(|numbers| numbers.front()) else {
+            return self.newest();
+        };
+        let before = self.sent.partition_point(|(number, _)| number < missing);
+        before.checked_sub(1).map_or(self.safe.as_ref(), |last| self.sent.get(last).map(|(_, boundary)| boundary))
+    }
+
+    /// Publishes that some table has not committed.
+    pub fn outstanding(&self) -> usize {
+        self.sent.len()
+    }
+
     fn advance(&mut self) {
         let first_missing = self.outstanding.values().filter_map(|numbers| numbers.front()).min().copied();
         while let Some((number, boundary)) = self.sent.front() {
@@ -84,6 +98,22 @@ mod tests {
         assert_eq!(progress.safe(), None);
         progress.committed(&a, PublishNumber(1));
         assert_eq!(progress.safe(), Some(&boundary(3)));
+    }
+
+    #[test]
+    fn a_table_has_everything_before_what_it_lacks_and_an_idle_one_all() {
+        let [a, b, idle] = ["a", "b", "idle"].map(|name| TableId::new("shop", name));
+        let mut progress = Progress::default();
+        assert_eq!(progress.covered(&a), None);
+        progress.published(PublishNumber(1), boundary(1), std::slice::from_ref(&a));
+        assert_eq!((progress.covered(&a), progress.covered(&idle)), (None, Some(&boundary(1))));
+        progress.published(PublishNumber(2), boundary(2), std::slice::from_ref(&b));
+        progress.published(PublishNumber(3), boundary(3), std::slice::from_ref(&a));
+        progress.committed(&a, PublishNumber(1));
+        assert_eq!((progress.covered(&a), progress.covered(&b)), (Some(&boundary(2)), Some(&boundary(1))));
+        assert_eq!((progress.covered(&idle), progress.outstanding()), (Some(&boundary(3)), 2));
+        progress.committed(&b, PublishNumber(2));
+        assert_eq!((progress.covered(&b), progress.safe()), (Some(&boundary(3)), Some(&boundary(2))));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::binlog::{
 use crate::capture::request::{Registrar, Request};
 use crate::capture::resume::{Discontinuity, resume};
 use crate::capture::{Capture, CaptureError, Ended, ReadAhead};
+use crate::figures::{counters, standing};
 use crate::limits::{EVENTS_AHEAD_BYTES_MAX, EVENTS_AHEAD_MAX, RECONNECT_DELAY, RECONNECT_DELAY_MAX};
 use crate::transport::Publisher;
 
@@ -44,6 +45,8 @@ impl Reading {
                 Ok(Ended::Asked) => return Ok(()),
                 Ok(Ended::EndOfSource) => {}
                 Err(CaptureError::Source(error @ SourceError::Retryable { .. })) => {
+                    counters().source_lost();
+                    standing().source_lost(&error.to_string());
                     tracing::warn!(%error, retry_in = ?delay, "the source is lost");
                     tokio::select! {
                         () = tokio::time::sleep(delay) => {}
@@ -79,6 +82,8 @@ impl Reading {
                 let live =
                     LiveSource::connect(self.source.opts().map_err(lost)?, &resume.exclude, self.server_id).await?;
                 capture.reconnected(&server_uuid, resume.verify);
+                counters().source_connected();
+                standing().source_connected();
                 *delay = RECONNECT_DELAY;
                 run_ahead(live, capture, requests, stop).await
             }
@@ -141,6 +146,10 @@ async fn run_ahead<S: Source + Send + 'static, P: Publisher, R: Registrar>(
                 Err(error) => Err(error),
             };
             let failed = read.is_err();
+            if let Ok(ReadAhead { event, .. }) = &read {
+                counters().event_read(row_bytes(event));
+                counters().read_ahead(sender.max_capacity() - sender.capacity());
+            }
             if sender.send(read).await.is_err() || failed {
                 return;
             }
@@ -153,9 +162,18 @@ async fn run_ahead<S: Source + Send + 'static, P: Publisher, R: Registrar>(
 
 /// Memory for an event's row images; waits until there is some.
 async fn hold(memory: &Arc<Semaphore>, event: &SourceEvent) -> Option<OwnedSemaphorePermit> {
-    let EventBody::Rows(image) = &event.body else { return None };
-    let bytes = image.rows.len().min(EVENTS_AHEAD_BYTES_MAX);
+    let bytes = row_bytes(event).min(EVENTS_AHEAD_BYTES_MAX);
+    if bytes == 0 {
+        return None;
+    }
     memory.clone().acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).await.ok()
+}
+
+fn row_bytes(event: &SourceEvent) -> usize {
+    match &event.body {
+        EventBody::Rows(image) => image.rows.len(),
+        _ => 0,
+    }
 }
 
 /// A source that cannot be asked is lost, unless it says that we may not.

@@ -18,6 +18,7 @@ use weir_model::TableId;
 
 use self::backlog::{Backlog, Step};
 use crate::error::Error;
+use crate::figures::{counters, standing};
 use crate::limits::{
     TRACE_BATCH_DELAY_MAX, TRACE_BATCH_MAX, TRACE_CAUGHT_UP_MAX, TRACE_RETRY_DELAY, TRACE_RETRY_DELAY_MAX,
     TRACE_STOP_MAX,
@@ -91,6 +92,14 @@ struct State {
     trouble: Option<String>,
 }
 
+impl State {
+    /// For whoever watches.
+    fn tell(&self) {
+        let (counts, origins) = self.backlog.sizes();
+        counters().trace_backlog(counts, origins);
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while holding it")
@@ -111,6 +120,7 @@ impl Shipper {
         let dropped = {
             let mut state = self.shared.state();
             state.backlog.arrive(shipment);
+            state.tell();
             state.backlog.take_dropped()
         };
         if dropped > 0 {
@@ -164,6 +174,9 @@ impl Patience {
         }
     }
 }
+
+const TRACE_WAY_OUT: &str =
+    "make the trace reachable again ([trace]); what it lacks is shipped from the tables' logs then";
 
 /// The task.
 struct Work<T> {
@@ -219,8 +232,9 @@ impl<T: TraceSink> Work<T> {
         match step {
             Step::Ship(batch) => {
                 let shipped = self.shipping.sink.ship(&self.shipping.source, &batch).await;
-                if shipped.is_err() {
-                    self.shared.state().backlog.ship_failed(batch);
+                match &shipped {
+                    Ok(()) => counters().shipped(batch.iter().map(|shipment| shipment.counts.len()).sum()),
+                    Err(_) => self.shared.state().backlog.ship_failed(batch),
                 }
                 Ok(shipped?)
             }
@@ -264,6 +278,7 @@ impl<T: TraceSink> Work<T> {
     fn succeeded(&self) {
         let mut state = self.shared.state();
         state.steps_done += 1;
+        state.tell();
         if state.trouble.take().is_some() {
             tracing::info!("the trace is back; it is caught up from the tables' logs");
         }
@@ -273,6 +288,8 @@ impl<T: TraceSink> Work<T> {
     fn failed(&self, error: &Error) {
         let told = error.in_a_line();
         let before = self.shared.state().trouble.replace(told.clone());
+        counters().trace_failed();
+        standing().note(None, format!("the trace is behind: {told}"), TRACE_WAY_OUT.into());
         if before.is_none() {
             tracing::warn!(error = %told, "the trace is behind; the service goes on, and catches up when it can");
         }

@@ -36,6 +36,7 @@ use crate::capture::xa::Prepared;
 use crate::capture::{Capture, CaptureError, CaptureStart, Settings};
 use crate::config::{Config, SnapshotMode};
 use crate::error::Error;
+use crate::figures::standing;
 use crate::limits::{REQUESTS_MAX, TABLES_OPENED_TOGETHER};
 use crate::state::{
     Checkpoint, CheckpointLog, LastTransaction, Phase, PreparedStore, StateSeries, TableStanding, Written,
@@ -140,6 +141,8 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
     };
 
     let transport = Direct::new(config.apply.memory_bytes());
+    let memory = transport.memory().clone();
+    standing().watch_memory(Box::new(move || memory.held()), config.apply.memory_bytes());
     let (reports, reports_inbox) = mpsc::unbounded_channel();
     let (told, told_inbox) = mpsc::unbounded_channel();
     let (requests, requests_inbox) = mpsc::channel::<Request>(REQUESTS_MAX);

@@ -3,6 +3,8 @@
 //! The checkpoint object is the supervisor's: it advances only to where every healthy table is, and in the same write
 //! says which tables are filling and which have stopped.
 
+mod appeals;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,14 +22,17 @@ use super::progress::Progress;
 use super::proving::Proving;
 use super::seed::{Load, LoadFigures, LoadScope, Loader, SeedError};
 use super::shipping::{Patience, Shipper};
+use super::status::way_out_of_stop;
 use crate::apply::{Report, WorkerError};
 use crate::capture::CaptureError;
 use crate::capture::request::{Request, Told};
+use crate::figures::{counters, standing};
 use crate::limits::{
     APPEALS_LOOKED_AT_EVERY, CHECKPOINT_INTERVAL, CHECKPOINT_SOON, JOBS_LOOKED_AT_EVERY, PUBLISHER_ENDS_MAX,
+    STANDING_TOLD_EVERY,
 };
 use crate::state::jobs::{Job, Scope};
-use crate::state::{AppealKind, Checkpoint, CheckpointLog, Phase, PreparedStore, StateError, TableStanding};
+use crate::state::{Checkpoint, CheckpointLog, Phase, PreparedStore, StateError, TableStanding};
 use crate::trace::{Origin, Shipment};
 use crate::transport::kafka::Durable;
 use crate::transport::kafka::position::Position;
@@ -178,6 +183,8 @@ impl Supervisor {
         appeals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut jobs = tokio::time::interval(JOBS_LOOKED_AT_EVERY);
         jobs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut telling = tokio::time::interval(STANDING_TOLD_EVERY);
+        telling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if std::mem::take(&mut self.in_a_hurry) {
                 tick.reset_after(CHECKPOINT_SOON);
@@ -207,6 +214,7 @@ impl Supervisor {
                     () = stop.cancelled() => return Ok(Finished::Asked),
                     written = self.write_checkpoint() => written?,
                 },
+                _ = telling.tick() => self.tell_standing(),
                 _ = appeals.tick(), if self.lake.is_some() => self.hear_appeals().await,
                 _ = jobs.tick() => tokio::select! {
                     biased;
@@ -306,56 +314,11 @@ impl Supervisor {
         }
         self.checkpoint.published = true;
         self.on_published(number, boundary, touched.into_keys().collect());
+        for (table, count) in &counts {
+            counters().count(table, std::slice::from_ref(count));
+        }
         if !counts.is_empty() {
             self.shipper.send(Shipment { origin: Origin::Capture, version: number.0 as i64, at_ms, counts });
-        }
-    }
-
-    /// Deals with what those who write the tables ask.
-    async fn hear_appeals(&mut self) {
-        let Some(merging) = self.lake.as_ref().map(|lake| lake.merging.clone()) else { return };
-        let appeals = match merging.appeals().await {
-            Ok(appeals) => appeals,
-            Err(error) => {
-                tracing::warn!(%error, "the requests of those who apply cannot be read yet");
-                return;
-            }
-        };
-        for appeal in appeals {
-            if matches!(appeal.kind, AppealKind::ChunkRefused { .. }) && self.loads.contains_key(&appeal.table) {
-                // The load under way looks for it, also one of a part, whose table streams meanwhile.
-                continue;
-            }
-            let phase = self.checkpoint.tables.get(&appeal.table).map(|standing| standing.phase);
-            let done = match &appeal.kind {
-                AppealKind::ChunkRefused { chunk, .. } => {
-                    merging.was_done(&appeal.table, *chunk).await.unwrap_or(false)
-                }
-                AppealKind::Stopped { .. } => false,
-            };
-            let settled = match (answer_to(&appeal.kind, phase, done), &appeal.kind) {
-                (Answer::Stop, AppealKind::Stopped { publish, .. })
-                    if merging.makes_up_for(&appeal.table, PublishNumber(*publish)) =>
-                {
-                    true
-                }
-                (Answer::Stop, AppealKind::Stopped { error, .. }) => {
-                    self.ask_to_stop(&appeal.table, error);
-                    self.stop_table(&appeal.table, error.clone());
-                    true
-                }
-                (Answer::Load, _) => {
-                    tracing::warn!(table = %appeal.table, "files of a load are gone; loading the table");
-                    self.begin_load(&appeal.table, true);
-                    // It stands until the load has ended: a kill before the load is announced must not forget it.
-                    false
-                }
-                (Answer::LeaveToTheLoad, _) => false,
-                _ => true,
-            };
-            if settled && let Err(error) = merging.settle(&appeal).await {
-                tracing::warn!(%error, "a request that was dealt with stays");
-            }
         }
     }
 
@@ -366,6 +329,7 @@ impl Supervisor {
                     self.progress.committed(&table, number);
                     self.dirty = true;
                 }
+                counters().count(&table, &accounts);
                 if let Some(proving) = &self.proving {
                     proving.note_change(&table);
                 }
@@ -478,6 +442,7 @@ impl Supervisor {
 
     pub fn stop_table(&mut self, table: &TableId, error: String) {
         tracing::error!(%table, %error, "table stopped; the others go on");
+        standing().note(Some(table), error.clone(), way_out_of_stop(table));
         self.loads.remove(table);
         self.loader.progress.remove(table);
         self.progress.stopped(table);
@@ -546,55 +511,8 @@ impl Supervisor {
     }
 }
 
-/// What is to be done about a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Stop,
-    Load,
-    /// The load under way looks for it, or has made up for it.
-    LeaveToTheLoad,
-    /// It is of yesterday.
-    Nothing,
-}
-
-/// Decides by what the table is doing; `done` if the chunk that is refused was taken in by every bucket once.
-fn answer_to(kind: &AppealKind, phase: Option<Phase>, done: bool) -> Answer {
-    match (kind, phase) {
-        (_, None) => Answer::Nothing,
-        (AppealKind::Stopped { .. }, Some(Phase::Stopped | Phase::Filling { restart: true })) => Answer::Nothing,
-        (AppealKind::Stopped { .. }, Some(_)) => Answer::Stop,
-        (AppealKind::ChunkRefused { .. }, Some(Phase::Filling { .. })) => Answer::LeaveToTheLoad,
-        // Its chunk was in once: the lake's files have gone since.
-        (AppealKind::ChunkRefused { .. }, Some(Phase::Streaming)) if done => Answer::Load,
-        // Of an attempt that was given up.
-        (AppealKind::ChunkRefused { .. }, Some(Phase::Streaming | Phase::Stopped)) => Answer::Nothing,
-    }
-}
-
 fn take_position(checkpoint: &mut Checkpoint, boundary: &Arc<Boundary>) {
     checkpoint.gtid_set = boundary.gtid_set.clone();
     checkpoint.last = boundary.last.clone();
     checkpoint.log = boundary.log.clone();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_chunk_means_lost_files_only_if_it_was_in_once() {
-        let refused = AppealKind::ChunkRefused { chunk: 1, bucket: 0 };
-        assert_eq!(answer_to(&refused, Some(Phase::Streaming), true), Answer::Load);
-        assert_eq!(answer_to(&refused, Some(Phase::Streaming), false), Answer::Nothing);
-        assert_eq!(answer_to(&refused, Some(Phase::Filling { restart: false }), true), Answer::LeaveToTheLoad);
-    }
-
-    #[test]
-    fn a_stop_is_of_yesterday_once_the_table_is_to_be_loaded() {
-        let stopped = AppealKind::Stopped { error: "no".into(), publish: 4 };
-        assert_eq!(answer_to(&stopped, Some(Phase::Streaming), false), Answer::Stop);
-        for phase in [None, Some(Phase::Stopped), Some(Phase::Filling { restart: true })] {
-            assert_eq!(answer_to(&stopped, phase, false), Answer::Nothing);
-        }
-    }
 }

@@ -16,6 +16,7 @@ use super::log::serialise;
 use super::record::{BucketShare, CommitRecord, TableState, may_follow};
 use super::stage::{NewFile, NewVector, Staged};
 use super::{Table, TableError};
+use crate::figures::counters;
 use crate::limits::{AMBIGUOUS_PUT_DELAY, AMBIGUOUS_PUT_TRIES, DELTA_CHECKPOINT_EVERY, FILES_WRITTEN_TOGETHER};
 
 /// What became of a version that was put.
@@ -205,6 +206,13 @@ impl Table {
 
     /// Puts the same bytes until it is certain whose version it is.
     pub(super) async fn settle(&self, version: i64, bytes: Bytes, commit_id: &str) -> Result<Settled, TableError> {
+        let begun = std::time::Instant::now();
+        let settled = self.settle_at(version, bytes, commit_id).await;
+        counters().put(begun.elapsed());
+        settled
+    }
+
+    async fn settle_at(&self, version: i64, bytes: Bytes, commit_id: &str) -> Result<Settled, TableError> {
         let mut tries = 0;
         loop {
             match self.put_once(version, bytes.clone(), commit_id).await {

@@ -87,6 +87,7 @@ use self::orders::OrderCache;
 use self::read::Folder;
 use self::reshape::Drafts;
 use crate::error::{Error, Kind};
+use crate::figures::TableNow;
 
 /// Why a table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -304,6 +305,13 @@ impl Table {
         let rows = self.files.values().map(DataFile::live_rows).sum();
         let bytes = self.files.values().map(|file| file.add.size as u64).sum();
         (self.files.len() as u64, rows, bytes)
+    }
+
+    /// The table in numbers, for whoever watches the process that writes it.
+    pub fn now(&self) -> TableNow {
+        let (files, rows, bytes) = self.figures();
+        let (index_bytes, index_on_disk) = (self.index.bytes() as u64, self.index.on_disk());
+        TableNow { version: self.version, rows, files, bytes, index_bytes, index_on_disk }
     }
 
     /// Keys in the index and the bytes that they take in memory and on disk, roughly.

@@ -32,6 +32,11 @@ impl Direct {
         DirectSubscription { inbox }
     }
 
+    /// The memory that its undelivered and unreleased items share.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// True while the publisher waits for memory: whoever holds some should let it go.
     pub fn pressure(&self) -> watch::Receiver<bool> {
         self.memory.pressure()

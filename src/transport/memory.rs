@@ -34,6 +34,11 @@ impl Memory {
         self.pressure.subscribe()
     }
 
+    /// Bytes that are held, in steps of a KiB.
+    pub fn held(&self) -> usize {
+        (self.permits as usize).saturating_sub(self.semaphore.available_permits()) * PERMIT_BYTES
+    }
+
     /// Takes `bytes` at once, waiting until they are free; more than all there is counts as all there is, so that it
     /// passes alone.
     ///

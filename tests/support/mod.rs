@@ -1,6 +1,7 @@
 //! What the topics share: real servers, a `weir` with its folders, and the independent readers' verdict.
 
 pub mod clickhouse;
+pub mod http;
 pub mod kafka;
 pub mod lake;
 pub mod mysql;

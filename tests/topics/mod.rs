@@ -8,6 +8,7 @@ mod binlog_live;
 mod columns;
 mod deep;
 mod failures;
+mod http;
 mod images;
 mod inject;
 mod kafka;

@@ -15,9 +15,11 @@ use crate::apply::current::CurrentRows;
 use crate::apply::{Pace, Report, SharedTable, Upkeep, Worker, WorkerError};
 use crate::config::Config;
 use crate::error::Error;
+use crate::figures::{counters, standing};
 use crate::limits::{POSITION_LOOKED_AT_EVERY, SHUTDOWN_MAX};
 use crate::service::current::SourceRows;
 use crate::service::index_home;
+use crate::service::status::way_out_of_stop;
 use crate::state::{Appeal, AppealKind, Appeals};
 use crate::table::{BucketShare, Buckets, Table, TableError, TableState, Warehouse, Writer};
 use crate::transport::kafka::position::Position;
@@ -40,15 +42,10 @@ impl ApplyHalf {
         let topics = Topics::new(&settings)?;
         let warehouse = Warehouse::open_to_write(&config.warehouse.url, &config.warehouse.options).await?;
         let memory = Memory::new(config.apply.memory_bytes());
-        let (reports, mut inbox) = mpsc::unbounded_channel();
-        // Whoever captures reads the tables' commits; here an end is only logged.
-        tokio::spawn(async move {
-            while let Some(report) = inbox.recv().await {
-                if let Report::Stopped { table, error } = report {
-                    tracing::error!(%table, %error, "the table's worker ended");
-                }
-            }
-        });
+        let watched = memory.clone();
+        standing().watch_memory(Box::new(move || watched.held()), config.apply.memory_bytes());
+        let (reports, inbox) = mpsc::unbounded_channel();
+        tokio::spawn(hear(inbox, membership == Membership::Group));
         let rules = config.clone();
         let host = Arc::new(ApplyHost {
             layout_of: Arc::new(move |table| rules.table_settings(table).layout),
@@ -81,6 +78,21 @@ impl ApplyHalf {
         self.stop.cancel();
         if tokio::time::timeout(SHUTDOWN_MAX, self.receiver.join()).await.is_err() {
             tracing::warn!("some commits did not end in time; they are read again at the next start");
+        }
+    }
+}
+
+/// Whoever captures reads the tables' commits; here an end is only logged. A process that does not capture is watched by
+/// what it applies, which is counted here, too.
+async fn hear(mut inbox: mpsc::UnboundedReceiver<Report>, counts: bool) {
+    while let Some(report) = inbox.recv().await {
+        match report {
+            Report::Stopped { table, error } => {
+                tracing::error!(%table, %error, "the table's worker ended");
+                standing().note(Some(&table), error.to_string(), way_out_of_stop(&table));
+            }
+            Report::Committed { table, accounts, .. } if counts => counters().count(&table, &accounts),
+            _ => {}
         }
     }
 }

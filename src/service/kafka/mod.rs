@@ -29,6 +29,7 @@ use super::{Reseed, RunOptions, finished};
 use crate::capture::CaptureError;
 use crate::config::{Config, TransportKind};
 use crate::error::Error;
+use crate::figures::standing;
 use crate::limits::{KAFKA_RETRY_DELAY, PUBLISH_FAILURES_APART_MIN, PUBLISH_FAILURES_MAX};
 use crate::state::CheckpointLog;
 use crate::table::Warehouse;
@@ -96,12 +97,15 @@ async fn capture_until(
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     if role == Role::Apply {
+        standing().applies();
         stop.cancelled().await;
+        standing().ends();
         return Ok(());
     }
     let mut failures = Failures::default();
     let mut has_run = false;
     loop {
+        standing().begins();
         let start = || capture::start(config, &options, hurry.clone());
         let Some(incarnation) = begin(config, stop, has_run, start).await? else { return Ok(()) };
         has_run = true;

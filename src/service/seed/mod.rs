@@ -10,7 +10,7 @@ mod standing;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use snapshot_loader::{Progress, Throttle};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
@@ -20,7 +20,7 @@ use weir_mysql::{Conn, MysqlError, RowConnection, SourceOptions, TableDescriptio
 
 use self::attempt::Taken;
 pub use self::plan::{LoadScope, SeedPlan};
-pub use self::standing::{LoadStanding, load_standing};
+pub use self::standing::{LoadStanding, load_standing, stands};
 use super::kafka::merging::LakeMerging;
 use crate::apply::Report;
 use crate::apply::chunks::ChunkDesk;
@@ -109,6 +109,10 @@ pub struct LoadFigures {
     pub chunks: AtomicU64,
     pub chunks_done: AtomicU64,
     pub rows: AtomicU64,
+    /// By the engine's statistics, of the whole plan.
+    pub rows_estimated: AtomicU64,
+    /// When the load was planned, ms since the epoch.
+    pub begun_ms: AtomicI64,
     /// Keys that were found to be gone from the source.
     pub removed: AtomicU64,
 }
@@ -177,6 +181,8 @@ impl Loader {
         let chunks_left = plan.chunks.len() - done.len();
         let rows_left = plan.rows_estimated * chunks_left as u64 / plan.chunks.len().max(1) as u64;
         let progress = self.progress.table(&load.table, rows_left, chunks_left as u64);
+        load.figures.rows_estimated.store(plan.rows_estimated, Ordering::Relaxed);
+        load.figures.begun_ms.store(plan.begun_ms, Ordering::Relaxed);
         load.figures.chunks.store(plan.chunks.len() as u64, Ordering::Relaxed);
         load.figures.chunks_done.store(done.len() as u64, Ordering::Relaxed);
         let plan = Arc::new(plan);

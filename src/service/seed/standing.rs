@@ -1,11 +1,15 @@
 //! How far the load of a table is, for people: told by its plan and by the table's own commits, with the service running or
 //! stopped.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::Serialize;
 use weir_model::{TableId, clock};
 
+use super::LoadFigures;
 use super::plan::SeedPlan;
 use crate::error::Error;
+use crate::figures::LoadStands;
 use crate::state::StateSeries;
 use crate::table::{BucketShare, SeedProgress, TableState, Warehouse};
 
@@ -46,6 +50,20 @@ pub async fn load_standing(
         rows_estimated: plan.rows_estimated,
         seconds_left: seconds_left(chunks, done, clock::now_ms() - plan.begun_ms),
     }))
+}
+
+/// A load that this process carries out, once it has a plan.
+pub fn stands(part: bool, figures: &LoadFigures) -> Option<LoadStands> {
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    let (chunks, chunks_done) = (count(&figures.chunks), count(&figures.chunks_done));
+    let elapsed_ms = clock::now_ms() - figures.begun_ms.load(Ordering::Relaxed);
+    (chunks > 0).then(|| LoadStands {
+        part,
+        chunks,
+        chunks_done,
+        rows_estimated: count(&figures.rows_estimated),
+        seconds_left: seconds_left(chunks, chunks_done, elapsed_ms),
+    })
 }
 
 /// The load in the table, or in that of its buckets which is furthest behind.

@@ -84,6 +84,11 @@ impl Backlog {
         }
     }
 
+    /// Counts that are held, by their weights, and origins that are behind.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.held, self.behind.len())
+    }
+
     /// What to do next, by turns between what is held and what is behind.
     pub(super) fn next_step(&mut self) -> Option<Step> {
         if self.held > 0 && (!self.reads_next || self.behind.is_empty()) {
