@@ -137,7 +137,8 @@ pub fn minutes(which: &str, marked: bool) -> String {
     )
 }
 
-const MARKED: &str = " ANY INNER JOIN (\
+/// `ALL`, although a mark is unique: by `ANY` engines since 2020 take one row of the left side, too.
+const MARKED: &str = " ALL INNER JOIN (\
      SELECT origin, generation, toInt64(max(next_version)) AS next_version FROM weir_trace_marks \
      WHERE source = ? GROUP BY origin, generation\
      ) AS marks USING (origin, generation) WHERE version < next_version";
