@@ -12,10 +12,12 @@ quiet and the lake caught up with it.
 import argparse
 import decimal
 import json
+import re
 import struct
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import lake_rows
 import source_rows
@@ -130,7 +132,14 @@ def equal_json_numbers(expected: JsonNumber, found: JsonNumber) -> bool:
 # --- comparing a table ---
 
 
-def compare_table(connection, table: SourceTable, path: str, reader: str, mode: str | None, extra_columns_allowed: bool) -> Report:
+class Allowed(NamedTuple):
+    """What the columns of the lake may have of what the source's were before."""
+
+    extra_columns: bool
+    wider_types: bool
+
+
+def compare_table(connection, table: SourceTable, path: str, reader: str, mode: str | None, allowed: Allowed) -> Report:
     report = Report(f"{table.database}.{table.name}")
     if not lake_rows.exists(path):
         report.add("table missing", path=path)
@@ -138,7 +147,7 @@ def compare_table(connection, table: SourceTable, path: str, reader: str, mode: 
     delta_types = lake_rows.column_types(path)
     mode = mode or mode_of(delta_types)
     partitions = lake_rows.partition_columns(path)
-    compare_types(report, table, delta_types, mode, partitions, extra_columns_allowed)
+    compare_types(report, table, delta_types, mode, partitions, allowed)
     columns = [column for column in table.columns if column.name in delta_types]
     if any(name not in delta_types for name in table.key):
         return report
@@ -161,21 +170,32 @@ def mode_of(delta_types: dict[str, str]) -> str:
 
 
 def compare_types(
-    report: Report, table: SourceTable, delta_types: dict[str, str], mode: str, partitions: list[str], extra_columns_allowed: bool
+    report: Report, table: SourceTable, delta_types: dict[str, str], mode: str, partitions: list[str], allowed: Allowed
 ) -> None:
     for column in table.columns:
         found = delta_types.get(column.name)
         if found is None:
             report.add("column missing", column=column.name)
-        elif found != column.delta_type:
+        elif found != column.delta_type and not (allowed.wider_types and is_wider(found, column.delta_type)):
             report.add("column type", column=column.name, mysql=column.data_type, expected=column.delta_type, found=found)
     for name, expected in OWN_COLUMNS[mode].items():
         if delta_types.get(name) != expected:
             report.add("column type", column=name, expected=expected, found=delta_types.get(name))
     known = {column.name for column in table.columns} | OWN_COLUMNS[mode].keys() | set(partitions)
     for name in delta_types.keys() - known:
-        if not extra_columns_allowed:
+        if not allowed.extra_columns:
             report.add("column extra", column=name)
+
+
+def is_wider(found: str, expected: str) -> bool:
+    """Whether a column of the lake takes every value of a narrower one."""
+    if (expected, found) in {("integer", "long"), ("float", "double")}:
+        return True
+    decimals = [re.fullmatch(r"decimal\((\d+), ?(\d+)\)", ty) for ty in (expected, found)]
+    if not all(decimals):
+        return False
+    (precision, scale), (found_precision, found_scale) = ([int(digits) for digits in ty.groups()] for ty in decimals)
+    return found_scale >= scale and found_precision - found_scale >= precision - scale
 
 
 def read_lake(report: Report, path: str, reader: str, mode: str, columns: list[SourceColumn], key_at: list[int], made: list[str]):
@@ -325,6 +345,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--reader", choices=lake_rows.READERS, default="duckdb")
     parser.add_argument("--mode", choices=OWN_COLUMNS, help="what a row of the lake stands for (default: as its columns say)")
     parser.add_argument("--extra-columns-allowed", action="store_true", help="for dropped and renamed columns, which stay in the lake")
+    parser.add_argument("--wider-types-allowed", action="store_true", help="for columns that became narrower, which keep their type in the lake")
     return parser.parse_args()
 
 
@@ -346,7 +367,7 @@ def main() -> int:
             lake_rows.table_path(arguments.warehouse, database, name),
             arguments.reader,
             arguments.mode,
-            arguments.extra_columns_allowed,
+            Allowed(arguments.extra_columns_allowed, arguments.wider_types_allowed),
         )
         for database in arguments.database.split(",")
         for name in names or source_rows.table_names(connection, database)

@@ -78,6 +78,18 @@ impl Mysql {
         });
     }
 
+    /// Runs statements as [`Self::run`] does; the server's words if it refuses one. Those before it have been carried out.
+    pub fn refusal(&self, statements: &str) -> Option<String> {
+        let (url, statements) = (self.url.clone(), statements.to_owned());
+        block_on(async move {
+            let opts = mysql_async::Opts::from_url(&url).expect("a MySQL url");
+            let mut connection = mysql_async::Conn::new(opts).await.expect("a connection to the test's server");
+            let refusal = connection.query_drop(&statements).await.err().map(|error| error.to_string());
+            let _ = connection.disconnect().await;
+            refusal
+        })
+    }
+
     /// The single value that a query gives, as text.
     pub fn value(&self, query: &str) -> String {
         let (url, query) = (self.url.clone(), query.to_owned());
