@@ -64,6 +64,16 @@ impl Mysql {
         self.folder.as_ref().expect("a server of the test's own").path().join("data")
     }
 
+    /// Ends a server of the test's own; [`Self::start_again`] brings it back, with its data and at its address.
+    pub fn stop(&self) {
+        services(&["mysql-stop", path(self.folder.as_ref().expect("a server of the test's own").path())]);
+    }
+
+    pub fn start_again(&self) {
+        let folder = self.folder.as_ref().expect("a server of the test's own").path();
+        assert_eq!(start_in(folder, &[]), self.url);
+    }
+
     /// Runs statements, separated by semicolons, on one connection.
     ///
     /// # Panics

@@ -7,7 +7,7 @@ use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
 use crate::support::lake::{Workload, assert_equal, compare};
 use crate::support::mysql::Mysql;
-use crate::support::weir::{Weir, hops};
+use crate::support::weir::{Weir, eventually, hops};
 
 /// Tables of the workload that are kept in other ways: copied on write, and in partitions whose column an image may leave out.
 const LAYOUTS: [(&str, &str); 4] = [
@@ -220,4 +220,52 @@ fn what_an_image_leaves_out_is_what_the_source_has_and_never_null() {
     for table in ["t", "halves"] {
         weir.expect(0, &["reconcile", "--deep", "--table", &format!("parts.{table}")]);
     }
+}
+
+#[test]
+fn rows_of_a_prepared_xa_transaction_are_made_whole_once_it_is_committed() {
+    let mysql = &Mysql::start(&[]);
+    mysql.run(
+        "CREATE DATABASE xaparts; USE xaparts; CREATE TABLE t (id INT PRIMARY KEY, a INT DEFAULT 7, b TEXT, c VARCHAR(40) DEFAULT (UUID()));
+         INSERT INTO t (id, b) VALUES (1, 'one'), (2, 'two'), (3, 'three')",
+    );
+    let weir = Weir::new(&mysql.url, &["xaparts.*"], "");
+    weir.catch_up();
+    mysql.run(&format!(
+        "USE xaparts; {}XA START 'half'; UPDATE t SET a = 8 WHERE id = 1; INSERT INTO t (id) VALUES (20); UPDATE t SET id = 30 WHERE id = 3; XA END 'half'; XA PREPARE 'half'",
+        session("MINIMAL")
+    ));
+    mysql.run("UPDATE xaparts.t SET b = 'between' WHERE id = 2");
+    weir.catch_up();
+    mysql.run("XA COMMIT 'half'");
+    weir.catch_up();
+    assert_equal(mysql, &weir, "xaparts");
+    weir.balanced();
+}
+
+#[test]
+fn a_source_that_is_away_when_its_rows_are_needed_is_waited_for_and_loses_nothing() {
+    let mysql = &Mysql::start(&[]);
+    mysql.run("CREATE DATABASE away; CREATE TABLE away.t (id INT PRIMARY KEY, a INT DEFAULT 7); INSERT INTO away.t VALUES (1, 1)");
+    let weir = Weir::new(&mysql.url, &["away.*"], "");
+    // Long enough for the server to end between a change and its commit.
+    weir.replace_in_config("commit_interval_ms = 200", "commit_interval_ms = 12000");
+    let service = weir.run();
+    eventually("the table is loaded", Duration::from_secs(60), || weir.has_rows("away.t", 1));
+    mysql.run("INSERT INTO away.t VALUES (2, 2)");
+    eventually("a commit has been made", Duration::from_secs(60), || weir.has_rows("away.t", 2));
+    let insert =
+        format!("{}INSERT INTO away.t (id) VALUES (3), (4); UPDATE away.t SET a = 5 WHERE id = 4", session("MINIMAL"));
+    mysql.run(&insert);
+    std::thread::sleep(Duration::from_secs(1));
+    mysql.stop();
+    let asks = || service.log().contains("asked again for rows that were logged in part");
+    eventually("the source is missed", Duration::from_secs(60), asks);
+    let (code, took) = service.terminate();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    mysql.start_again();
+    weir.catch_up();
+    assert_equal(mysql, &weir, "away");
+    weir.balanced();
 }

@@ -85,6 +85,7 @@ fn the_example_reads_every_change_of_a_topic() {
     weir.catch_up();
     mysql.run("USE kread; INSERT INTO `odd.näme` VALUES (2, -2.25, 'naïve', NULL, NULL)");
     mysql.run("USE kread; UPDATE `odd.näme` SET note = 'changed' WHERE id = 1; DELETE FROM `odd.näme` WHERE id = 2");
+    mysql.run("USE kread; SET SESSION binlog_row_image = MINIMAL; UPDATE `odd.näme` SET note = 'again' WHERE id = 1; INSERT INTO `odd.näme` (id, price) VALUES (3, 7)");
     weir.catch_up();
 
     let topic = topic(&weir.name, "kread", "odd.näme");
@@ -104,9 +105,14 @@ fn the_example_reads_every_change_of_a_topic() {
         ("create", row(2, "-2.25", "naïve", "null", "null")),
         ("update", row(1, "1.50", "changed", raw, at)),
         ("delete", row(2, "-2.25", "naïve", "null", "null")),
+        // Of images that leave columns out, what they have.
+        ("update", r#"{"id":1,"note":"again"}"#.to_owned()),
+        ("create", r#"{"id":3,"price":"7.00"}"#.to_owned()),
     ];
     let parsed = |rows: &[(&str, String)]| -> Vec<(String, serde_json::Value)> {
         rows.iter().map(|(op, row)| ((*op).to_owned(), serde_json::from_str(row).unwrap())).collect()
     };
     assert_eq!(parsed(&told), parsed(&expected), "{lines}");
+    assert_eq!(changes[3]["unchanged"], serde_json::json!(["price", "raw", "at"]), "{lines}");
+    assert_eq!(changes[4]["not_told"], serde_json::json!(["note", "raw", "at"]), "{lines}");
 }
