@@ -84,11 +84,6 @@ fn mariadb_ends_equal_and_balanced() {
 }
 
 #[test]
-fn mariadb_whose_images_leave_columns_out_ends_equal_and_balanced() {
-    ends_equal_and_balanced(Flavour::Mariadb, &["--binlog-row-image=MINIMAL"], 101_104);
-}
-
-#[test]
 fn mariadb_with_metadata_and_compressed_events_ends_equal_and_balanced() {
     let flags = ["--binlog-row-metadata=FULL", "--log-bin-compress=ON", "--log-bin-compress-min-len=10"];
     ends_equal_and_balanced(Flavour::Mariadb, &flags, 101_102);
