@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use weir::binlog::table_map::{MapColumn, Signs, WireType};
+use weir::binlog::table_map::{MapColumn, Signs, WireType, Writer};
 use weir::binlog::{RowDecoder, RowsImage, RowsKind, TableMap};
 use weir_model::{ChangeBuilder, ZeroDates};
 
@@ -45,6 +45,7 @@ fn table_map() -> TableMap {
         columns: columns.into(),
         primary_key: vec![0],
         signs: Signs::Told,
+        writer: Writer::Mysql,
     }
 }
 

@@ -166,7 +166,12 @@ pub fn server_checks(facts: &ServerFacts) -> Vec<Check> {
     ));
     let images = "other images leave columns out: the rows that updates leave them out of are read from the lake, and those that \
                   inserts and changes of keys do from the source, by their keys; mode = \"append\" needs FULL";
-    found.push(words("binlog_row_image", &facts.binlog_row_image, "FULL", Warn, images));
+    found.push(if facts.flavour == Flavour::Mariadb {
+        let why = "other images leave columns out, among them generated ones that change";
+        words("binlog_row_image", &facts.binlog_row_image, "FULL", Fail, why)
+    } else {
+        words("binlog_row_image", &facts.binlog_row_image, "FULL", Warn, images)
+    });
     found.push(metadata_check(facts));
     let options = "a document that is logged as a difference costs a read of its row at the source, unless the image before \
                    has it, as those of FULL and NOBLOB do";

@@ -205,6 +205,26 @@ fn mariadb_that_was_reset_or_purged_is_refused() {
 }
 
 #[test]
+fn images_of_mariadb_that_leave_columns_out_are_refused() {
+    let mysql = &Mysql::start_flavour(Flavour::Mariadb, &[]);
+    mysql.run("CREATE DATABASE part");
+    mysql.run("CREATE TABLE part.t (id INT PRIMARY KEY, v INT, doubled INT AS (v * 2) VIRTUAL)");
+    mysql.run("INSERT INTO part.t (id, v) VALUES (1, 1)");
+    let weir = Weir::new(&mysql.url, &["part.*"], "");
+    weir.catch_up();
+    mysql.run("SET GLOBAL binlog_row_image = 'MINIMAL'");
+    mysql.run("UPDATE part.t SET v = 2");
+    let refused = weir.expect(1, &["run", "--until-caught-up"]).stderr;
+    assert!(refused.contains("SET GLOBAL binlog_row_image = FULL"), "{refused}");
+    // By the setting of the session that wrote it alone.
+    mysql.run("SET GLOBAL binlog_row_image = 'FULL'");
+    let stopped = weir.expect(1, &["run", "--until-caught-up"]).stderr;
+    assert!(stopped.contains("a row event of part.t leaves columns out"), "{stopped}");
+    weir.expect(0, &["snapshot", "--table", "part.t"]);
+    assert_equal(mysql, &weir, "part");
+}
+
+#[test]
 fn types_that_only_mariadb_has_stop_their_tables_alone() {
     // Their columns are in the metadata of the others, too.
     let mysql = &Mysql::start_flavour(Flavour::Mariadb, &["--binlog-row-metadata=FULL"]);

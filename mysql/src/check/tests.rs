@@ -149,6 +149,9 @@ fn mariadb_is_told_what_it_lacks_in_its_own_words() {
     let check = only_trouble(&input(lax, orders()));
     assert_eq!((check.name.as_str(), check.status), ("gtid_strict_mode", CheckStatus::Warn));
     assert_eq!(check.mend.unwrap(), "SET GLOBAL gtid_strict_mode = ON");
+    let mut partial = mariadb();
+    partial.binlog_row_image = "MINIMAL".into();
+    assert_eq!(only_trouble(&input(partial, orders())).status, CheckStatus::Fail);
     let mut brief = mariadb();
     brief.binlog_expire_s = 3600;
     assert_eq!(only_trouble(&input(brief, orders())).mend.unwrap(), "SET GLOBAL binlog_expire_logs_seconds = 604800");

@@ -52,6 +52,11 @@ pub enum RowError {
          binlog_row_image=FULL on the source, in every session that writes, then load the table with `weir snapshot --table`"
     )]
     PartialImage { table: TableId, column: String },
+    #[error(
+        "a row event of {0} leaves columns out, and MariaDB leaves out generated columns that change; set binlog_row_image=FULL on \
+         the source, in every session that writes, then load the table with `weir snapshot --table {0}`"
+    )]
+    PartialImageOfMariadb(TableId),
     #[error("row change {row} of an event of {table} cannot be decoded: {place}: {source}")]
     Cell { table: TableId, place: String, row: u64, source: CellError },
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use weir_model::{ChangeBuilder, Half, Op, TableSchema};
 
+use crate::binlog::table_map::Writer;
 use crate::binlog::{RowsImage, RowsKind, TableMap};
 
 pub(crate) mod cursor;
@@ -31,6 +32,7 @@ pub use error::{CellError, RowError};
 #[derive(Debug)]
 pub struct RowDecoder {
     schema: Arc<TableSchema>,
+    writer: Writer,
     steps: Vec<Step>,
     /// Columns up to and including the last one of the key.
     key_end: usize,
@@ -41,7 +43,7 @@ impl RowDecoder {
     pub fn new(map: &TableMap, schema: Arc<TableSchema>) -> Result<Self, RowError> {
         let steps = plan::steps(map, &schema)?;
         let key_end = steps.iter().rposition(|step| step.is_key).map_or(0, |last| last + 1);
-        Ok(Self { schema, steps, key_end })
+        Ok(Self { schema, writer: map.writer, steps, key_end })
     }
 
     /// Decodes every row change of `image` but the first `skip`, which are walked over; returns how many it holds.
@@ -57,6 +59,10 @@ impl RowDecoder {
         let is_whole = |present: &[u8]| (0..self.steps.len()).all(|index| is_set(present, index));
         let is_update = image.kind == RowsKind::Update;
         if image.has_differences || !is_whole(&image.present) || (is_update && !is_whole(&image.present_after)) {
+            // What it leaves out may have changed: a generated column does with those that it is made of.
+            if self.writer == Writer::Mariadb {
+                return Err(RowError::PartialImageOfMariadb(self.schema.table.clone()));
+            }
             return self.decode_partial(image, skip, builder);
         }
         let mut work = Work { rows: Cursor::new(&image.rows), scratch: Scratch::default(), keys: Keys::default() };

@@ -27,10 +27,12 @@ pub struct TableMap {
     pub columns: Vec<MapColumn>,
     /// Indexes into `columns` of the primary key, in key order; empty without one, and unless the metadata is FULL.
     pub primary_key: Vec<usize>,
+    /// Whether it says which columns are unsigned.
     pub signs: Signs,
+    pub writer: Writer,
 }
 
-/// Who wrote a table map: in what they count the two differ.
+/// Who wrote a table map: the two differ in what they count, and in what their images leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
     Mysql,
@@ -101,7 +103,8 @@ impl TableMap {
         for (index, column) in columns.iter_mut().enumerate() {
             column.nullable = nullable[index / 8] >> (index % 8) & 1 == 1;
         }
-        let mut map = Self { table_id, database, table, columns, primary_key: Vec::new(), signs: Signs::Untold };
+        let mut map =
+            Self { table_id, database, table, columns, primary_key: Vec::new(), signs: Signs::Untold, writer };
         while !reader.cursor.is_empty() {
             let kind = reader.step("type of optional metadata", Cursor::u8)?;
             let field = reader.step("length of optional metadata", Cursor::packed_bytes)?;
