@@ -1,3 +1,5 @@
+//! Branches as capture holds them, decided without I/O.
+
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
