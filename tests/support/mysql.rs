@@ -69,9 +69,10 @@ impl Mysql {
         services(&["mysql-stop", path(self.folder.as_ref().expect("a server of the test's own").path())]);
     }
 
+    /// Of the newest flavour only.
     pub fn start_again(&self) {
         let folder = self.folder.as_ref().expect("a server of the test's own").path();
-        assert_eq!(start_in(folder, &[]), self.url);
+        assert_eq!(start_in(folder, Flavour::Mysql, &[]), self.url);
     }
 
     /// Runs statements, separated by semicolons, on one connection.
