@@ -266,6 +266,6 @@ impl RawFile {
 }
 
 #[cfg(test)]
-mod mutated;
+mod mutated_tests;
 #[cfg(test)]
 mod tests;
