@@ -56,6 +56,11 @@ impl Gtid {
         Self { origin: GtidOrigin::Server(server), gno }
     }
 
+    /// Whether it is one of MariaDB.
+    pub fn is_of_domain(&self) -> bool {
+        matches!(self.origin, GtidOrigin::Domain { .. })
+    }
+
     /// One of MariaDB.
     pub fn of_domain(domain: u32, server_id: u32, gno: u64) -> Self {
         Self { origin: GtidOrigin::Domain { domain, server_id }, gno }

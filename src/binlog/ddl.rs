@@ -7,9 +7,11 @@
 use weir_model::TableId;
 
 mod alter;
+mod comments;
 mod tokens;
 
 use alter::alter_table;
+pub use comments::comments_of_mariadb;
 use tokens::Statement;
 
 /// A statement by its effect.

@@ -30,6 +30,7 @@ use self::lane::{Lane, LaneStart, TransactionTime};
 use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, SeedBegun, SeedOpening, Told};
 use self::resume::{is_not_instead, is_same_transaction};
 use self::xa::{Branch, Prepared};
+use crate::binlog::ddl::comments_of_mariadb;
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
 use crate::state::{LastTransaction, Phase, StateError, TableStanding};
@@ -381,6 +382,15 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     /// Asks the catalogue about a table that the binlog does not describe; `for_rows` that are there to be read.
     async fn look_up(&mut self, table: &TableId, for_rows: bool) -> Result<(), CaptureError> {
         let found = retry_registrar(|| self.registrar.catalogued(table)).await.map_err(|error| lost(&error))?;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                if self.lane(table).is_some() {
+                    self.stop_table(table, error);
+                }
+                return Ok(());
+            }
+        };
         match (found, self.lanes.get_mut(table)) {
             (Some(catalogued), Some(Some(lane))) => lane.describe(catalogued),
             (None, Some(Some(_))) if for_rows => {
@@ -411,7 +421,9 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             return self.release_chunks().await;
         }
         // While its statements take effect the transaction is still open: what is sent now is a part of it.
+        let is_of_mariadb = open.head.gtid.is_of_domain();
         for (database, sql) in std::mem::take(&mut open.statements) {
+            let sql = if is_of_mariadb { comments_of_mariadb(&sql) } else { (&*sql).into() };
             self.statement(&database, &sql, &end).await?;
         }
         let Some(open) = self.open.take() else { return Err(stop(&end, &"a commit outside a transaction")) };

@@ -121,11 +121,11 @@ pub trait Registrar: Send + Sync {
     fn wait_until_executed(&self, gtid: &Gtid) -> impl std::future::Future<Output = Result<(), RegisterError>> + Send;
 
     /// The table as the source's catalogue describes it at this moment, for a binlog that does not describe its tables; `None` if
-    /// it is gone.
+    /// it is gone, and why if it cannot be mirrored.
     fn catalogued(
         &self,
         table: &TableId,
-    ) -> impl std::future::Future<Output = Result<Option<Catalogued>, RegisterError>> + Send;
+    ) -> impl std::future::Future<Output = Result<Result<Option<Catalogued>, String>, RegisterError>> + Send;
 
     /// The table's columns in the source at this moment; `None` if the table is gone.
     fn describe(

@@ -57,7 +57,7 @@ pub(super) struct Branch {
 impl Prepared {
     /// Goes on from `position` with what is durable.
     pub async fn open(store: PreparedStore, position: &GtidSet) -> Result<Self, StateError> {
-        let behind = store.begins_behind().await?;
+        let behind = store.begins_behind(position).await?;
         let heads = store.open(position).await?;
         store.clean(weir_model::clock::now_ms()).await?;
         let held = heads.into_iter().map(|head| (head.xid.clone(), Held { head, tail: Bytes::new(), durable: true }));

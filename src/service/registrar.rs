@@ -150,7 +150,7 @@ impl Registrar for TableRegistrar {
         self.source.wait_until_executed(gtid).await
     }
 
-    async fn catalogued(&self, table: &TableId) -> Result<Option<Catalogued>, RegisterError> {
+    async fn catalogued(&self, table: &TableId) -> Result<Result<Option<Catalogued>, String>, RegisterError> {
         self.source.catalogued(table).await
     }
 

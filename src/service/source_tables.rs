@@ -70,14 +70,22 @@ impl SourceTables {
         })
     }
 
-    /// The table's columns at this moment; `None` if it is gone or cannot be mirrored.
+    /// The table's columns at this moment; `None` if it is gone or cannot be mirrored, which its next rows will say.
     pub async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
-        let description = self.description(table).await.map_err(|error| RegisterError(error.to_string()))?;
+        let description = match self.description(table).await {
+            Err(error) if error.is_retryable() => return Err(RegisterError(error.to_string())),
+            Err(error) => {
+                tracing::warn!(%table, %error, "its columns cannot be mirrored any more");
+                return Ok(None);
+            }
+            Ok(description) => description,
+        };
         Ok(description.and_then(|description| self.admit(description).ok()).map(|d| Arc::new(d.schema)))
     }
 
-    /// The table as the catalogue describes it, and what the source had executed behind that; `None` if it is gone.
-    pub async fn catalogued(&self, table: &TableId) -> Result<Option<Catalogued>, RegisterError> {
+    /// The table as the catalogue describes it, and what the source had executed behind that; `None` if it is gone, and why
+    /// if it cannot be mirrored.
+    pub async fn catalogued(&self, table: &TableId) -> Result<Result<Option<Catalogued>, String>, RegisterError> {
         let asked = async {
             let mut connection = weir_mysql::connect(&self.source).await?;
             match catalogue::describe(&mut connection, table).await? {
@@ -85,7 +93,11 @@ impl SourceTables {
                 None => Ok(None),
             }
         };
-        asked.await.map_err(|error: MysqlError| RegisterError(error.to_string()))
+        match asked.await {
+            Err(error) if error.is_retryable() => Err(RegisterError(error.to_string())),
+            Err(error) => Ok(Err(error.to_string())),
+            Ok(found) => Ok(Ok(found)),
+        }
     }
 
     /// Waits until the source shows what transaction `gtid` did.

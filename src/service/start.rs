@@ -96,16 +96,16 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
     let state = warehouse.state_path(&config.source.name);
     let mut checkpoints = CheckpointLog::new(warehouse.store().clone(), state.clone());
     let mut checkpoint = checkpoints.take_epoch().await?;
+    let prepared = PreparedStore::new(warehouse.store().clone(), state.clone());
+    if checkpoint.is_new() || options.reseed == Reseed::All {
+        begin_anew(config, &source, &mut facts, &prepared).await?;
+    }
     if checkpoint.is_new() {
         let of_tables = greatest_epoch(&warehouse, &facts.tables).await?;
         if of_tables >= checkpoint.epoch {
             tracing::warn!(epoch = of_tables, "the tables are older than the state beside them, which was lost");
             checkpoint.epoch = of_tables + 1;
         }
-    }
-    let prepared = PreparedStore::new(warehouse.store().clone(), state.clone());
-    if checkpoint.is_new() || options.reseed == Reseed::All {
-        begin_anew(config, &source, &mut facts, &prepared).await?;
     }
     let position = match position(&mut checkpoint, &facts, options) {
         Ok(position) => position,
@@ -219,6 +219,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         proving,
         checkpoints,
         prepared,
+        position_is_durable: true,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),
         seeds: config.source.snapshot == SnapshotMode::Initial,
@@ -273,7 +274,8 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
     Ok(Incarnation { supervisor, capture, stop_capture, workers: Some(Workers { transport, registrar }) })
 }
 
-/// The stream is about to begin at the source's present: waits for what is prepared there, and forgets what was held.
+/// The stream is about to begin at the source's present: waits for what is prepared there, and says what that makes of what
+/// was held. Tables that appeared meanwhile are listed.
 pub(super) async fn begin_anew(
     config: &Config,
     source: &SourceOptions,
@@ -281,9 +283,18 @@ pub(super) async fn begin_anew(
     prepared: &PreparedStore,
 ) -> Result<(), Error> {
     let behind = wait_for_branches(source, facts).await?;
-    // Without loads nothing would make up for what is committed on the way.
-    let loads = config.source.snapshot == SnapshotMode::Initial;
-    Ok(prepared.begin_anew(&if loads { behind } else { GtidSet::default() }).await?)
+    // Without loads nothing would make up for what is committed on the way, so the stream begins behind it.
+    let behind = match config.source.snapshot {
+        SnapshotMode::Initial => behind,
+        SnapshotMode::Never => {
+            facts.executed = behind;
+            GtidSet::default()
+        }
+    };
+    // What was made before the stream begins comes in no event any more.
+    let mut connection = weir_mysql::connect(source).await?;
+    facts.tables = catalogue::list_tables(&mut connection, &config.patterns()?).await?;
+    Ok(prepared.begin_anew(&behind, &facts.executed).await?)
 }
 
 /// Refuses a source that cannot be mirrored exactly, with the statement that mends it.
@@ -300,6 +311,12 @@ pub(super) async fn look_at_source(config: &Config, source: &SourceOptions) -> R
         .collect();
     if !failed.is_empty() {
         return Err(Error::failed(format!("the source cannot be mirrored: {}", failed.join("; "))));
+    }
+    if server.flavour == server::Flavour::Mariadb && config.source.snapshot_url.is_some() {
+        // Numbers of a domain may have gaps, so nobody can tell there what the replica lacks, nor what it has of its own.
+        return Err(Error::config("chunks cannot be read from a replica of MariaDB")
+            .at("source.snapshot_url")
+            .way_out("leave snapshot_url out; rows_per_second_max and pause_above_threads_running spare the source"));
     }
     // In this order: a table made in between is listed, and its CREATE comes in the stream besides. The other way round
     // nobody would hear of it.

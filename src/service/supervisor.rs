@@ -119,6 +119,8 @@ pub struct Supervisor {
     pub checkpoints: CheckpointLog,
     /// Rows of prepared XA transactions; those that the checkpoint has passed the end of are removed.
     pub prepared: PreparedStore,
+    /// What this incarnation goes on from, or has come to since, is durable: over Kafka once it has published.
+    pub position_is_durable: bool,
     /// What the last checkpoint said, or would say.
     pub checkpoint: Checkpoint,
     /// End once everything in this set is in the tables.
@@ -306,6 +308,7 @@ impl Supervisor {
 
     /// A publish is durable: what it counted goes to the trace, and its tables are looked at until they have it.
     fn on_durable(&mut self, durable: Durable) {
+        self.position_is_durable = true;
         let Durable { number, boundary, mut touched, at_ms, counts } = durable;
         // Nobody takes in what is sent to a table that has stopped.
         touched.retain(|table, _| !self.is_stopped(table));
@@ -482,7 +485,12 @@ impl Supervisor {
         self.dirty = false;
         match self.checkpoints.write(&self.checkpoint).await? {
             crate::state::Written::Done => {
-                if let Err(error) = self.prepared.forget_ended(&self.checkpoint.gtid_set).await {
+                let position = &self.checkpoint.gtid_set;
+                let mut forgotten = self.prepared.forget_ended(position).await;
+                if forgotten.is_ok() && self.position_is_durable {
+                    forgotten = self.prepared.forget_former(position).await;
+                }
+                if let Err(error) = forgotten {
                     tracing::warn!(%error, "rows of XA transactions that have ended stay for now");
                 }
                 Ok(())

@@ -83,7 +83,7 @@ impl Watching {
             seen.push(of_table(table, stands, (lag_transactions, lag_ms), written.get(table)));
         }
         self.had_all_ms.retain(|table, _| tables.contains_key(table));
-        let (proofs, prepared) = self.beside().await?;
+        let (proofs, prepared) = self.beside().await;
         Ok(Status {
             prepared,
             source: self.config.source.name.clone(),
@@ -96,16 +96,19 @@ impl Watching {
         .with(&proofs))
     }
 
-    /// What the state tells beside the checkpoint, as of some seconds ago.
-    async fn beside(&mut self) -> Result<(Proofs, Vec<PreparedStatus>), Error> {
+    /// What the state tells beside the checkpoint, as of some seconds ago, or as it was before the store went away: the rest of the
+    /// status does not wait for it.
+    async fn beside(&mut self) -> (Proofs, Vec<PreparedStatus>) {
         if let Some((at, proofs, prepared)) = &self.beside
             && at.elapsed() < STATUS_STATE_FRESH
         {
-            return Ok((proofs.clone(), prepared.clone()));
+            return (proofs.clone(), prepared.clone());
         }
-        let (proofs, prepared) = beside(&self.config, &self.warehouse).await?;
+        let known = self.beside.take().map(|(_, proofs, prepared)| (proofs, prepared)).unwrap_or_default();
+        let read = tokio::time::timeout(STATUS_SOURCE_MAX, beside(&self.config, &self.warehouse)).await;
+        let (proofs, prepared) = read.ok().and_then(Result::ok).unwrap_or(known);
         self.beside = Some((Instant::now(), proofs.clone(), prepared.clone()));
-        Ok((proofs, prepared))
+        (proofs, prepared)
     }
 
     /// What the source has executed, asked over a connection that is kept.

@@ -5,6 +5,7 @@
 //! knows that the rows are not needed any more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub struct PreparedStore {
     objects: ObjectFolder,
     /// Transactions whose end has been noted, each with the transaction that it came with.
     ended: Arc<Mutex<BTreeMap<Gtid, Gtid>>>,
+    /// What an earlier beginning held has been removed.
+    former_is_gone: Arc<AtomicBool>,
 }
 
 /// A transaction that is held.
@@ -66,6 +69,9 @@ impl PreparedHead {
 #[derive(Debug, Serialize, Deserialize)]
 struct Beginning {
     behind: GtidSet,
+    /// Where the stream began. A position without it is of before: the new one has not become durable.
+    #[serde(default)]
+    from: GtidSet,
 }
 
 impl PreparedStore {
@@ -73,7 +79,7 @@ impl PreparedStore {
     pub fn new(store: Arc<dyn ObjectStore>, state: Path) -> Self {
         let folder = state.join("prepared");
         let objects = ObjectFolder::new(store.clone(), folder.clone());
-        Self { store, folder, objects, ended: Arc::default() }
+        Self { store, folder, objects, ended: Arc::default(), former_is_gone: Arc::default() }
     }
 
     /// Puts a part of a transaction; durable when it returns. Two who read the same transaction cut it otherwise, so each part
@@ -130,6 +136,7 @@ impl PreparedStore {
     /// Also [`StateError::Lost`] if a head cannot be read: without it the rows would be lost.
     pub async fn open(&self, position: &GtidSet) -> Result<Vec<PreparedHead>, StateError> {
         let mut held = Vec::new();
+        let from = self.beginning(position).await?.map(|beginning| beginning.from).unwrap_or_default();
         let listed = self.list().await?;
         let names: BTreeSet<&str> = listed.iter().filter_map(|meta| meta.location.filename()).collect();
         for name in names.iter().filter(|name| name.ends_with(HEAD)) {
@@ -137,7 +144,7 @@ impl PreparedStore {
             let ended_by = self.objects.find::<Gtid>(&end_name(&head.gtid)).await?.read();
             if let Some(by) = ended_by.filter(|by| position.contains(by)) {
                 self.lock().insert(head.gtid, by);
-            } else if position.contains(&head.gtid) {
+            } else if position.contains(&head.gtid) && !from.contains(&head.gtid) {
                 held.push(head);
             }
         }
@@ -175,20 +182,37 @@ impl PreparedStore {
         Ok(())
     }
 
-    /// The source is mirrored anew: removes whatever is held, and remembers up to where the outcomes of branches that are not
-    /// known mean nothing, because no load begins before that.
-    pub async fn begin_anew(&self, behind: &GtidSet) -> Result<(), StateError> {
-        for meta in self.list().await? {
-            let Some(name) = meta.location.filename() else { continue };
-            self.objects.remove(name).await?;
-        }
-        self.objects.put(BEGINNING, &Beginning { behind: behind.clone() }).await
+    /// The source is mirrored anew, from `from` on: remembers up to where the outcomes of branches that are not known mean
+    /// nothing, because no load begins before that. What is held from before goes only with [`Self::forget_ended`], once a
+    /// position of the new beginning is durable: until then a kill may make the old one go on, which needs it.
+    pub async fn begin_anew(&self, behind: &GtidSet, from: &GtidSet) -> Result<(), StateError> {
+        self.objects.put(BEGINNING, &Beginning { behind: behind.clone(), from: from.clone() }).await
     }
 
-    /// What [`Self::begin_anew`] said.
-    pub async fn begins_behind(&self) -> Result<GtidSet, StateError> {
-        let beginning = self.objects.find::<Beginning>(BEGINNING).await?.read();
+    /// What [`Self::begin_anew`] said, if `position` is of that beginning; nothing otherwise.
+    pub async fn begins_behind(&self, position: &GtidSet) -> Result<GtidSet, StateError> {
+        let beginning = self.beginning(position).await?;
         Ok(beginning.map(|beginning| beginning.behind).unwrap_or_default())
+    }
+
+    async fn beginning(&self, position: &GtidSet) -> Result<Option<Beginning>, StateError> {
+        let beginning = self.objects.find::<Beginning>(BEGINNING).await?.read();
+        Ok(beginning.filter(|beginning| beginning.from.is_subset(position)))
+    }
+
+    /// Removes, once, what is held from before the beginning that `position` is of, which must be durable.
+    pub async fn forget_former(&self, position: &GtidSet) -> Result<(), StateError> {
+        if self.former_is_gone.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if let Some(Beginning { from, .. }) = self.beginning(position).await? {
+            for head in self.list_held().await?.into_iter().filter(|head| from.contains(&head.gtid)) {
+                let listed = self.list().await?;
+                self.remove(&head.gtid, &listed).await?;
+            }
+        }
+        self.former_is_gone.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Removes parts that no head came to name; young ones may be another process's that is at it.
@@ -339,11 +363,20 @@ mod tests {
     async fn a_source_that_is_mirrored_anew_forgets_what_was_held() {
         let objects = Arc::new(InMemory::new());
         let store = store_in(&objects);
-        assert!(store.begins_behind().await.unwrap().is_empty());
-        hold(&store, 5, b"a").await;
-        store.begin_anew(&to(9)).await.unwrap();
-        assert_eq!(store.open(&to(9)).await.unwrap(), vec![]);
-        assert_eq!(store_in(&objects).begins_behind().await.unwrap(), to(9));
+        assert!(store.begins_behind(&to(9)).await.unwrap().is_empty());
+        let held = hold(&store, 5, b"a").await;
+        store.begin_anew(&to(9), &to(8)).await.unwrap();
+        // The old position goes on after all: it needs what it held, and nothing has been made up for.
+        assert_eq!(store.open(&to(6)).await.unwrap(), vec![held.clone()]);
+        assert!(store.begins_behind(&to(6)).await.unwrap().is_empty());
+        store.forget_former(&to(6)).await.unwrap();
+        assert_eq!(store_in(&objects).list_held().await.unwrap(), vec![held]);
+        let store = store_in(&objects);
+        assert_eq!(store.open(&to(8)).await.unwrap(), vec![]);
+        assert_eq!(store.begins_behind(&to(8)).await.unwrap(), to(9));
+        store.forget_former(&to(8)).await.unwrap();
+        assert_eq!(store.list_held().await.unwrap(), vec![]);
+        assert_eq!(store_in(&objects).begins_behind(&to(20)).await.unwrap(), to(9));
     }
 
     #[tokio::test]

@@ -49,6 +49,10 @@ pub struct HopsProof {
     /// Half-events that were missing or too many at the last look.
     #[serde(default)]
     pub unbalanced: u64,
+    /// The newest window of event time that had been counted then, ms since the epoch: of a source that is a delayed replica it
+    /// lies long before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_ms: Option<i64>,
 }
 
 impl TableProof {
@@ -119,7 +123,7 @@ mod tests {
         let mut proof = TableProof { not_compared: Some("it is being loaded".into()), ..TableProof::default() };
         proof.expect_key(&["id".into()]);
         proof.ranges.note_equal(None, Some(&RecordKey::Int(7)), 12);
-        proof.hops = Some(HopsProof { looked_ms: 5, balanced_ms: Some(4), unbalanced: 0 });
+        proof.hops = Some(HopsProof { looked_ms: 5, balanced_ms: Some(4), unbalanced: 0, window_ms: Some(3) });
         let proofs = Proofs { tables: [(TableId::new("shop", "orders"), proof.clone())].into() };
         log.write(&proofs).await.unwrap();
         assert_eq!(log.read().await.unwrap(), proofs);

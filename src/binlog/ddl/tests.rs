@@ -6,7 +6,7 @@ fn table(name: &str) -> TableId {
     TableId::try_from(name.to_owned()).unwrap()
 }
 
-fn alter_of(sql: &str) -> AlterTable {
+pub(super) fn alter_of(sql: &str) -> AlterTable {
     match classify("shop", sql) {
         StatementKind::AlterTable(alter) => alter,
         other => panic!("{sql}: {other:?}"),

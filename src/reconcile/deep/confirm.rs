@@ -123,7 +123,8 @@ fn judge(pending: Pending, seen: Seen) -> Result<Judgement, Pending> {
     if alike >= DEEP_ROUNDS_ALIKE {
         return Ok(Judgement::Confirmed(finding));
     }
-    let has_moved = pending.seen.is_some_and(|before| seen.order > before.order);
+    // Rows too many are none that a change on its way would leave.
+    let has_moved = seen.lake != KeyState::Several && pending.seen.is_some_and(|before| seen.order > before.order);
     let moves = pending.moves + u32::from(has_moved);
     if moves >= DEEP_ROUNDS_MOVING {
         return Ok(Judgement::Moving);

@@ -146,6 +146,8 @@ pub(super) async fn start(
         proving,
         checkpoints,
         prepared,
+        // It may be one that is begun anew, and stands nowhere before the first publish.
+        position_is_durable: false,
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),
         seeds: config.source.snapshot == SnapshotMode::Initial,

@@ -1,6 +1,6 @@
 //! Compares the counts of every hop, of tables that have changed, every so often.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::due::ms;
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{HOPS_OVERLAP, HOPS_WHOLE_EVERY};
-use crate::reconcile::{Question, Report, Verdict, gather, report};
+use crate::reconcile::{Question, Report, TableFacts, Verdict, gather, report};
 use crate::service::kafka_of;
 use crate::service::trace::ConfiguredTrace;
 use crate::state::proofs::{HopsProof, Proofs};
@@ -69,27 +69,33 @@ async fn compare(
         since,
         kafka: kafka_of(config)?,
     };
-    let report = report(gather(&question, trace).await?);
+    let facts = gather(&question, trace).await?;
+    let newest = |facts: &TableFacts| Some((facts.table.clone(), facts.counts.iter().map(|count| count.window).max()?));
+    let windows: BTreeMap<TableId, Window> = facts.tables.iter().filter_map(newest).collect();
+    let report = report(facts);
     let at_ms = clock::now_ms();
     let unsettled = book
         .with(|proofs, is_dirty| {
             *is_dirty = true;
-            note(proofs, &report, at_ms)
+            note(proofs, &report, &windows, at_ms)
         })
         .await?;
     unsettled.iter().for_each(|table| book.note_change(table));
     Ok(book.write(false).await?)
 }
 
-/// The first window to compare: all of them, if one of the tables never added up.
+/// The first window to compare: all of them, if one of the tables never added up, or did not at the last look.
 fn since(proofs: &Proofs, tables: &BTreeSet<TableId>) -> Option<Window> {
-    let balanced = |table: &TableId| proofs.tables.get(table)?.hops.as_ref()?.balanced_ms;
-    let least_ms = tables.iter().map(balanced).min().flatten()?;
+    let from = |table: &TableId| {
+        let hops = proofs.tables.get(table)?.hops.as_ref().filter(|hops| hops.unbalanced == 0)?;
+        Some(hops.balanced_ms?.min(hops.window_ms?))
+    };
+    let least_ms = tables.iter().map(from).min().flatten()?;
     Some(Window::of(least_ms.saturating_sub(ms(HOPS_OVERLAP))))
 }
 
 /// Takes in what a report says; gives the tables that are to be looked at again.
-fn note(proofs: &mut Proofs, report: &Report, at_ms: i64) -> Vec<TableId> {
+fn note(proofs: &mut Proofs, report: &Report, windows: &BTreeMap<TableId, Window>, at_ms: i64) -> Vec<TableId> {
     let mut unsettled = Vec::new();
     for of_table in &report.tables {
         let table = &of_table.table;
@@ -104,8 +110,37 @@ fn note(proofs: &mut Proofs, report: &Report, at_ms: i64) -> Vec<TableId> {
         if unbalanced > 0 && unbalanced != told {
             tracing::error!(%table, half_events = unbalanced, "the counts of its hops do not add up; `weir reconcile` names hops and windows");
         }
+        let window_ms =
+            before.as_ref().and_then(|before| before.window_ms).max(windows.get(table).map(|window| window.0));
         let balanced_ms = if is_balanced { Some(at_ms) } else { before.and_then(|before| before.balanced_ms) };
-        *hops = Some(HopsProof { looked_ms: at_ms, balanced_ms, unbalanced });
+        *hops = Some(HopsProof { looked_ms: at_ms, balanced_ms, unbalanced, window_ms });
     }
     unsettled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_not_add_up_or_is_of_long_ago_is_looked_at_again() {
+        let table = TableId::new("shop", "orders");
+        let tables = BTreeSet::from([table.clone()]);
+        let mut proofs = Proofs::default();
+        assert_eq!(since(&proofs, &tables), None);
+        let day_ms = 86_400_000;
+        let hops = HopsProof {
+            looked_ms: 9 * day_ms,
+            balanced_ms: Some(9 * day_ms),
+            unbalanced: 0,
+            window_ms: Some(8 * day_ms),
+        };
+        let mut with = |hops: HopsProof| {
+            proofs.tables.entry(table.clone()).or_default().hops = Some(hops);
+            since(&proofs, &tables)
+        };
+        assert_eq!(with(hops.clone()), Some(Window::of(8 * day_ms - ms(HOPS_OVERLAP))));
+        assert_eq!(with(HopsProof { unbalanced: 3, ..hops.clone() }), None);
+        assert_eq!(with(HopsProof { window_ms: None, ..hops }), None);
+    }
 }
