@@ -16,13 +16,14 @@ use crate::error::Error;
 use crate::limits::{PREPARED_LOOKED_AT_EVERY, PREPARED_WAIT_SHORT};
 
 /// Waits until every XA transaction has ended that is prepared at `facts.executed`; returns the transactions behind which loads
-/// begin. If that takes long, `facts.executed` becomes a later moment.
+/// begin. If that takes long, `facts.executed` becomes a later moment, once.
 ///
 /// # Errors
 /// When the source cannot be asked. An account that may not see prepared transactions is warned of: the outcome of one then
 /// stops the stream.
 pub(super) async fn wait_for_branches(source: &SourceOptions, facts: &mut SourceFacts) -> Result<GtidSet, Error> {
     let mut connection = weir_mysql::connect(source).await?;
+    let mut has_moved = false;
     loop {
         let since = Instant::now();
         // Seen after the set was read, so that whatever is prepared in it and open is among them.
@@ -56,10 +57,13 @@ pub(super) async fn wait_for_branches(source: &SourceOptions, facts: &mut Source
             tokio::time::sleep(PREPARED_LOOKED_AT_EVERY).await;
         }
         let behind = server::executed_gtids(&mut connection).await?;
-        if since.elapsed() <= PREPARED_WAIT_SHORT {
+        facts.purged = server::purged_gtids(&mut connection).await?;
+        // A source whose transactions always take long is begun where it was looked at the second time.
+        let is_there = has_moved && facts.purged.is_subset(&facts.executed);
+        if since.elapsed() <= PREPARED_WAIT_SHORT || is_there {
             return Ok(behind);
         }
         facts.executed = behind;
-        facts.purged = server::purged_gtids(&mut connection).await?;
+        has_moved = true;
     }
 }
