@@ -55,10 +55,10 @@ pub(super) struct Branch {
 }
 
 impl Prepared {
-    /// Goes on from `position` with what is durable.
-    pub async fn open(store: PreparedStore, position: &GtidSet) -> Result<Self, StateError> {
-        let behind = store.begins_behind(position).await?;
-        let heads = store.open(position).await?;
+    /// Goes on from `position`, of the history that was `begun` by this epoch, with what is durable.
+    pub async fn open(store: PreparedStore, position: &GtidSet, begun: u64) -> Result<Self, StateError> {
+        let behind = store.begins_behind(begun).await?;
+        let heads = store.open(position, begun).await?;
         store.clean(weir_model::clock::now_ms()).await?;
         let held = heads.into_iter().map(|head| (head.xid.clone(), Held { head, tail: Bytes::new(), durable: true }));
         Ok(Self { store, held: held.collect(), settled: Vec::new(), behind })

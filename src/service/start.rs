@@ -98,7 +98,8 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
     let mut checkpoint = checkpoints.take_epoch().await?;
     let prepared = PreparedStore::new(warehouse.store().clone(), state.clone());
     if checkpoint.is_new() || options.reseed == Reseed::All {
-        begin_anew(config, &source, &mut facts, &prepared).await?;
+        begin_anew(config, &source, &mut facts, &prepared, checkpoint.epoch).await?;
+        checkpoint.begun = checkpoint.epoch;
     }
     if checkpoint.is_new() {
         let of_tables = greatest_epoch(&warehouse, &facts.tables).await?;
@@ -128,7 +129,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         checkpoint.tables.insert(table.clone(), standing);
     }
     write(&mut checkpoints, &checkpoint).await?;
-    let held = Prepared::open(prepared.clone(), &position.gtid_set).await?;
+    let held = Prepared::open(prepared.clone(), &position.gtid_set, checkpoint.begun).await?;
 
     let trace = Arc::new(open_trace(config)?);
     let listed: BTreeSet<&TableId> = checkpoint.tables.keys().chain(&facts.tables).collect();
@@ -281,6 +282,7 @@ pub(super) async fn begin_anew(
     source: &SourceOptions,
     facts: &mut SourceFacts,
     prepared: &PreparedStore,
+    epoch: u64,
 ) -> Result<(), Error> {
     let behind = wait_for_branches(source, facts).await?;
     // Without loads nothing would make up for what is committed on the way, so the stream begins behind it.
@@ -294,7 +296,7 @@ pub(super) async fn begin_anew(
     // What was made before the stream begins comes in no event any more.
     let mut connection = weir_mysql::connect(source).await?;
     facts.tables = catalogue::list_tables(&mut connection, &config.patterns()?).await?;
-    Ok(prepared.begin_anew(&behind, &facts.executed).await?)
+    Ok(prepared.begin_anew(epoch, &behind, &facts.executed).await?)
 }
 
 /// Refuses a source that cannot be mirrored exactly, with the statement that mends it.

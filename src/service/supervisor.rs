@@ -488,7 +488,7 @@ impl Supervisor {
                 let position = &self.checkpoint.gtid_set;
                 let mut forgotten = self.prepared.forget_ended(position).await;
                 if forgotten.is_ok() && self.position_is_durable {
-                    forgotten = self.prepared.forget_former(position).await;
+                    forgotten = self.prepared.forget_former(self.checkpoint.begun).await;
                 }
                 if let Err(error) = forgotten {
                     tracing::warn!(%error, "rows of XA transactions that have ended stay for now");

@@ -39,6 +39,9 @@ pub struct Checkpoint {
     /// How often everything was seeded anew because the source's history no longer held ours.
     #[serde(default)]
     pub restarts: u64,
+    /// Epoch of the incarnation that this history was begun by, at its first start or anew.
+    #[serde(default)]
+    pub begun: u64,
     /// False once the service has ended in order.
     #[serde(default)]
     pub running: bool,

@@ -69,9 +69,12 @@ impl PreparedHead {
 #[derive(Debug, Serialize, Deserialize)]
 struct Beginning {
     behind: GtidSet,
-    /// Where the stream began. A position without it is of before: the new one has not become durable.
+    /// Where the stream began.
     #[serde(default)]
     from: GtidSet,
+    /// Epoch of the incarnation that began it. A position of another beginning is of before: this one has not become durable.
+    #[serde(default)]
+    begun: u64,
 }
 
 impl PreparedStore {
@@ -130,13 +133,13 @@ impl PreparedStore {
         Ok(())
     }
 
-    /// The transactions that are held at `position`; what it has passed the end of is removed.
+    /// The transactions that are held at `position` of the history that was `begun` so; what it has passed the end of is removed.
     ///
     /// # Errors
     /// Also [`StateError::Lost`] if a head cannot be read: without it the rows would be lost.
-    pub async fn open(&self, position: &GtidSet) -> Result<Vec<PreparedHead>, StateError> {
+    pub async fn open(&self, position: &GtidSet, begun: u64) -> Result<Vec<PreparedHead>, StateError> {
         let mut held = Vec::new();
-        let from = self.beginning(position).await?.map(|beginning| beginning.from).unwrap_or_default();
+        let from = self.beginning(begun).await?.map(|beginning| beginning.from).unwrap_or_default();
         let listed = self.list().await?;
         let names: BTreeSet<&str> = listed.iter().filter_map(|meta| meta.location.filename()).collect();
         for name in names.iter().filter(|name| name.ends_with(HEAD)) {
@@ -182,30 +185,29 @@ impl PreparedStore {
         Ok(())
     }
 
-    /// The source is mirrored anew, from `from` on: remembers up to where the outcomes of branches that are not known mean
+    /// The source is mirrored anew by the incarnation `begun`, from `from` on: remembers up to where the outcomes of branches that are not known mean
     /// nothing, because no load begins before that. What is held from before goes only with [`Self::forget_ended`], once a
     /// position of the new beginning is durable: until then a kill may make the old one go on, which needs it.
-    pub async fn begin_anew(&self, behind: &GtidSet, from: &GtidSet) -> Result<(), StateError> {
-        self.objects.put(BEGINNING, &Beginning { behind: behind.clone(), from: from.clone() }).await
+    pub async fn begin_anew(&self, begun: u64, behind: &GtidSet, from: &GtidSet) -> Result<(), StateError> {
+        self.objects.put(BEGINNING, &Beginning { behind: behind.clone(), from: from.clone(), begun }).await
     }
 
-    /// What [`Self::begin_anew`] said, if `position` is of that beginning; nothing otherwise.
-    pub async fn begins_behind(&self, position: &GtidSet) -> Result<GtidSet, StateError> {
-        let beginning = self.beginning(position).await?;
-        Ok(beginning.map(|beginning| beginning.behind).unwrap_or_default())
+    /// What [`Self::begin_anew`] said of the history that was `begun` so; nothing if it is of another.
+    pub async fn begins_behind(&self, begun: u64) -> Result<GtidSet, StateError> {
+        Ok(self.beginning(begun).await?.map(|beginning| beginning.behind).unwrap_or_default())
     }
 
-    async fn beginning(&self, position: &GtidSet) -> Result<Option<Beginning>, StateError> {
+    async fn beginning(&self, begun: u64) -> Result<Option<Beginning>, StateError> {
         let beginning = self.objects.find::<Beginning>(BEGINNING).await?.read();
-        Ok(beginning.filter(|beginning| beginning.from.is_subset(position)))
+        Ok(beginning.filter(|beginning| beginning.begun == begun))
     }
 
-    /// Removes, once, what is held from before the beginning that `position` is of, which must be durable.
-    pub async fn forget_former(&self, position: &GtidSet) -> Result<(), StateError> {
+    /// Removes, once, what is held from before the history that was `begun` so, a position of which must be durable.
+    pub async fn forget_former(&self, begun: u64) -> Result<(), StateError> {
         if self.former_is_gone.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if let Some(Beginning { from, .. }) = self.beginning(position).await? {
+        if let Some(Beginning { from, .. }) = self.beginning(begun).await? {
             for head in self.list_held().await?.into_iter().filter(|head| from.contains(&head.gtid)) {
                 let listed = self.list().await?;
                 self.remove(&head.gtid, &listed).await?;
@@ -321,19 +323,19 @@ mod tests {
         let first = store_in(&objects);
         let (a, b) = (hold(&first, 5, b"a").await, hold(&first, 6, b"b").await);
         let second = store_in(&objects);
-        assert_eq!(second.open(&to(6)).await.unwrap(), vec![a.clone(), b.clone()]);
+        assert_eq!(second.open(&to(6), 0).await.unwrap(), vec![a.clone(), b.clone()]);
         assert_eq!(second.read_part(&a.parts[0]).await.unwrap(), "a");
         // The position is below the PREPARE: the source sends it again.
-        assert_eq!(second.open(&to(5)).await.unwrap(), vec![a.clone()]);
+        assert_eq!(second.open(&to(5), 0).await.unwrap(), vec![a.clone()]);
         second.note_end(&a.gtid, &gtid(7)).await.unwrap();
         assert_eq!(second.list_held().await.unwrap(), vec![b.clone()]);
         // Its end is noted, but no position has passed it: the source sends that again.
-        assert_eq!(store_in(&objects).open(&to(6)).await.unwrap(), vec![a.clone(), b.clone()]);
+        assert_eq!(store_in(&objects).open(&to(6), 0).await.unwrap(), vec![a.clone(), b.clone()]);
         second.forget_ended(&to(6)).await.unwrap();
         assert!(second.read_part(&a.parts[0]).await.is_ok());
         second.forget_ended(&to(7)).await.unwrap();
         assert!(matches!(second.read_part(&a.parts[0]).await, Err(StateError::Lost { .. })));
-        assert_eq!(store_in(&objects).open(&to(7)).await.unwrap(), vec![b]);
+        assert_eq!(store_in(&objects).open(&to(7), 0).await.unwrap(), vec![b]);
     }
 
     #[tokio::test]
@@ -342,7 +344,7 @@ mod tests {
         let (first, second) = (store_in(&objects), store_in(&objects));
         let a = hold(&first, 5, b"a").await;
         assert_eq!(hold(&second, 5, b"other cuts").await, a);
-        assert_eq!(store_in(&objects).open(&to(5)).await.unwrap(), vec![a]);
+        assert_eq!(store_in(&objects).open(&to(5), 0).await.unwrap(), vec![a]);
         // Young parts stay, whoever wrote them; the head's stay for good.
         second.clean(weir_model::clock::now_ms()).await.unwrap();
         assert_eq!(second.list().await.unwrap().len(), 3);
@@ -363,20 +365,23 @@ mod tests {
     async fn a_source_that_is_mirrored_anew_forgets_what_was_held() {
         let objects = Arc::new(InMemory::new());
         let store = store_in(&objects);
-        assert!(store.begins_behind(&to(9)).await.unwrap().is_empty());
+        let (old, new) = (1, 4);
+        assert!(store.begins_behind(old).await.unwrap().is_empty());
         let held = hold(&store, 5, b"a").await;
-        store.begin_anew(&to(9), &to(8)).await.unwrap();
-        // The old position goes on after all: it needs what it held, and nothing has been made up for.
-        assert_eq!(store.open(&to(6)).await.unwrap(), vec![held.clone()]);
-        assert!(store.begins_behind(&to(6)).await.unwrap().is_empty());
-        store.forget_former(&to(6)).await.unwrap();
+        store.begin_anew(new, &to(9), &to(8)).await.unwrap();
+        // The old history goes on after all, wherever it stands: it needs what it held, and nothing has been made up for.
+        for position in [6, 8, 20] {
+            assert_eq!(store.open(&to(position), old).await.unwrap(), vec![held.clone()]);
+        }
+        assert!(store.begins_behind(old).await.unwrap().is_empty());
+        store.forget_former(old).await.unwrap();
         assert_eq!(store_in(&objects).list_held().await.unwrap(), vec![held]);
         let store = store_in(&objects);
-        assert_eq!(store.open(&to(8)).await.unwrap(), vec![]);
-        assert_eq!(store.begins_behind(&to(8)).await.unwrap(), to(9));
-        store.forget_former(&to(8)).await.unwrap();
+        assert_eq!(store.open(&to(8), new).await.unwrap(), vec![]);
+        assert_eq!(store.begins_behind(new).await.unwrap(), to(9));
+        store.forget_former(new).await.unwrap();
         assert_eq!(store.list_held().await.unwrap(), vec![]);
-        assert_eq!(store_in(&objects).begins_behind(&to(20)).await.unwrap(), to(9));
+        assert_eq!(store_in(&objects).begins_behind(new).await.unwrap(), to(9));
     }
 
     #[tokio::test]
@@ -390,7 +395,7 @@ mod tests {
         assert!(error.to_string().contains(".rows"), "{error}");
         let object = store.folder.clone().join(head_name(&head.gtid));
         objects.put(&object, Bytes::from_static(b"{").into()).await.unwrap();
-        let error = store.open(&to(5)).await.unwrap_err();
+        let error = store.open(&to(5), 0).await.unwrap_err();
         assert!(error.to_string().contains(".head.json"), "{error}");
     }
 }

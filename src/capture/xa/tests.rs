@@ -22,7 +22,7 @@ fn xid(name: u8) -> Xid {
 }
 
 async fn open(objects: &Arc<InMemory>, position: &GtidSet) -> Prepared {
-    Prepared::open(PreparedStore::new(objects.clone(), Path::from("_weir/shop")), position).await.unwrap()
+    Prepared::open(PreparedStore::new(objects.clone(), Path::from("_weir/shop")), position, 0).await.unwrap()
 }
 
 impl Prepared {

@@ -92,7 +92,7 @@ pub(super) async fn start(
         checkpoint.last = None;
     }
     write(&mut checkpoints, &checkpoint).await?;
-    let held = Prepared::open(prepared.clone(), &position.boundary.gtid_set).await?;
+    let held = Prepared::open(prepared.clone(), &position.boundary.gtid_set, position.begun).await?;
 
     let trace = Arc::new(open_trace(config)?);
     let shipping = shipping(config, &settings, &warehouse, &trace, &checkpoint, &facts);
@@ -320,13 +320,15 @@ async fn begin(
     }
     let begins_anew = position.is_new() || anew;
     if begins_anew {
-        begin_anew(config, &config.source_options()?, facts, prepared).await?;
+        begin_anew(config, &config.source_options()?, facts, prepared, checkpoint.epoch).await?;
+        position.begun = checkpoint.epoch;
         if !checkpoint.is_new() {
             checkpoint.restart_at(facts.executed.clone());
         }
         checkpoint.gtid_set = facts.executed.clone();
         start_over(&mut position, facts, warehouse).await?;
     }
+    checkpoint.begun = position.begun;
     resumes(&position.boundary.gtid_set, position.boundary.last.as_ref(), facts, options)?;
     // What the tables hold is told by their commits; the checkpoint follows from the first publish on.
     Ok(Beginning { topics, producer, position, boundary_anew: begins_anew })

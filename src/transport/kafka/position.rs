@@ -23,6 +23,9 @@ pub struct PositionRecord {
     pub source: String,
     /// Epoch of the service that wrote it.
     pub epoch: u64,
+    /// Epoch of the service that this history was begun by.
+    #[serde(default)]
+    pub begun: u64,
     pub publish: u64,
     /// Ms since the epoch by the writer's clock.
     pub at_ms: i64,
@@ -78,6 +81,8 @@ pub enum PositionError {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Position {
     pub epoch: u64,
+    /// Epoch of the service that this history was begun by.
+    pub begun: u64,
     pub publish: PublishNumber,
     pub boundary: Boundary,
     pub partial_rows: BTreeMap<TableId, u64>,
@@ -108,6 +113,7 @@ impl Position {
         }
         may_follow(self, record).map_err(|rule| PositionError::Rule { offset, rule })?;
         self.epoch = record.epoch;
+        self.begun = record.begun;
         self.publish = PublishNumber(record.publish);
         self.boundary = Boundary {
             gtid_set: record.gtid_set.clone(),
@@ -170,6 +176,7 @@ mod tests {
             format: FORMAT,
             source: "shop".into(),
             epoch: 1,
+            begun: 1,
             publish,
             at_ms: 0,
             gtid_set: format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-{to}").parse().unwrap(),

@@ -235,6 +235,7 @@ impl Sender {
             format: FORMAT,
             source: self.source.clone(),
             epoch: self.epoch,
+            begun: self.position.begun,
             publish: parcel.number.0,
             at_ms: clock::now_ms(),
             gtid_set: parcel.boundary.gtid_set.clone(),
