@@ -128,17 +128,10 @@ pub struct RepairShown {
     pub missing_count: u64,
     pub extra_count: u64,
     pub different_count: u64,
-    pub keys: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub anew: Option<String>,
+    #[serde(flatten)]
+    pub report: RepairReport,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub job: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub left_count: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
     /// Differences between hops that it made up for.
     pub made_up_for_count: u64,
 }
@@ -154,34 +147,36 @@ impl RepairShown {
             missing_count: found.missing_count,
             extra_count: found.extra_count,
             different_count: found.different_count,
-            keys,
-            anew,
             ended_at: end.as_ref().map(|end| rfc3339(end.at_ms)),
             made_up_for_count: end.as_ref().map_or(0, |end| end.made_up_for.len() as u64),
-            job: end.as_ref().and_then(|end| end.job.clone()),
-            left_count: end.as_ref().and_then(|end| end.left_count),
-            error: end.and_then(|end| end.error),
+            report: RepairReport {
+                keys,
+                anew,
+                job: end.as_ref().and_then(|end| end.job.clone()),
+                left_count: end.as_ref().and_then(|end| end.left_count),
+                error: end.and_then(|end| end.error),
+            },
         }
     }
 
     /// For people.
     pub fn remark(&self) -> String {
-        let Self { at, by, host, .. } = self;
+        let Self { at, by, host, report: RepairReport { keys, anew, left_count, error, .. }, .. } = self;
         let found =
             format!("{} missing, {} extra, {} different", self.missing_count, self.extra_count, self.different_count);
-        let done = match (&self.anew, self.keys) {
+        let done = match (anew, keys) {
             (Some(why), _) => format!("loaded anew, since {why}"),
             (None, 0) => "nothing had to be read again".to_owned(),
             (None, keys) => format!("{keys} key(s) read again"),
         };
-        let left = match (&self.ended_at, self.left_count, &self.error) {
+        let left = match (&self.ended_at, left_count, error) {
             (None, ..) => "it has not told how it ended".to_owned(),
             (_, _, Some(error)) => format!("it failed: {error}"),
             (_, Some(0), None) => "equal afterwards".to_owned(),
             (_, Some(left), None) => format!("{left} key(s) not equal yet"),
             (_, None, None) => "whether it is equal is not known".to_owned(),
         };
-        let verb = if self.left_count == Some(0) && self.error.is_none() { "repaired" } else { "repair begun" };
+        let verb = if *left_count == Some(0) && error.is_none() { "repaired" } else { "repair begun" };
         format!("{verb} at {at} by a {by} on {host}: {found}; {done}; {left}")
     }
 }

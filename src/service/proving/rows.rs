@@ -34,10 +34,11 @@ struct Plan {
 }
 
 impl Plan {
-    /// The part that holds `from`, or begins above it.
-    fn part_at(&self, from: Option<&RecordKey>) -> Option<&Part> {
+    /// The part that holds `from`.
+    fn part_at(&self, from: Option<&RecordKey>) -> &Part {
         let from = from.map(RecordKey::as_ref);
-        self.parts.iter().find(|part| part.cut.to().is_none_or(|to| Some(to.as_ref()) > from))
+        let holds = |part: &&Part| part.cut.to().is_none_or(|to| Some(to.as_ref()) > from);
+        self.parts.iter().find(holds).expect("the last part has no end")
     }
 }
 
@@ -87,13 +88,8 @@ impl RowProver {
     }
 
     async fn compare(&mut self, due: &Due) -> Result<Result<(Part, Vec<String>, DeepReport), NotCompared>, DeepError> {
-        self.question.throttle.before_chunk().await?;
-        let (table, from) = (&due.table, due.from.as_ref());
-        if !self
-            .plans
-            .get(table)
-            .is_some_and(|plan| plan.made.elapsed() < PROVING_PLAN_KEPT && plan.part_at(from).is_some())
-        {
+        let table = &due.table;
+        if self.plans.get(table).is_none_or(|plan| plan.made.elapsed() >= PROVING_PLAN_KEPT) {
             match plan_parts(&self.question, table, PROVEN_PART_CHUNKS).await? {
                 Ok((key, parts)) => {
                     self.plans.insert(table.clone(), Plan { key, parts, made: Instant::now() });
@@ -102,10 +98,7 @@ impl RowProver {
             }
         }
         let plan = &self.plans[table];
-        let Some(part) = plan.part_at(from).cloned() else {
-            return Ok(Err(NotCompared("it has no part that could be compared".into())));
-        };
-        let key = plan.key.clone();
+        let (part, key) = (plan.part_at(due.from.as_ref()).clone(), plan.key.clone());
         let compared = compare_only(&self.question, &Recheck, table, &part).await;
         // Nobody shows it.
         self.question.progress.remove(table);
