@@ -12,7 +12,7 @@ use crate::reconcile::accounts::Unbalanced;
 use crate::reconcile::deep::{
     DeepQuestion, DeepReport, Mending, Recheck, RepairReport, compare_tables, mending, still_different,
 };
-use crate::reconcile::repairs::{self, By};
+use crate::reconcile::repairs;
 use crate::service;
 use crate::state::RepairStore;
 use crate::state::jobs::{Ended, Job, JobId, JobOutcome};
@@ -53,7 +53,7 @@ pub(super) async fn mend_all(
     for job in &jobs {
         let plan = RepairReport::planned(&mendings[&job.table]);
         let (id, table) = (job.id.as_str(), &job.table);
-        begun.push(repairs::begun(id, table, job.requested_ms, By::Command, &reports[table], Some(&plan)));
+        begun.push(repairs::begun(id, table, job.requested_ms, &reports[table], Some(&plan)));
     }
     for repair in &begun {
         store.begin(repair).await?;
@@ -97,7 +97,7 @@ impl Repairing {
                 continue;
             }
             let (id, now_ms) = (JobId::new(clock::now_ms()), clock::now_ms());
-            let repair = repairs::begun(id.as_str(), table, now_ms, By::Command, report, None);
+            let repair = repairs::begun(id.as_str(), table, now_ms, report, None);
             self.store.begin(&repair).await?;
             let end = repairs::ended(now_ms, &RepairReport::not_needed(), true, &settled);
             self.store.end(&repair.id, &end).await?;

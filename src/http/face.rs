@@ -156,10 +156,11 @@ impl Face {
         }
     }
 
-    /// Looks in a task of its own: a client that goes away in the midst must not undo what others wait for.
+    /// Looks in a task of its own: a client that goes away in the midst must not undo what others wait for. It waits for its
+    /// turn by itself, so that there is one such task at a time.
     async fn status(&self) -> Result<Arc<Status>, String> {
-        let looking = self.looking.clone();
-        let looked = tokio::spawn(async move { looking.lock().await.status().await });
+        let mut looking = self.looking.clone().lock_owned().await;
+        let looked = tokio::spawn(async move { looking.status().await });
         looked.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 }

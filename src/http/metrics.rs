@@ -3,7 +3,11 @@
 //! What stages count as it happens is gathered as it is; what the status tells is made into gauges here, anew at each look,
 //! so that a table that is gone leaves none behind. docs/metrics.md has the list.
 
+use std::collections::BTreeSet;
+
 use prometheus::{Counter, GaugeVec, Opts, Registry, TextEncoder};
+
+use weir_model::TableId;
 
 use super::face::Shown;
 use super::process::Usage;
@@ -111,8 +115,10 @@ fn of_tables(gauges: &Gauges, shown: &Shown) {
         PHASES.map(|phase| (vec![name.as_str(), phase], if table.phase == phase { 1.0 } else { 0.0 }))
     });
     gauges.each("weir_table_phase", "1 for the phase that the table is in", &["table", "phase"], phases);
+    let known: BTreeSet<&TableId> = shown.status.tables.iter().map(|table| &table.table).collect();
     let errors = standing().table_errors();
-    let errors: Vec<_> = errors.iter().map(|(table, at_ms)| (table.to_string(), *at_ms as f64 / 1_000.0)).collect();
+    let errors = errors.iter().filter(|(table, _)| known.contains(table));
+    let errors: Vec<_> = errors.map(|(table, at_ms)| (table.to_string(), *at_ms as f64 / 1_000.0)).collect();
     gauges.each(
         "weir_table_last_error_timestamp_seconds",
         "When something last went wrong with the table since the process began, in seconds since 1970",
@@ -120,7 +126,8 @@ fn of_tables(gauges: &Gauges, shown: &Shown) {
         errors.iter().map(|(table, at)| (vec![table.as_str()], *at)),
     );
     let indexes = standing().written();
-    let indexes: Vec<_> = indexes.iter().map(|(table, now)| (table.to_string(), now)).collect();
+    let indexes = indexes.iter().filter(|(table, _)| known.contains(table));
+    let indexes: Vec<_> = indexes.map(|(table, now)| (table.to_string(), now)).collect();
     gauges.each(
         "weir_table_index_bytes",
         "Bytes of the table's key index, in memory or in a file of the state folder",

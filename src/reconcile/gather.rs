@@ -17,8 +17,8 @@ use crate::state::{Checkpoint, CheckpointLog, Phase, RepairStore, TableStanding}
 use crate::table::{TableState, Warehouse, history};
 use crate::trace::{Origin, TraceSink};
 use crate::transport::PublishNumber;
-use crate::transport::kafka::KafkaSettings;
 use crate::transport::kafka::position::Position;
+use crate::transport::kafka::{KafkaSettings, Topics};
 
 /// What is asked.
 pub struct Question<'a> {
@@ -91,10 +91,14 @@ pub async fn gather<T: TraceSink>(question: &Question<'_>, sink: &T) -> Result<F
     };
     let state = question.warehouse.state_path(question.source);
     let mut proofs = ProofLog::new(question.warehouse.store().clone(), state).read().await?;
+    let topics = match &question.kafka {
+        Some(kafka) if places.iter().any(|place| !place.lagging.is_empty()) => Some((kafka, Topics::new(kafka)?)),
+        _ => None,
+    };
     for Place { table, reach, whole, lagging, .. } in places {
         let counts = totals.remove(&table).unwrap_or_default();
-        let lost = match &question.kafka {
-            Some(kafka) => lost(kafka, &table, &lagging).await?,
+        let lost = match &topics {
+            Some((kafka, topics)) => lost(topics, kafka, &table, &lagging).await?,
             None => None,
         };
         // What is gone from the topic is not on its way.

@@ -97,11 +97,16 @@ pub fn lagging(state: Option<&TableState>, table: &TableId, position: &Position)
 }
 
 /// Why what a table has yet to take in cannot come any more: it is not in its topic. None if it is.
-pub async fn lost(settings: &KafkaSettings, table: &TableId, lagging: &[Lagging]) -> Result<Option<String>, Error> {
+pub async fn lost(
+    topics: &Topics,
+    settings: &KafkaSettings,
+    table: &TableId,
+    lagging: &[Lagging],
+) -> Result<Option<String>, Error> {
     if lagging.is_empty() {
         return Ok(None);
     }
-    let (topics, topic) = (Topics::new(settings)?, settings.table_topic(table));
+    let topic = settings.table_topic(table);
     if topics.partitions_of(&topic).await?.is_none() {
         return Ok(Some(format!("topic {topic} is gone, and with it what the table has not taken in")));
     }

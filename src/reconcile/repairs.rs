@@ -14,31 +14,8 @@ use crate::limits::{REPAIR_GAPS_NOTED_MAX, REPAIR_KEYS_NOTED_MAX, REPAIRS_NOTED_
 use crate::state::RepairStore;
 use crate::trace::TraceSink;
 
-/// Who begins a repair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
-    Command,
-    Service,
-}
-
-impl By {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Command => "command",
-            Self::Service => "service",
-        }
-    }
-}
-
-/// A repair of `table` that is begun at `at_ms` under `id`, by what a comparison found and what is planned about it.
-pub fn begun(
-    id: &str,
-    table: &TableId,
-    at_ms: i64,
-    by: By,
-    report: &DeepReport,
-    plan: Option<&RepairReport>,
-) -> Repair {
+/// A repair of `table` that is begun at `at_ms` under `id` by a command, by what a comparison found and what is planned about it.
+pub fn begun(id: &str, table: &TableId, at_ms: i64, report: &DeepReport, plan: Option<&RepairReport>) -> Repair {
     let keys = |keys: &[ShownKey]| -> Vec<Value> {
         let shown = keys.iter().take(REPAIR_KEYS_NOTED_MAX);
         shown.map(|key| serde_json::to_value(key).expect("a key is plain data")).collect()
@@ -47,7 +24,7 @@ pub fn begun(
         id: id.to_owned(),
         table: table.clone(),
         at_ms,
-        by: by.name().to_owned(),
+        by: "command".to_owned(),
         host: host(),
         found: Found {
             missing_count: report.missing_count,
@@ -209,7 +186,7 @@ mod tests {
 
     fn repair(end: Option<RepairEnd>) -> Repair {
         let found = DeepReport { missing_count: 1, ..DeepReport::default() };
-        Repair { end, ..begun("a", &TableId::new("shop", "t"), 5, By::Command, &found, Some(&mended())) }
+        Repair { end, ..begun("a", &TableId::new("shop", "t"), 5, &found, Some(&mended())) }
     }
 
     #[test]

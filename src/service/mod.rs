@@ -34,6 +34,7 @@ pub mod upkeep;
 pub mod watching;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use weir_model::{TableId, clock};
@@ -144,6 +145,11 @@ async fn run_until(config: &Config, mut options: RunOptions, stop: &Cancellation
         }
         options.reseed = Reseed::None;
     }
+}
+
+/// A length of time in milliseconds.
+fn ms(length: Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Where key indexes live: in so much memory as `index_memory_max` says, and beyond in the state folder.

@@ -4,11 +4,11 @@
 //! has the same id whoever asks for it, so neither a start anew nor a second service asks twice.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_model::{Minute, TableId};
 
+use super::ms;
 use crate::config::{Backfill, Config, KeyBound, KeyPart};
 use crate::error::Error;
 use crate::limits::{JOBS_FORGOTTEN_EVERY, JOBS_KEPT, JOBS_KEPT_MIN, SCHEDULE_CLOCK_BACK_MAX};
@@ -162,10 +162,6 @@ fn tell_missed(schedule: &Schedule, missed: &[Minute]) {
 
 fn is_clock_wrong(looked: &Looked, now_ms: i64) -> bool {
     looked.looked_ms.saturating_sub(now_ms) > ms(SCHEDULE_CLOCK_BACK_MAX)
-}
-
-fn ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// What one look at the schedules comes to.

@@ -3,6 +3,8 @@
 //! [`status`] reads it from what is durable, with the service running or stopped; a process that runs the service knows more
 //! of it, and more exactly, see `watching`.
 
+use std::collections::BTreeMap;
+
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -14,7 +16,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{PROOF_KEYS_SHOWN_MAX, STATUS_TABLES_TOGETHER};
 use crate::reconcile::rfc3339;
-use crate::state::proofs::{Found, ProofLog, Proofs, TableProof};
+use crate::state::proofs::{Found, ProofLog, TableProof};
 use crate::state::{Checkpoint, CheckpointLog, LastTransaction, PreparedStore, TableStanding};
 use crate::table::{Warehouse, history};
 
@@ -68,6 +70,8 @@ pub struct TableStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
 }
+
+pub(super) type TableProofs = BTreeMap<TableId, Proof>;
 
 /// What a running service has reconciled of a table.
 #[derive(Debug, Clone, Serialize)]
@@ -165,7 +169,10 @@ pub(super) async fn read(
 }
 
 /// What the state tells beside the checkpoint: what has been proven, and which XA transactions wait.
-pub(super) async fn beside(config: &Config, warehouse: &Warehouse) -> Result<(Proofs, Vec<PreparedStatus>), Error> {
+pub(super) async fn beside(
+    config: &Config,
+    warehouse: &Warehouse,
+) -> Result<(TableProofs, Vec<PreparedStatus>), Error> {
     let state = warehouse.state_path(&config.source.name);
     let proofs = ProofLog::new(warehouse.store().clone(), state.clone()).read().await?;
     let held = PreparedStore::new(warehouse.store().clone(), state).list_held().await?;
@@ -173,14 +180,15 @@ pub(super) async fn beside(config: &Config, warehouse: &Warehouse) -> Result<(Pr
         let (xid, gtid, since_ms) = (head.xid, head.gtid, head.prepared_ms);
         PreparedStatus { xid, gtid, since_ms }
     });
-    Ok((proofs, prepared.collect()))
+    let proofs = proofs.tables.iter().map(|(table, proof)| (table.clone(), Proof::of(proof)));
+    Ok((proofs.collect(), prepared.collect()))
 }
 
 impl Status {
     /// With what has been proven of each table.
-    pub(super) fn with(mut self, proofs: &Proofs) -> Self {
+    pub(super) fn with(mut self, proofs: &TableProofs) -> Self {
         for table in &mut self.tables {
-            table.proof = proofs.tables.get(&table.table).map(Proof::of);
+            table.proof = proofs.get(&table.table).cloned();
         }
         self
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use weir_model::{Window, clock};
 
+use super::ms;
 use crate::config::{Config, Trace};
 use crate::error::Error;
 use crate::limits::{REPAIRS_KEPT, REPAIRS_KEPT_MIN, REPAIRS_LOOKED_AT_EVERY, TRACE_FOLD_AFTER, TRACE_FOLD_EVERY};
@@ -45,8 +46,7 @@ pub fn look_after_trace<T: TraceSink + 'static>(
 /// Folds what is old enough, and removes what is too old.
 async fn fold<T: TraceSink>(sink: &T, source: &str, trace: &Trace) -> Result<(), TraceError> {
     let now_ms = clock::now_ms();
-    let young_ms = i64::try_from(TRACE_FOLD_AFTER.as_millis()).unwrap_or(i64::MAX);
-    let folded = sink.fold(source, Window::of(now_ms.saturating_sub(young_ms)), adds_up).await?;
+    let folded = sink.fold(source, Window::of(now_ms.saturating_sub(ms(TRACE_FOLD_AFTER))), adds_up).await?;
     tracing::debug!(folded, "the trace is folded");
     match trace.expired_before(now_ms) {
         Some(before_ms) => sink.expire(source, Window::of(before_ms)).await,
@@ -57,7 +57,6 @@ async fn fold<T: TraceSink>(sink: &T, source: &str, trace: &Trace) -> Result<(),
 /// Notes what the trace lacks, and only then forgets what is old.
 async fn note_repairs<T: TraceSink>(sink: &T, source: &str, repairs: &RepairStore) -> Result<(), Error> {
     ship_repairs(sink, source, repairs).await?;
-    let kept_ms = i64::try_from(REPAIRS_KEPT.as_millis()).unwrap_or(i64::MAX);
-    repairs.forget_old(REPAIRS_KEPT_MIN, clock::now_ms().saturating_sub(kept_ms)).await?;
+    repairs.forget_old(REPAIRS_KEPT_MIN, clock::now_ms().saturating_sub(ms(REPAIRS_KEPT))).await?;
     Ok(())
 }

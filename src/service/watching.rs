@@ -10,13 +10,12 @@ use std::time::Instant;
 use weir_model::{GtidSet, TableId, clock};
 use weir_mysql::{Conn, MysqlError, server};
 
-use super::status::{PreparedStatus, Status, TableStatus, beside, lag_ms, read, way_out_of_stop};
+use super::status::{PreparedStatus, Status, TableProofs, TableStatus, beside, lag_ms, read, way_out_of_stop};
 use super::{LoadStanding, Role};
 use crate::config::Config;
 use crate::error::Error;
 use crate::figures::{LoadStands, TableNow, TableStands, standing};
 use crate::limits::{STATUS_SOURCE_AWAY, STATUS_SOURCE_MAX, STATUS_STATE_FRESH};
-use crate::state::proofs::Proofs;
 use crate::table::{Warehouse, history};
 
 /// Looks at the service again and again.
@@ -30,7 +29,7 @@ pub struct Watching {
     /// Tables as their logs had them, by version: those that nobody writes in this process.
     known: HashMap<TableId, TableNow>,
     /// What has been proven and what waits, when it was read.
-    beside: Option<(Instant, Proofs, Vec<PreparedStatus>)>,
+    beside: Option<(Instant, TableProofs, Vec<PreparedStatus>)>,
     /// When a table was last seen to have everything, ms since the epoch.
     had_all_ms: BTreeMap<TableId, i64>,
 }
@@ -98,7 +97,7 @@ impl Watching {
 
     /// What the state tells beside the checkpoint, as of some seconds ago, or as it was before the store went away: the rest of the
     /// status does not wait for it.
-    async fn beside(&mut self) -> (Proofs, Vec<PreparedStatus>) {
+    async fn beside(&mut self) -> (TableProofs, Vec<PreparedStatus>) {
         if let Some((at, proofs, prepared)) = &self.beside
             && at.elapsed() < STATUS_STATE_FRESH
         {

@@ -41,9 +41,7 @@ pub struct TableProof {
 /// How far the counts of a table's hops add up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HopsProof {
-    /// When they were last compared, ms since the epoch.
-    pub looked_ms: i64,
-    /// When they last added up, with everything in that the source had executed.
+    /// When they last added up, ms since the epoch, with everything in that the source had executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balanced_ms: Option<i64>,
     /// Half-events that were missing or too many at the last look.
@@ -123,7 +121,7 @@ mod tests {
         let mut proof = TableProof { not_compared: Some("it is being loaded".into()), ..TableProof::default() };
         proof.expect_key(&["id".into()]);
         proof.ranges.note_equal(None, Some(&RecordKey::Int(7)), 12);
-        proof.hops = Some(HopsProof { looked_ms: 5, balanced_ms: Some(4), unbalanced: 0, window_ms: Some(3) });
+        proof.hops = Some(HopsProof { balanced_ms: Some(4), unbalanced: 0, window_ms: Some(3) });
         let proofs = Proofs { tables: [(TableId::new("shop", "orders"), proof.clone())].into() };
         log.write(&proofs).await.unwrap();
         assert_eq!(log.read().await.unwrap(), proofs);

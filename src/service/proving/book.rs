@@ -49,6 +49,7 @@ impl Book {
     /// These tables are ours, and these of them follow the stream; no other.
     pub fn note_tables(&self, known: BTreeSet<TableId>, streaming: BTreeSet<TableId>) {
         let mut told = self.told();
+        told.changed.retain(|table| known.contains(table));
         (told.known, told.streaming) = (known, streaming);
     }
 

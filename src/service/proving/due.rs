@@ -11,6 +11,7 @@ use foldhash::fast::FixedState;
 use weir_model::{RecordKey, TableId};
 
 use crate::limits::{PROVING_LOOKED_EVERY, PROVING_PAUSE_MAX, PROVING_RETRY_MAX, PROVING_RETRY_MIN, PROVING_SHARE};
+use crate::service::ms;
 use crate::state::proofs::{KeyRange, ProvenRanges};
 
 /// What to do next.
@@ -79,13 +80,13 @@ impl Postponed {
         self.0.insert(table.clone(), ms);
     }
 
+    pub fn forget_before(&mut self, now_ms: i64) {
+        self.0.retain(|_, until_ms| *until_ms > now_ms);
+    }
+
     pub fn is(&self, table: &TableId, now_ms: i64) -> bool {
         self.0.get(table).is_some_and(|until_ms| now_ms < *until_ms)
     }
-}
-
-pub fn ms(length: Duration) -> i64 {
-    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -137,5 +138,9 @@ mod tests {
         let mut postponed = Postponed::default();
         postponed.until(&table("a"), 100);
         assert!(postponed.is(&table("a"), 99) && !postponed.is(&table("a"), 100) && !postponed.is(&table("b"), 0));
+        postponed.forget_before(99);
+        assert!(postponed.is(&table("a"), 99));
+        postponed.forget_before(100);
+        assert!(postponed.0.is_empty());
     }
 }

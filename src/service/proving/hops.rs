@@ -7,13 +7,12 @@ use std::time::Duration;
 use weir_model::{TableId, Window, clock};
 
 use super::book::Book;
-use super::due::ms;
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{HOPS_OVERLAP, HOPS_WHOLE_EVERY};
 use crate::reconcile::{Question, Report, TableFacts, Verdict, gather, report};
-use crate::service::kafka_of;
 use crate::service::trace::ConfiguredTrace;
+use crate::service::{kafka_of, ms};
 use crate::state::proofs::{HopsProof, Proofs};
 use crate::table::Warehouse;
 
@@ -37,7 +36,7 @@ pub async fn prove_hops(
         if tables.is_empty() {
             continue;
         }
-        match compare(&config, &warehouse, &trace, &book, &tables, whole).await {
+        match compare_all(&config, &warehouse, &trace, &book, &tables, whole).await {
             Ok(()) if whole => whole_ms = now_ms,
             Ok(()) => {}
             Err(error) => {
@@ -46,6 +45,24 @@ pub async fn prove_hops(
             }
         }
     }
+}
+
+/// Tables of which every window is to be read do not make it so for the others.
+async fn compare_all(
+    config: &Config,
+    warehouse: &Warehouse,
+    trace: &ConfiguredTrace,
+    book: &Book,
+    tables: &BTreeSet<TableId>,
+    whole: bool,
+) -> Result<(), Error> {
+    let (of_late, of_all): (BTreeSet<TableId>, BTreeSet<TableId>) = book
+        .with(|proofs, _| tables.iter().cloned().partition(|table| !whole && from_ms(proofs, table).is_some()))
+        .await?;
+    for tables in [of_late, of_all].iter().filter(|tables| !tables.is_empty()) {
+        compare(config, warehouse, trace, book, tables, whole).await?;
+    }
+    Ok(())
 }
 
 async fn compare(
@@ -86,12 +103,14 @@ async fn compare(
 
 /// The first window to compare: all of them, if one of the tables never added up, or did not at the last look.
 fn since(proofs: &Proofs, tables: &BTreeSet<TableId>) -> Option<Window> {
-    let from = |table: &TableId| {
-        let hops = proofs.tables.get(table)?.hops.as_ref().filter(|hops| hops.unbalanced == 0)?;
-        Some(hops.balanced_ms?.min(hops.window_ms?))
-    };
-    let least_ms = tables.iter().map(from).min().flatten()?;
+    let least_ms = tables.iter().map(|table| from_ms(proofs, table)).min().flatten()?;
     Some(Window::of(least_ms.saturating_sub(ms(HOPS_OVERLAP))))
+}
+
+/// Up to where a table's counts are known to add up, ms since the epoch.
+fn from_ms(proofs: &Proofs, table: &TableId) -> Option<i64> {
+    let hops = proofs.tables.get(table)?.hops.as_ref().filter(|hops| hops.unbalanced == 0)?;
+    Some(hops.balanced_ms?.min(hops.window_ms?))
 }
 
 /// Takes in what a report says; gives the tables that are to be looked at again.
@@ -113,7 +132,7 @@ fn note(proofs: &mut Proofs, report: &Report, windows: &BTreeMap<TableId, Window
         let window_ms =
             before.as_ref().and_then(|before| before.window_ms).max(windows.get(table).map(|window| window.0));
         let balanced_ms = if is_balanced { Some(at_ms) } else { before.and_then(|before| before.balanced_ms) };
-        *hops = Some(HopsProof { looked_ms: at_ms, balanced_ms, unbalanced, window_ms });
+        *hops = Some(HopsProof { balanced_ms, unbalanced, window_ms });
     }
     unsettled
 }
@@ -129,12 +148,7 @@ mod tests {
         let mut proofs = Proofs::default();
         assert_eq!(since(&proofs, &tables), None);
         let day_ms = 86_400_000;
-        let hops = HopsProof {
-            looked_ms: 9 * day_ms,
-            balanced_ms: Some(9 * day_ms),
-            unbalanced: 0,
-            window_ms: Some(8 * day_ms),
-        };
+        let hops = HopsProof { balanced_ms: Some(9 * day_ms), unbalanced: 0, window_ms: Some(8 * day_ms) };
         let mut with = |hops: HopsProof| {
             proofs.tables.entry(table.clone()).or_default().hops = Some(hops);
             since(&proofs, &tables)

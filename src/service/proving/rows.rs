@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use weir_model::{RecordKey, TableId, clock};
 
 use super::book::Book;
-use super::due::{self, Due, Postponed, ms, next, retry_after};
+use super::due::{self, Due, Postponed, next, retry_after};
 use crate::limits::{PROOF_KEYS_SHOWN_MAX, PROVEN_PART_CHUNKS, PROVING_PLAN_KEPT};
 use crate::reconcile::Verdict;
 use crate::reconcile::deep::{
     DeepError, DeepQuestion, DeepReport, NotCompared, Part, Recheck, compare_only, plan_parts,
 };
+use crate::service::ms;
 use crate::state::StateError;
 use crate::state::proofs::{Found, Proofs, TableProof};
 
@@ -64,6 +65,8 @@ impl RowProver {
     async fn step(&mut self) -> Result<Duration, StateError> {
         let now_ms = clock::now_ms();
         let streaming = self.book.streaming();
+        self.plans.retain(|table, plan| streaming.contains(table) && plan.made.elapsed() < PROVING_PLAN_KEPT);
+        self.postponed.forget_before(now_ms);
         let (postponed, within) = (&self.postponed, self.within);
         let due = self.book.with(|proofs, _| {
             let tables = streaming.iter().filter(|table| !postponed.is(table, now_ms));
@@ -89,7 +92,7 @@ impl RowProver {
 
     async fn compare(&mut self, due: &Due) -> Result<Result<(Part, Vec<String>, DeepReport), NotCompared>, DeepError> {
         let table = &due.table;
-        if self.plans.get(table).is_none_or(|plan| plan.made.elapsed() >= PROVING_PLAN_KEPT) {
+        if !self.plans.contains_key(table) {
             match plan_parts(&self.question, table, PROVEN_PART_CHUNKS).await? {
                 Ok((key, parts)) => {
                     self.plans.insert(table.clone(), Plan { key, parts, made: Instant::now() });
