@@ -86,10 +86,13 @@ impl EventIds {
     /// Ids of `(source, gtid, table, n, half)`, every part length-prefixed so that no two inputs run together.
     pub fn new(source: &str, gtid: &Gtid, table: &TableId) -> Self {
         let mut hash = Xxh3::new();
-        let domain = gtid.origin.to_string();
+        let domain;
         let (server, tag) = match &gtid.origin {
             GtidOrigin::Server(server) => (&*server.uuid, &*server.tag),
-            GtidOrigin::Domain { .. } => (&*domain, ""),
+            origin @ GtidOrigin::Domain { .. } => {
+                domain = origin.to_string();
+                (&*domain, "")
+            }
         };
         for part in [source, server, tag, &table.database, &table.table] {
             hash.update(&(part.len() as u32).to_le_bytes());

@@ -29,6 +29,11 @@ pub fn lake_rows(
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     let places = places_of(batches, lake);
     let stack = Stack::of(batches, &places, whole, lake);
+    // Looked up once a row, and not once a value.
+    let folds: Vec<Option<&Folded>> = match &stack {
+        Some(_) => picks.iter().map(|at| whole.folds.get(*at)).collect(),
+        None => Vec::new(),
+    };
     for (i, field) in schema.fields().iter().take(lake.columns.len()).enumerate() {
         let mut sources: Vec<ArrayRef> = batches
             .iter()
@@ -41,7 +46,7 @@ pub fn lake_rows(
         let folded = match &stack {
             Some(stack) => {
                 stack.add_bases(i, field.data_type(), &mut sources)?;
-                Some(picks.iter().map(|at| stack.place(i, *at)).collect::<Vec<_>>())
+                Some(picks.iter().zip(&folds).map(|(at, folded)| stack.place(i, *at, *folded)).collect::<Vec<_>>())
             }
             None => None,
         };
@@ -138,9 +143,9 @@ impl<'a> Stack<'a> {
     }
 
     /// Where a change's value of a column lies among the sources.
-    fn place(&self, column: usize, at: ChangeAt) -> (usize, usize) {
+    fn place(&self, column: usize, at: ChangeAt, folded: Option<&Folded>) -> (usize, usize) {
         let itself = (at.batch as usize, at.row as usize);
-        let Some(Folded { layers, base, .. }) = self.whole.folds.get(at) else { return itself };
+        let Some(Folded { layers, base, .. }) = folded else { return itself };
         // What the source has not had since then is NULL.
         if self.places[at.batch as usize][column].is_none() {
             return itself;

@@ -83,9 +83,13 @@ impl Prepared {
     pub(super) async fn make_durable(&mut self) -> Result<(), StateError> {
         let store = &self.store;
         let ended = self.settled.iter().filter(|settled| settled.held.durable);
-        for settled in ended {
-            store.note_end(&settled.held.head.gtid, &settled.by).await?;
-        }
+        let ended: Vec<(Gtid, Gtid)> = ended.map(|s| (s.held.head.gtid.clone(), s.by.clone())).collect();
+        stream::iter(ended)
+            .map(Ok)
+            .try_for_each_concurrent(PREPARED_PUT_TOGETHER, |(prepared, by)| async move {
+                store.note_end(&prepared, &by).await
+            })
+            .await?;
         let young: Vec<Held> = self.held.values().filter(|held| !held.durable).cloned().collect();
         let put: Vec<Held> = stream::iter(young)
             .map(|held| put(store, held))

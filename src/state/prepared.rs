@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use weir_model::{Gtid, GtidSet, TableId, Xid};
 
 use super::objects::{Found, ObjectFolder};
 use super::{Put, StateError};
-use crate::limits::STATE_KEPT;
+use crate::limits::{PREPARED_PUT_TOGETHER, STATE_KEPT};
 
 /// The layout of heads and parts.
 const FORMAT: u32 = 1;
@@ -178,11 +178,15 @@ impl PreparedStore {
             return Ok(());
         }
         let listed = self.list().await?;
-        for gtid in gone {
-            self.remove(&gtid, &listed).await?;
-            self.lock().remove(&gtid);
-        }
-        Ok(())
+        let listed = &listed;
+        stream::iter(gone)
+            .map(Ok)
+            .try_for_each_concurrent(PREPARED_PUT_TOGETHER, |gtid| async move {
+                self.remove(&gtid, listed).await?;
+                self.lock().remove(&gtid);
+                Ok(())
+            })
+            .await
     }
 
     /// The source is mirrored anew by the incarnation `begun`, from `from` on: remembers up to where the outcomes of branches that are not known mean
@@ -208,8 +212,8 @@ impl PreparedStore {
             return Ok(());
         }
         if let Some(Beginning { from, .. }) = self.beginning(begun).await? {
+            let listed = self.list().await?;
             for head in self.list_held().await?.into_iter().filter(|head| from.contains(&head.gtid)) {
-                let listed = self.list().await?;
                 self.remove(&head.gtid, &listed).await?;
             }
         }
