@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use weir::cli::Cli;
 
+/// A service runs for months and frees on other threads than those that asked: the system's allocator keeps what is freed
+/// per thread, and was seen to hold ten times what was in use.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(exit) => exit.into(),

@@ -45,7 +45,7 @@ pub use self::kafka::{Role, kafka_of};
 pub use self::proving::deep_question_of_command;
 pub use self::seed::{LoadStanding, load_standing};
 use self::shipping::Patience;
-pub use self::shipping::{PublishedLog, Shipper, Shipping, Unshipped};
+pub use self::shipping::{PublishedLog, PublishedPage, Shipper, Shipping, Unshipped};
 pub use self::source_tables::described;
 use self::supervisor::{Failure, Finished};
 pub use self::trace::{ConfiguredTrace, open_trace, probe_trace};

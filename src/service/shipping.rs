@@ -29,8 +29,19 @@ use crate::trace::{Origin, Shipment, TraceSink};
 
 /// Where capture's counts can be read again: the source's position topic.
 pub trait PublishedLog: Send + Sync {
-    /// The first records above the offset `after`, ascending; fewer than `records_max` only if there are no more.
-    fn next(&self, after: Option<i64>, records_max: usize) -> BoxFuture<'_, Result<Vec<Shipment>, Error>>;
+    /// The first records above the version `after`.
+    fn next(&self, after: Option<i64>, records_max: usize) -> BoxFuture<'_, Result<PublishedPage, Error>>;
+}
+
+/// Records of a [`PublishedLog`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct PublishedPage {
+    /// Those that counted something, ascending.
+    pub records: Vec<Shipment>,
+    /// The version up to which nothing is missing; `None` if there is no record at all.
+    pub reached: Option<i64>,
+    /// Whether the log showed no more.
+    pub is_all: bool,
 }
 
 /// What is shipped, and from where it is read if it has to be read again.
@@ -240,10 +251,18 @@ impl<T: TraceSink> Work<T> {
             }
             Step::Read { origin, mark } => {
                 let reached = self.read(&origin, mark).await;
-                let mut state = self.shared.state();
-                match &reached {
-                    Ok(reached) => state.backlog.read(&origin, reached.mark, reached.is_all),
-                    Err(_) => state.backlog.read_failed(&origin),
+                let waits = {
+                    let mut state = self.shared.state();
+                    match &reached {
+                        Ok(reached) => state.backlog.read(&origin, reached.mark, reached.is_all),
+                        Err(_) => {
+                            state.backlog.read_failed(&origin);
+                            false
+                        }
+                    }
+                };
+                if waits {
+                    tokio::time::sleep(TRACE_RETRY_DELAY).await;
                 }
                 reached.map(|_| ())
             }
@@ -266,10 +285,9 @@ impl<T: TraceSink> Work<T> {
                     Some(mark) => mark,
                     None => sink.shipped_version(source, origin).await?,
                 };
-                let records = log.next(mark, TRACE_BATCH_MAX).await?;
-                let is_all = records.len() < TRACE_BATCH_MAX;
+                let PublishedPage { records, reached, is_all } = log.next(mark, TRACE_BATCH_MAX).await?;
                 sink.ship(source, &records).await?;
-                Ok(Reached { mark: records.last().map(|record| record.version).or(mark), is_all })
+                Ok(Reached { mark: reached.max(mark), is_all })
             }
             (Origin::Capture, None) => Ok(Reached { mark: mark.flatten(), is_all: true }),
         }

@@ -121,8 +121,13 @@ impl Table {
     /// key. It must be opened anew then.
     pub async fn absorb(&mut self) -> Result<Absorbed, TableError> {
         let id = self.schema.table.clone();
-        let replay = self.log.replay(None).await?.ok_or_else(|| TableError::NoTable(id.clone()))?;
-        let Standing { record, schema, meta_data } = Standing::of(&replay, &id, &self.writer, self.buckets())?;
+        let (replay, standing) = loop {
+            let replay = self.log.replay(None).await?.ok_or_else(|| TableError::NoTable(id.clone()))?;
+            let standing = Standing::of(&replay, &id, &self.writer, self.buckets())?;
+            let Some(sound) = &replay.sound else { break (replay, standing) };
+            self.undo(&replay, sound, &standing.record.state).await?;
+        };
+        let Standing { record, schema, meta_data } = standing;
         if meta_data.id != self.identity.0 {
             return Err(self.rule("it was removed and made anew by someone else"));
         }

@@ -14,6 +14,7 @@ use super::index::{RowAddress, lookahead};
 use super::location::Put;
 use super::log::serialise;
 use super::record::{BucketShare, CommitRecord, TableState, may_follow};
+use super::sound::tells_removals;
 use super::stage::{NewFile, NewVector, Staged};
 use super::{Table, TableError};
 use crate::figures::counters;
@@ -186,8 +187,9 @@ impl Table {
             cleans: staged.cleans.clone(),
         };
         let data_change = staged.data_change;
+        let tells = data_change || tells_removals(&self.schema.layout);
         let remove = |number| {
-            let remove = Remove { data_change, ..self.files[number].remove(staged.at_ms) };
+            let remove = Remove { data_change: tells, ..self.files[number].remove(staged.at_ms) };
             Action { remove: Some(remove), ..Action::default() }
         };
         let add = |add: &Add| Action { add: Some(Add { data_change, ..add.clone() }), ..Action::default() };

@@ -12,6 +12,7 @@ use super::checkpoint;
 use super::delta::{Action, Add, MetaData, Protocol};
 use super::location::{Put, Warehouse};
 use super::record::CommitRecord;
+use super::sound::{LastSound, rests_on_what_is_gone};
 use crate::limits::COMMITS_READ_TOGETHER;
 
 /// File name of version `version`.
@@ -51,6 +52,8 @@ pub struct Replay {
     pub protocol: Option<Protocol>,
     /// Newest own commit and its version.
     pub own: Option<(i64, CommitRecord)>,
+    /// How it stood before another engine's commit that rests on files which had gone, with nothing of ours behind it.
+    pub sound: Option<LastSound>,
 }
 
 impl Log {
@@ -119,10 +122,7 @@ impl Log {
             .map(|version| async move { Ok::<_, TableError>((version, self.read(version).await?)) })
             .buffered(COMMITS_READ_TOGETHER);
         while let Some((version, actions)) = commits.try_next().await? {
-            for action in actions {
-                replay.apply(action, version);
-            }
-            replay.version = version;
+            replay.take(actions, version);
         }
         if replay.own.is_none() {
             replay.own = self.newest_record(replay.version).await?;
@@ -183,6 +183,20 @@ fn parse(bytes: &[u8]) -> Result<Vec<Action>, serde_json::Error> {
 }
 
 impl Replay {
+    /// Goes on by one version.
+    fn take(&mut self, actions: Vec<Action>, version: i64) {
+        let is_own = actions.iter().any(|action| action.commit_info.as_ref().is_some_and(|info| info.weir.is_some()));
+        if is_own {
+            self.sound = None;
+        } else if self.sound.is_none() && rests_on_what_is_gone(&actions, &self.files) {
+            self.sound = Some(LastSound { version: self.version, files: self.files.clone() });
+        }
+        for action in actions {
+            self.apply(action, version);
+        }
+        self.version = version;
+    }
+
     pub(super) fn apply(&mut self, action: Action, version: i64) {
         if let Some(add) = action.add {
             self.files.insert(add.path.clone(), add);

@@ -47,6 +47,7 @@ mod rows_at;
 mod s3;
 mod s3_options;
 mod scan;
+mod sound;
 mod stage;
 mod statistics;
 #[doc(hidden)]

@@ -97,25 +97,31 @@ impl Table {
         buckets: Buckets,
     ) -> Result<Option<(Self, BTreeMap<String, Add>)>, TableError> {
         let log = Log::new(warehouse, id);
-        let Some(replay) = log.replay(None).await? else { return Ok(None) };
-        let Standing { record, schema, meta_data } = Standing::of(&replay, id, &writer, &buckets)?;
-        let table = Self {
-            warehouse: warehouse.clone(),
-            path: warehouse.table_path(id),
-            log,
-            index: Index::new(buckets, |bucket| record.state.greatest_of(bucket), writer.index_home.clone()),
-            writer,
-            schema,
-            state: record.state,
-            version: replay.version,
-            identity: (meta_data.id, meta_data.created_time.unwrap_or_default()),
-            files: BTreeMap::new(),
-            next_file: 0,
-            order_cache: OrderCache::default(),
-            unkept_rows: 0,
-            drafts: Drafts::default(),
-        };
-        Ok(Some((table, replay.files)))
+        loop {
+            let Some(replay) = log.replay(None).await? else { return Ok(None) };
+            let Standing { record, schema, meta_data } = Standing::of(&replay, id, &writer, &buckets)?;
+            let floor = |bucket| record.state.greatest_of(bucket);
+            let table = Self {
+                warehouse: warehouse.clone(),
+                path: warehouse.table_path(id),
+                log: log.clone(),
+                index: Index::new(buckets.clone(), floor, writer.index_home.clone()),
+                writer: writer.clone(),
+                schema,
+                state: record.state,
+                version: replay.version,
+                identity: (meta_data.id, meta_data.created_time.unwrap_or_default()),
+                files: BTreeMap::new(),
+                next_file: 0,
+                order_cache: OrderCache::default(),
+                unkept_rows: 0,
+                drafts: Drafts::default(),
+            };
+            match &replay.sound {
+                Some(sound) => table.undo(&replay, sound, &table.state).await?,
+                None => return Ok(Some((table, replay.files))),
+            }
+        }
     }
 
     /// An empty index, of no file.

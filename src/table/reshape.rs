@@ -28,6 +28,7 @@ use super::partition::PartitionValues;
 use super::read::orders_of_batch;
 use super::record::{CommitRecord, TableState};
 use super::scan::conform;
+use super::sound::tells_removals;
 use super::statistics::{rows_of, with_dead_rows};
 use super::writer::{EncodedFile, FileOrders, FileWriter, orders_of_entry};
 use super::{Table, TableError};
@@ -319,7 +320,7 @@ impl Table {
         for (path, add) in &replay.files {
             let Some(draft) = self.drafts.files.get(path) else { continue };
             let mut remove = removal(add, at_ms);
-            remove.data_change = data_change;
+            remove.data_change = data_change || tells_removals(&reshaping.next.layout);
             actions.push(Action { remove: Some(remove), ..Action::default() });
             actions.push(Action { add: Some(draft.entry(add, data_change)), ..Action::default() });
         }

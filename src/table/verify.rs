@@ -76,6 +76,10 @@ pub async fn verify(warehouse: &Warehouse, id: &TableId) -> Result<Verified, Tab
     if !replay.meta_data.as_ref().is_some_and(|meta_data| meta_data.has_columns_of(&check.schema)) {
         check.found.problem("the columns of the log are not those of the newest own commit".into());
     }
+    if let Some(sound) = &replay.sound {
+        let what = format!("version {} of another engine replaces files that had gone already", sound.version + 1);
+        check.found.problem(what);
+    }
     for (number, add) in (0_u32..).zip(replay.files.into_values()) {
         if let Err(error) = check.file(number, &add).await {
             check.found.problem(format!("{}: {error}", add.path));

@@ -5,9 +5,13 @@
     foreign.py --path FOLDER --update COLUMN=SQL --where P  changes a column
     foreign.py --path FOLDER --double PREDICATE             appends a copy of each row
     foreign.py --path FOLDER --null-key COLUMN              appends a row that has nothing but NULLs there
+
+With --when-told it says `read` once it has the table's present version, and goes on from that when a line comes. Exit 3: it
+lost against the table's writer.
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 
 import deltalake
@@ -47,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", required=True, help="the table's folder")
     parser.add_argument("--attempts", type=int, default=20, help="attempts that lose against the table's writer")
+    parser.add_argument("--when-told", action="store_true")
     parser.add_argument("--delete", metavar="PREDICATE")
     parser.add_argument("--update", metavar="COLUMN=SQL")
     parser.add_argument("--where", metavar="PREDICATE")
@@ -56,11 +61,16 @@ def main() -> None:
     run = change(arguments)
     for attempt in range(arguments.attempts):
         try:
-            print(run(deltalake.DeltaTable(arguments.path)))
+            table = deltalake.DeltaTable(arguments.path)
+            if arguments.when_told:
+                print("read", flush=True)
+                input()
+            print(run(table))
             return
-        except deltalake.exceptions.CommitFailedError:
+        except deltalake.exceptions.CommitFailedError as lost:
             if attempt + 1 == arguments.attempts:
-                raise
+                print(lost, file=sys.stderr)
+                sys.exit(3)
 
 
 main()

@@ -1,5 +1,7 @@
 //! The independent readers: DuckDB and deltalake's QueryBuilder, against MySQL, row for row.
 
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::mysql::Mysql;
@@ -22,6 +24,37 @@ pub fn foreign(weir: &Weir, database: &str, table: &str, what: &[&str]) {
     let output = python("tests/support/foreign.py").arg("--path").arg(path).args(what).output();
     let output = output.expect("the other engine starts");
     assert!(output.status.success(), "{what:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Another engine that has read a table and waits before it does something to it.
+pub struct Foreign {
+    child: Child,
+}
+
+impl Foreign {
+    /// It has read the table in `folder` when this returns; `what` as for [`foreign`].
+    pub fn begin(folder: &Path, what: &[&str]) -> Self {
+        let mut command = python("tests/support/foreign.py");
+        command.arg("--path").arg(folder).arg("--when-told").args(what);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the other engine starts");
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("its output is ours");
+        BufReader::new(stdout).read_line(&mut line).expect("it says something");
+        assert_eq!(line.trim(), "read");
+        Self { child }
+    }
+
+    /// Lets it go on; whether its commit got in.
+    pub fn go_on(mut self) -> bool {
+        let mut stdin = self.child.stdin.take().expect("its input is ours");
+        stdin.write_all(b"\n").expect("it listens");
+        drop(stdin);
+        match self.child.wait().expect("its end can be waited for").code() {
+            Some(0) => true,
+            Some(3) => false,
+            other => panic!("the other engine ended with {other:?}"),
+        }
+    }
 }
 
 /// Readers that every test may count on.

@@ -84,7 +84,11 @@ impl Weir {
 
     /// Not configured yet.
     fn named(name: &str) -> Weir {
-        let folder = tempfile::Builder::new().prefix("weir-test-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("weir-test-")
+            .disable_cleanup(std::env::var_os("WEIR_TEST_KEEP").is_some())
+            .tempdir()
+            .expect("a temporary folder");
         let files = folder.path().join("warehouse");
         let section = format!("[warehouse]\nurl = \"file://{}\"\n", files.display());
         let readings = of_files(&files);

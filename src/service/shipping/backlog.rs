@@ -123,20 +123,23 @@ impl Backlog {
         self.fit();
     }
 
-    /// A page of `origin`'s log is in, up to `mark`; `is_all` if the log had no more.
-    pub(super) fn read(&mut self, origin: &Origin, mark: Option<i64>, is_all: bool) {
-        let Some(waiting) = self.origins.get_mut(origin) else { return };
-        let Standing::Behind { seen, mark: before } = waiting.standing else { return };
-        // Every commit is in its log before it is told of here. One that is not there on a second look is of a table
-        // that has been made anew since.
-        let is_in = is_all && (seen <= mark || before == Some(mark));
+    /// A page of `origin`'s log is in, up to `mark`; `is_all` if the log had no more. Says whether the log is to be given
+    /// time: it does not show yet what is known to be in it.
+    pub(super) fn read(&mut self, origin: &Origin, mark: Option<i64>, is_all: bool) -> bool {
+        let Some(waiting) = self.origins.get_mut(origin) else { return false };
+        let Standing::Behind { seen, mark: before } = waiting.standing else { return false };
+        let is_reached = seen <= mark;
+        // Every commit is in its table's log before it is told of here. One that is not there on a second look is of a
+        // table that has been made anew since. A topic may show later what its broker says is committed.
+        let is_gone = before == Some(mark) && shows_at_once(origin);
         self.behind.retain(|behind| behind != origin);
-        if is_in {
+        if is_all && (is_reached || is_gone) {
             waiting.standing = Standing::Following { last: mark };
-        } else {
-            waiting.standing = Standing::Behind { seen, mark: Some(mark) };
-            self.behind.push_back(origin.clone());
+            return false;
         }
+        waiting.standing = Standing::Behind { seen, mark: Some(mark) };
+        self.behind.push_back(origin.clone());
+        is_all && !shows_at_once(origin)
     }
 
     /// `origin`'s log could not be read or shipped: others have their turn first, and the trace is asked anew.
@@ -227,6 +230,12 @@ fn continues(origin: &Origin, last: Option<i64>, version: i64) -> bool {
         Origin::Table(_) => version == last.map_or(0, |last| last + 1),
         Origin::Capture => true,
     }
+}
+
+/// A folder of commits is read as it is. Kafka answers a commit once it is sure of it, and marks the partitions as committed
+/// after that: a reader of what is committed may not see it for a while.
+fn shows_at_once(origin: &Origin) -> bool {
+    *origin != Origin::Capture
 }
 
 /// A commit without counts takes room, too.

@@ -1,7 +1,7 @@
 //! A trace that goes away and comes back, with tables on disk to read from.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::FutureExt;
 use serde_json::json;
@@ -209,14 +209,20 @@ async fn a_table_made_anew_begins_anew_in_the_trace() {
     setting.expect_in(1).await;
 }
 
-/// Two records, at offsets 3 and 8.
-struct PositionTopic;
+/// Two records, 3 and 8, the last of which is shown only after so many looks; none of record 9 counted anything.
+#[derive(Default)]
+struct PositionTopic {
+    looks_before_last: AtomicUsize,
+}
 
 impl PublishedLog for PositionTopic {
-    fn next(&self, after: Option<i64>, records_max: usize) -> BoxFuture<'_, Result<Vec<Shipment>, Error>> {
-        let records = [3, 8].into_iter().filter(|offset| Some(*offset) > after).take(records_max).map(published);
-        let records: Vec<Shipment> = records.collect();
-        async move { Ok(records) }.boxed()
+    fn next(&self, after: Option<i64>, records_max: usize) -> BoxFuture<'_, Result<PublishedPage, Error>> {
+        let left = self.looks_before_last.load(Ordering::SeqCst);
+        self.looks_before_last.store(left.saturating_sub(1), Ordering::SeqCst);
+        let shown = if left == 0 { vec![3, 8] } else { vec![3] };
+        let records = shown.into_iter().filter(|number| Some(*number) > after).take(records_max).map(published);
+        let (records, reached) = (records.collect(), Some(if left == 0 { 9 } else { 3 }));
+        async move { Ok(PublishedPage { records, reached, is_all: true }) }.boxed()
     }
 }
 
@@ -227,7 +233,7 @@ fn published(offset: i64) -> Shipment {
 
 #[tokio::test]
 async fn what_capture_counted_is_read_from_its_topic_or_kept_in_memory() {
-    for log in [None, Some(Arc::new(PositionTopic) as Arc<dyn PublishedLog>)] {
+    for log in [None, Some(Arc::new(PositionTopic::default()) as Arc<dyn PublishedLog>)] {
         let setting = Setting::new();
         setting.away(true);
         let mut shipper = setting.start(log.clone());
@@ -241,4 +247,18 @@ async fn what_capture_counted_is_read_from_its_topic_or_kept_in_memory() {
         assert_eq!(trace.shipped_version("shop", &Origin::Capture).await.unwrap(), Some(8));
         assert_eq!(trace.totals("shop", &[table()], None).await.unwrap()[&table()][0].count, 2);
     }
+}
+
+#[tokio::test]
+async fn what_its_topic_shows_late_is_waited_for_and_nothing_goes_past_it() {
+    let setting = Setting::new();
+    let looks_before_last = AtomicUsize::new(4);
+    let mut shipper = setting.start(Some(Arc::new(PositionTopic { looks_before_last })));
+    shipper.send(published(8));
+    // It counted nothing, and is in no page.
+    shipper.send(Shipment { counts: vec![], ..published(9) });
+    shipper.finish(Patience::UntilAllIsIn).await.unwrap();
+    let trace = &setting.trace.trace;
+    assert_eq!(trace.shipped_version("shop", &Origin::Capture).await.unwrap(), Some(8));
+    assert_eq!(trace.totals("shop", &[table()], None).await.unwrap()[&table()][0].count, 2);
 }

@@ -21,6 +21,7 @@ mod partitions;
 mod reshape;
 mod shared;
 mod soft;
+mod sound;
 mod splitting;
 
 use std::collections::BTreeMap;
