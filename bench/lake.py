@@ -11,6 +11,8 @@ from source import ROOT, Source
 
 WEIR = os.environ.get("WEIR_BIN", str(ROOT / "target/release/weir"))
 DIRECT = '[transport]\nkind = "direct"\n[trace]\nkind = "sqlite"\n'
+# The discard port: nobody listens.
+NOWHERE = '[transport]\nkind = "direct"\n[trace]\nkind = "clickhouse"\nurl = "http://127.0.0.1:9/weir"\n'
 
 
 SUMS = "COUNT(*), SUM(id), SUM(price), COALESCE(SUM(pieces), 0)"
@@ -53,6 +55,15 @@ class Lake:
 
     def run_weir(self, beside: dict[str, int] | None = None, threads: bool = False) -> Run:
         return measure(self.command("run", "--until-caught-up"), self.log, beside=beside, threads=threads)
+
+    def run_untraced(self) -> Run:
+        """The same with a trace that is not there: nothing is counted into it, and the end says so."""
+        traced = self.config().read_text()
+        assert DIRECT in traced
+        self.config().write_text(traced.replace(DIRECT, NOWHERE))
+        run = measure(self.command("run", "--until-caught-up"), self.log, code=1)
+        self.config().write_text(traced)
+        return run
 
     def start(self, *arguments: str, log: str = "") -> Process:
         """In the background; several at once have a log each."""

@@ -59,15 +59,15 @@ class Process:
             raise SystemExit(self.failure("ended by itself"))
         os.kill(self.pid, signal.SIGTERM)
 
-    def wait(self) -> Run:
-        """Waits for its end, which must be a good one."""
+    def wait(self, code: int = 0) -> Run:
+        """Waits for its end, which must be a good one, or the one that is expected."""
         _, status, usage = os.wait4(self.pid, 0)
         seconds = time.monotonic() - self.started
         self.popen.returncode = os.waitstatus_to_exitcode(status)
         with self.stdout:
             self.stdout.seek(0)
             output = self.stdout.read().decode()
-        if self.popen.returncode != 0:
+        if self.popen.returncode != code:
             raise SystemExit(self.failure(f"ended with {self.popen.returncode}"))
         return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
 
@@ -83,13 +83,18 @@ class Process:
 
 
 def measure(
-    command: list[str], log: pathlib.Path, cwd: pathlib.Path | None = None, beside: dict[str, int] | None = None, threads: bool = False
+    command: list[str],
+    log: pathlib.Path,
+    cwd: pathlib.Path | None = None,
+    beside: dict[str, int] | None = None,
+    threads: bool = False,
+    code: int = 0,
 ) -> Run:
     """Runs a command to its end. `beside` names the pids whose CPU is to be accounted for meanwhile."""
     before = cpu_of_all(beside or {})
     process = Process(command, log, cwd)
     watch = ThreadWatch(process.pid) if threads else None
-    run = process.wait()
+    run = process.wait(code)
     run.beside = {name: seconds - before[name] for name, seconds in cpu_of_all(beside or {}).items()}
     run.threads = watch.end() if watch else {}
     return run

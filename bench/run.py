@@ -41,12 +41,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 from deep import bench_deep
 from engine import bench_engine, print_engine
 from kafka import bench_kafka, print_details
 from lake import WEIR, Lake
-from measure import REPEATS, Figure, Run, measure, repeat, say
+from measure import REPEATS, Figure, Run, measure, repeat, say, say_run
 from peers import PYTHON as PEERS
 from peers import bench_peers
 from source import ROOT, Source
@@ -110,12 +111,20 @@ def bench_apply(source: Source, work: pathlib.Path) -> tuple[dict[str, Figure], 
         "dump": repeat("dump thrown away", changes, lambda: dump_binlog(source, backlog, work)),
     }
 
-    def apply() -> Run:
+    def apply(run: Callable[[], Run]) -> Run:
         shutil.rmtree(lake.folder, ignore_errors=True)
         shutil.copytree(seeded, lake.folder)
-        return lake.run_weir()
+        return run()
 
-    figures["apply"] = repeat("weir, applying", changes, apply)
+    # By turns, so that a machine that changes its mind does so to both; the time without counts says nothing, since the end
+    # waits for a trace that does not come.
+    traced, untraced = [], []
+    for ordinal in range(REPEATS):
+        untraced.append(apply(lake.run_untraced))
+        traced.append(apply(lake.run_weir))
+        say_run("weir, applying", changes, traced[-1], ordinal, REPEATS)
+    figures["apply"] = Figure("weir, applying", changes, traced)
+    figures["apply_untraced"] = Figure("the same without counts", changes, untraced)
     lake.check()
     backlog["lake_mib"] = {"seeded": round(seeded_mib, 1), "applied": round(lake.size_mib(), 1)}
     return figures, backlog
@@ -167,11 +176,15 @@ def ratios_of(figures: dict[str, Figure]) -> dict[str, float]:
     pairs = [("seed", "select_1"), ("seed", "select_2"), ("seed", "connectorx"), ("seed", "dlt"), ("apply", "mysqlbinlog"), ("apply", "dump")]
     pairs += [("deep", "crc32"), ("deep", "sha2")]
     pairs += [(name, "apply_direct") for name in figures if name.startswith(("apply_kafka", "capture_apply"))]
-    return {
+    ratios = {
         f"{ours}/{floor}": round(figures[ours].rows_per_second()["median"] / figures[floor].rows_per_second()["median"], 3)
         for ours, floor in pairs
         if ours in figures and floor in figures
     }
+    if "apply_untraced" in figures:
+        cpu = {name: figures[name].spread(lambda run: run.cpu_seconds)["median"] for name in ("apply", "apply_untraced")}
+        ratios["apply, CPU with counts/without"] = round(cpu["apply"] / cpu["apply_untraced"], 3)
+    return ratios
 
 
 def print_table(figures: dict[str, Figure], ratios: dict[str, float], kafka: dict | None, engine: dict | None) -> None:

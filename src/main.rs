@@ -6,7 +6,8 @@ use clap::Parser;
 use weir::cli::Cli;
 
 /// A service runs for months and frees on other threads than those that asked: the system's allocator keeps what is freed
-/// per thread, and was seen to hold ten times what was in use.
+/// per thread, and was seen to hold ten times what was in use. It takes the place of `malloc` as well, for the libraries in C
+/// (zstd, SQLite, librdkafka).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

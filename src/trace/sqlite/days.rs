@@ -72,10 +72,17 @@ pub(super) fn fold(
     let windows: BTreeSet<Window> =
         counts.iter().map(|(_, count)| count.window).filter(|window| !kept.contains(window)).collect();
     add(&transaction, source, (table, day), &folded)?;
-    let mut statement = transaction
-        .prepare_cached("DELETE FROM weir_trace WHERE source = ?1 AND table_name = ?2 AND window_ms = ?3")?;
-    for window in &windows {
-        statement.execute(params![source, table, window.0])?;
+    // Left to itself SQLite goes through every count of the source for a deletion.
+    let mut statement = transaction.prepare_cached(
+        "DELETE FROM weir_trace INDEXED BY weir_trace_windows
+         WHERE source = ?1 AND table_name = ?2 AND window_ms >= ?3 AND window_ms < ?4",
+    )?;
+    if kept.is_empty() {
+        statement.execute(params![source, table, day, end])?;
+    } else {
+        for window in &windows {
+            statement.execute(params![source, table, window.0, window.0 + 1])?;
+        }
     }
     drop(statement);
     transaction.commit()?;
