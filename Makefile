@@ -64,9 +64,15 @@ bench: packages services ## Compare weir with the wire-speed floor, Kafka with d
 	$(CARGO) build --release --locked --bench engine --message-format=json-render-diagnostics > target/bench-engine.json
 	$(readers_python) bench/run.py
 
+# Which build it is, for `weir --version`; a change of it builds the program anew.
+build: export WEIR_BUILD ?= $(shell git describe --always --dirty 2>/dev/null)
 .PHONY: build
 build: packages ## Build the release binary, target/release/weir
 	$(CARGO) build --release --locked --bin weir
+
+.PHONY: dist
+dist: build ## Pack it with man pages, completions, systemd unit and licences into target/dist
+	scripts/dist.sh
 
 .PHONY: services
 services: packages ## Fetch the servers and readers that tests use into target/services

@@ -9,6 +9,7 @@ mod completions;
 mod halves;
 mod init;
 mod jobs;
+mod man;
 mod output;
 mod read;
 mod reconcile;
@@ -20,6 +21,7 @@ mod status;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -29,7 +31,7 @@ use crate::error::{Error, Exit};
 
 /// Keeps lakehouse tables equal to a MySQL database, within seconds, and proves it.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version)]
+#[command(name = "weir", version = version())]
 pub struct Cli {
     /// The configuration file.
     #[arg(long, global = true, value_name = "FILE", help = "The configuration file [default: weir.toml]")]
@@ -72,6 +74,18 @@ enum Command {
     #[command(subcommand)]
     Binlog(binlog::Binlog),
     Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
+}
+
+/// The version, and which build of it this is if whoever built it said so.
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> =
+        LazyLock::new(|| match option_env!("WEIR_BUILD").filter(|build| !build.is_empty()) {
+            Some(build) => format!("{} ({build})", env!("CARGO_PKG_VERSION")),
+            None => env!("CARGO_PKG_VERSION").to_owned(),
+        });
+    &VERSION
 }
 
 impl Cli {
@@ -84,6 +98,7 @@ impl Cli {
         match self.command {
             Command::Init(init) => block_on(init.run(chosen.as_deref().unwrap_or(Path::new(CONFIG_DEFAULT)))),
             Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
             Command::Check(check) => block_on(check.run(&config_to_act_on()?)),
             Command::Run(run) => block_on(run.run(&config_to_act_on()?)),
             Command::Capture(capture) => block_on(capture.run(&config_to_act_on()?)),

@@ -12,6 +12,7 @@ mod failures;
 mod http;
 mod images;
 mod inject;
+mod install;
 mod kafka;
 mod kafka_accounts;
 mod kafka_group;
