@@ -23,6 +23,7 @@ mod mirror;
 mod modes;
 mod oracle;
 mod partitions;
+mod positions;
 mod proving;
 mod readers;
 mod repair;
