@@ -58,7 +58,10 @@ pub const TABLE_LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const TABLE_LOCKED_MAX: Duration = Duration::from_secs(2);
 /// How far capture is meanwhile is asked this often.
 pub const CAPTURE_LOOKED_AT_EVERY: Duration = Duration::from_millis(20);
-/// If capture has not come that far, the writers have the table back for this long.
+/// Without GTIDs each chunk waits for those who are just writing its table; those who come behind it wait with it, so it gives up
+/// after this.
+pub const WRITERS_WAIT_MAX: Duration = Duration::from_secs(1);
+/// If capture has not come that far, or somebody writes for longer, the writers have the table back for this long.
 pub const TABLE_LOCKED_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// The last moment of an ALTER TABLE, in which nobody may look at the table, is waited for this long before the source is asked anew.
 pub const ALTERATION_WAIT_MAX: Duration = Duration::from_secs(20);

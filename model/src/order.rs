@@ -86,12 +86,12 @@ impl EventIds {
     /// Ids of `(source, gtid, table, n, half)`, every part length-prefixed so that no two inputs run together.
     pub fn new(source: &str, gtid: &Gtid, table: &TableId) -> Self {
         let mut hash = Xxh3::new();
-        let domain;
+        let name;
         let (server, tag) = match &gtid.origin {
             GtidOrigin::Server(server) => (&*server.uuid, &*server.tag),
-            origin @ GtidOrigin::Domain { .. } => {
-                domain = origin.to_string();
-                (&*domain, "")
+            origin @ (GtidOrigin::Domain { .. } | GtidOrigin::Log(_)) => {
+                name = origin.to_string();
+                (&*name, "")
             }
         };
         for part in [source, server, tag, &table.database, &table.table] {

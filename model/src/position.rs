@@ -1,9 +1,12 @@
 //! Where in the binlog: GTID sets, which survive a failover, and `(file, offset)`, which one server alone understands.
 //!
 //! There are two kinds of GTIDs: MySQL's, numbered for each server, and MariaDB's, numbered in each domain
-//! ([`domains`](self::domains)). Neither is ever in a set of the other kind, and [`GtidSet::same_kind`] says so where two meet.
+//! ([`domains`](self::domains)). Where MySQL has none, the place where a transaction begins stands for one ([`logs`](self::logs)).
+//! None is ever in a set of another kind, and [`GtidSet::same_kind`] says so where two meet.
 
 mod domains;
+mod logs;
+mod spans;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +24,8 @@ pub struct PositionError {
 }
 
 use self::domains::Domains;
+pub use self::logs::LogName;
+use self::logs::Logs;
 
 /// The source of a GTID of MySQL: a server's uuid and, from MySQL 8.3 on, an optional tag.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,10 +43,12 @@ pub enum GtidOrigin {
     Server(GtidServer),
     /// A server of MariaDB within a domain; all servers of a domain go on with one numbering, which rises and may have gaps.
     Domain { domain: u32, server_id: u32 },
+    /// A binlog whose transactions have no GTIDs; the number is the place where the transaction begins.
+    Log(LogName),
 }
 
-/// One transaction's global id: `uuid[:tag]:number` (MySQL manual, "GTID Format and Storage"), or `domain-server-number`
-/// (MariaDB documentation, "Global Transaction ID").
+/// One transaction's global id: `uuid[:tag]:number` (MySQL manual, "GTID Format and Storage"), `domain-server-number`
+/// (MariaDB documentation, "Global Transaction ID"), or without GTIDs `uuid:file:offset`, where it begins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Gtid {
@@ -72,6 +79,7 @@ impl fmt::Display for GtidOrigin {
         match self {
             Self::Server(server) => server.fmt(f),
             Self::Domain { domain, server_id } => write!(f, "{domain}-{server_id}"),
+            Self::Log(log) => log.fmt(f),
         }
     }
 }
@@ -88,8 +96,11 @@ impl fmt::Display for GtidServer {
 
 impl fmt::Display for Gtid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let divider = if matches!(self.origin, GtidOrigin::Server(_)) { ':' } else { '-' };
-        write!(f, "{}{divider}{}", self.origin, self.gno)
+        match &self.origin {
+            GtidOrigin::Server(server) => write!(f, "{server}:{}", self.gno),
+            GtidOrigin::Domain { .. } => write!(f, "{}-{}", self.origin, self.gno),
+            GtidOrigin::Log(log) => write!(f, "{}:{}", log.server, log.place(self.gno)),
+        }
     }
 }
 
@@ -100,12 +111,15 @@ impl FromStr for Gtid {
         if let Some(gtid) = domains::parse_gtid(text.trim()) {
             return Ok(gtid);
         }
-        let error =
-            || PositionError { text: text.into(), expected: "a GTID (uuid[:tag]:number, or domain-server-number)" };
+        if let Some((log, gno)) = logs::parse_place(text) {
+            return Ok(Self { origin: GtidOrigin::Log(log), gno });
+        }
+        let expected = "a GTID (uuid[:tag]:number, or domain-server-number; without GTIDs, uuid:file:offset)";
+        let error = || PositionError { text: text.into(), expected };
         let (server, gno) = text.trim().rsplit_once(':').ok_or_else(error)?;
         let (uuid, tag) = server.split_once(':').unwrap_or((server, ""));
         let gno: u64 = gno.parse().map_err(|_| error())?;
-        if uuid.len() != 36 || gno == 0 {
+        if uuid.len() != 36 || gno == 0 || !is_tag(tag) {
             return Err(error());
         }
         Ok(Self::new(uuid, tag, gno))
@@ -127,17 +141,18 @@ impl From<Gtid> for String {
 }
 
 /// A set of GTIDs of one kind. MySQL's are sorted, disjoint, non-adjacent ranges per server; MariaDB's are, per domain, all up to
-/// the last one. Serialised as the server writes it.
+/// the last one; without GTIDs it is all that begins below a place. Serialised as the server writes it, or as `uuid:file:offset`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GtidSet {
     servers: BTreeMap<GtidServer, Vec<Range>>,
     domains: Domains,
+    logs: Logs,
 }
 
 /// Two positions of different kinds met: what one server calls a transaction means nothing to the other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{one}` and `{other}` are positions of different kinds, of MySQL and of MariaDB, and cannot be compared")]
+#[error("`{one}` and `{other}` are positions of different kinds and cannot be compared")]
 pub struct OtherKind {
     pub one: String,
     pub other: String,
@@ -152,13 +167,14 @@ struct Range {
 
 impl GtidSet {
     pub fn is_empty(&self) -> bool {
-        self.servers.is_empty() && self.domains.is_empty()
+        self.servers.is_empty() && self.domains.is_empty() && self.logs.is_empty()
     }
 
-    /// Number of transactions in the set; of MariaDB, of their numbers, which may have gaps.
-    pub fn count(&self) -> u64 {
+    /// Number of transactions in the set; of MariaDB, of their numbers, which may have gaps. None without GTIDs, since places do
+    /// not tell how many begin below them, unless it is empty.
+    pub fn count(&self) -> Option<u64> {
         let of_servers: u64 = self.servers.values().flatten().map(|r| r.last - r.first + 1).sum();
-        of_servers + self.domains.count()
+        self.logs.is_empty().then(|| of_servers + self.domains.count())
     }
 
     /// Whether it holds GTIDs of MariaDB.
@@ -166,16 +182,21 @@ impl GtidSet {
         !self.domains.is_empty()
     }
 
-    /// That both sets are of one kind; an empty one is of either.
+    /// That both sets are of one kind; an empty one is of any.
     ///
     /// # Errors
-    /// When one is MySQL's and the other MariaDB's.
+    /// When one has transactions of another kind than the other.
     pub fn same_kind(&self, other: &Self) -> Result<(), OtherKind> {
-        let differ = |a: &Self, b: &Self| !a.servers.is_empty() && !b.domains.is_empty();
-        if differ(self, other) || differ(other, self) {
+        let both = self.kinds().zip(other.kinds()).map(|(mine, theirs)| mine || theirs);
+        if both.filter(|is_there| *is_there).count() > 1 {
             return Err(OtherKind { one: self.to_string(), other: other.to_string() });
         }
         Ok(())
+    }
+
+    /// Whether it has some of MySQL, of MariaDB, and without GTIDs.
+    fn kinds(&self) -> impl Iterator<Item = bool> {
+        [!self.servers.is_empty(), !self.domains.is_empty(), !self.logs.is_empty()].into_iter()
     }
 
     pub fn contains(&self, gtid: &Gtid) -> bool {
@@ -184,11 +205,12 @@ impl GtidSet {
                 let at = ranges.partition_point(|r| r.last < gtid.gno);
                 ranges.get(at).is_some_and(|r| r.first <= gtid.gno)
             }),
-            GtidOrigin::Domain { domain, .. } => self.domains.contains(*domain, gtid.gno),
+            GtidOrigin::Domain { domain, .. } => self.domains.contains(domain, gtid.gno),
+            GtidOrigin::Log(log) => self.logs.contains(log, gtid.gno),
         }
     }
 
-    /// Adds a transaction; of MariaDB, with all that its domain numbered before.
+    /// Adds a transaction; of MariaDB, with all that its domain numbered before, and without GTIDs with all that begins before it.
     pub fn insert(&mut self, gtid: &Gtid) {
         match &gtid.origin {
             GtidOrigin::Server(server) => {
@@ -196,26 +218,32 @@ impl GtidSet {
                 insert_range(self.servers.entry(server.clone()).or_default(), one);
             }
             GtidOrigin::Domain { domain, server_id } => self.domains.insert(*domain, *server_id, gtid.gno),
+            GtidOrigin::Log(log) => self.logs.insert(log.clone(), (), gtid.gno),
         }
     }
 
     /// The last transaction of the domain that `gtid` is of; none for MySQL, whose sets have no last one.
     pub fn last_of_domain(&self, gtid: &Gtid) -> Option<Gtid> {
         match gtid.origin {
-            GtidOrigin::Server(_) => None,
-            GtidOrigin::Domain { domain, .. } => self.domains.last(domain),
+            GtidOrigin::Server(_) | GtidOrigin::Log(_) => None,
+            GtidOrigin::Domain { domain, .. } => self.domains.last_of(domain),
         }
     }
 
     /// Takes out `gtid`, which is the last of its domain if it is MariaDB's; `before` is then the one before it in the domain.
+    /// Without GTIDs the set then ends where `gtid` begins.
     pub fn take_back(&mut self, gtid: &Gtid, before: Option<&Gtid>) {
-        match gtid.origin {
+        match &gtid.origin {
             GtidOrigin::Server(_) => self.remove(gtid),
             GtidOrigin::Domain { domain, .. } => {
                 self.domains.remove(domain);
                 if let Some(before) = before {
                     self.insert(before);
                 }
+            }
+            GtidOrigin::Log(log) => {
+                self.logs.remove(log);
+                self.logs.insert(log.clone(), (), gtid.gno - 1);
             }
         }
     }
@@ -244,6 +272,7 @@ impl GtidSet {
             }
         }
         result.domains.unite(&other.domains);
+        result.logs.unite(&other.logs);
         result
     }
 
@@ -259,6 +288,7 @@ impl GtidSet {
             }
         }
         result.domains = self.domains.difference(&other.domains);
+        result.logs = self.logs.difference(&other.logs);
         result
     }
 
@@ -271,6 +301,11 @@ impl GtidSet {
     pub fn insert_range(&mut self, server: GtidServer, first: u64, last: u64) {
         insert_range(self.servers.entry(server).or_default(), Range { first, last });
     }
+}
+
+/// A place in a log has a dot where a GTID may have a tag.
+fn is_tag(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn insert_range(ranges: &mut Vec<Range>, new: Range) {
@@ -331,7 +366,11 @@ impl fmt::Display for GtidSet {
         if uuid.is_some() && !self.domains.is_empty() {
             f.write_str(",")?;
         }
-        self.domains.fmt(f)
+        self.domains.fmt(f)?;
+        if !self.logs.is_empty() && (uuid.is_some() || !self.domains.is_empty()) {
+            f.write_str(",")?;
+        }
+        self.logs.fmt(f)
     }
 }
 
@@ -339,7 +378,7 @@ impl FromStr for GtidSet {
     type Err = PositionError;
 
     /// `uuid[:tag]:n[-m][:n[-m]]…[:tag:…]`, comma-separated, white space anywhere between (MySQL manual, "GTID Sets"), or
-    /// `domain-server-number`, comma-separated, the last of each domain.
+    /// `domain-server-number`, comma-separated, the last of each domain, or `uuid:file:offset`, where a reader goes on.
     fn from_str(text: &str) -> Result<Self, PositionError> {
         let error = || PositionError { text: text.into(), expected: "a GTID set (uuid[:tag]:interval…, …)" };
         let mut set = Self::default();
@@ -348,12 +387,16 @@ impl FromStr for GtidSet {
                 set.insert(&last);
                 continue;
             }
+            if let Some((log, end)) = logs::parse_place(member) {
+                set.logs.insert(log, (), (end - 1).max(1));
+                continue;
+            }
             let mut parts = member.split(':').map(str::trim);
             let uuid = parts.next().filter(|u| u.len() == 36).ok_or_else(error)?.to_ascii_lowercase();
             let mut server = GtidServer { uuid: uuid.as_str().into(), tag: "".into() };
             for part in parts {
                 if part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-                    server.tag = part.to_ascii_lowercase().into();
+                    server.tag = Some(part).filter(|tag| is_tag(tag)).ok_or_else(error)?.to_ascii_lowercase().into();
                     continue;
                 }
                 let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -365,7 +408,7 @@ impl FromStr for GtidSet {
                 set.insert_range(server.clone(), first, last);
             }
         }
-        if !set.servers.is_empty() && !set.domains.is_empty() {
+        if set.kinds().filter(|is_there| *is_there).count() > 1 {
             return Err(PositionError { text: text.into(), expected: "a GTID set of one kind" });
         }
         Ok(set)
@@ -408,6 +451,16 @@ impl LogPosition {
         Ok((my_number, self.offset) >= (their_number, other.offset))
     }
 
+    /// The beginning of the file behind this one; none if its name has no number.
+    #[must_use]
+    pub fn next_file(&self) -> Option<Self> {
+        const FIRST_OFFSET: u64 = 4;
+
+        let (base, number) = self.split().ok()?;
+        Some(Self { file: format!("{base}.{:06}", number.checked_add(1)?), offset: FIRST_OFFSET })
+    }
+
+    /// What the file's name has before its number, and the number.
     fn split(&self) -> Result<(&str, u64), PositionError> {
         let error = || PositionError { text: self.file.clone(), expected: "a binlog file name with a number" };
         let (base, number) = self.file.rsplit_once('.').ok_or_else(error)?;
@@ -460,6 +513,8 @@ mod tests {
         assert_eq!(at("binlog.1000000", 4).has_passed(&at("binlog.999999", 900)), Ok(true));
         assert_eq!(at("binlog.000009", 4).has_passed(&at("binlog.000010", 4)), Ok(false));
         assert!(at("binlog.000009", 4).has_passed(&at("other.000009", 4)).is_err());
+        assert_eq!(at("my.binlog.000009", 900).next_file(), Some(at("my.binlog.000010", 4)));
+        assert_eq!(at("binlog", 900).next_file(), None);
     }
 
     fn model(members: &BTreeSet<u64>) -> GtidSet {
@@ -486,7 +541,7 @@ mod tests {
             prop_assert_eq!(left.union(&right), model(&a.union(&b).copied().collect()));
             prop_assert_eq!(left.difference(&right), model(&a.difference(&b).copied().collect()));
             prop_assert_eq!(left.is_subset(&right), a.is_subset(&b));
-            prop_assert_eq!(left.count(), a.len() as u64);
+            prop_assert_eq!(left.count(), Some(a.len() as u64));
             prop_assert_eq!(set(&left.to_string()), left);
         }
     }

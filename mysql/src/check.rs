@@ -98,10 +98,10 @@ pub async fn gather(conn: &mut Conn, patterns: &TablePatterns) -> Result<CheckIn
         }
     }
     Ok(CheckInput {
-        facts,
         tables,
         unmatched_patterns: patterns.unmatched(&names).into_iter().map(str::to_owned).collect(),
-        grants: Grants::probe(conn, &names).await?,
+        grants: Grants::probe(conn, &names, !facts.has_gtids()).await?,
+        facts,
         xa_prepared: xa_recover(conn).await?.map(|names| names.len() as u64),
         here_ms,
         append_tables: Vec::new(),
@@ -113,6 +113,9 @@ pub fn checks(input: &CheckInput) -> Vec<Check> {
     let mut found = server_checks(&input.facts);
     found.push(clock_check(&input.facts, input.here_ms));
     found.extend(grant_checks(&input.grants));
+    if !input.facts.has_gtids() {
+        found.extend(lock_checks(&input.grants));
+    }
     found.push(xa_check(input.xa_prepared));
     found.push(tables_found(input));
     for table in &input.tables {
@@ -235,6 +238,7 @@ fn gtid_check(facts: &ServerFacts) -> Check {
     if facts.has_gtids() {
         return check("gtid_mode", CheckStatus::Ok, "gtid_mode is ON", None);
     }
+    let is_off = facts.gtid_mode == "OFF";
     // One step a statement: the server refuses to jump from OFF to ON.
     let scope = if facts.version >= Version::new(8, 0, 0) { "PERSIST" } else { "GLOBAL" };
     let mut steps = Vec::new();
@@ -245,9 +249,18 @@ fn gtid_check(facts: &ServerFacts) -> Check {
     let stands = ladder.iter().position(|s| *s == facts.gtid_mode).unwrap_or(0);
     let climb: Vec<String> = ladder[stands + 1..].iter().map(|s| format!("SET {scope} gtid_mode = {s}")).collect();
     let mend = steps.into_iter().chain(climb).collect::<Vec<_>>().join("; ");
-    let detail =
-        format!("gtid_mode is {}; a position by file and offset means nothing to another server", facts.gtid_mode);
-    check("gtid_mode", CheckStatus::Fail, detail, Some(mend))
+    if is_off {
+        let detail = "gtid_mode is OFF, so the source is followed by binlog file and position. Those mean nothing to another \
+                      server: a failover, RESET MASTER, another name of the binlog, or GTIDs that are switched on later make the tables be \
+                      seeded anew";
+        return check("gtid_mode", CheckStatus::Warn, detail, Some(mend));
+    }
+    let detail = format!(
+        "gtid_mode is {}: transactions may come with a GTID or without, and neither GTIDs nor positions name all of them",
+        facts.gtid_mode
+    );
+    let back: Vec<String> = ladder[..stands].iter().rev().map(|s| format!("SET {scope} gtid_mode = {s}")).collect();
+    check("gtid_mode", CheckStatus::Fail, detail, Some(format!("{mend}; or {}", back.join("; "))))
 }
 
 fn retention_check(facts: &ServerFacts) -> Check {
@@ -317,6 +330,22 @@ fn grant_checks(grants: &Grants) -> Vec<Check> {
         found.push(Check { table: Some(table.clone()), ..check });
     }
     found
+}
+
+/// Without GTIDs only a lock tells when a table shows what the binlog has of it.
+fn lock_checks(grants: &Grants) -> Vec<Check> {
+    let name = "grant_lock_tables";
+    if grants.lock_denied.is_empty() {
+        let detail = format!("{} has LOCK TABLES (load tables of a source without GTIDs)", grants.account);
+        return vec![check(name, CheckStatus::Ok, detail, None)];
+    }
+    let lacks = |database: &String| {
+        let detail =
+            format!("{} lacks LOCK TABLES on {database} (load tables of a source without GTIDs)", grants.account);
+        let mend = format!("GRANT LOCK TABLES ON {}.* TO {}", quote_identifier(database), grants.account);
+        check(name, CheckStatus::Fail, detail, Some(mend))
+    };
+    grants.lock_denied.iter().map(lacks).collect()
 }
 
 fn xa_check(prepared: Option<u64>) -> Check {

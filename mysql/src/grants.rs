@@ -1,12 +1,19 @@
 //! What the account may do, found by trying: grants can come from roles, wildcards and partial revokes, so that only an
 //! attempt tells.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use mysql_async::Conn;
 use serde::{Deserialize, Serialize};
 use weir_model::TableId;
 
 use crate::error::{MysqlError, codes};
 use crate::query;
+use crate::server::wait_for_writers;
+
+/// A table that is written all the time is not waited for longer.
+const PROBE_LOCK_MAX: Duration = Duration::from_secs(1);
 
 /// Privileges that matter here, each proven by a harmless statement that needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,11 +28,13 @@ pub struct Grants {
     pub xa_recover: bool,
     /// Tables that cannot be read.
     pub select_denied: Vec<TableId>,
+    /// Databases whose tables cannot be locked, if that was asked for.
+    pub lock_denied: Vec<String>,
 }
 
 impl Grants {
-    /// Tries what each privilege allows; reads no rows.
-    pub async fn probe(conn: &mut Conn, tables: &[TableId]) -> Result<Self, MysqlError> {
+    /// Tries what each privilege allows; reads no rows. If it `locks`, a table of each database is locked for a moment.
+    pub async fn probe(conn: &mut Conn, tables: &[TableId], locks: bool) -> Result<Self, MysqlError> {
         let mut select_denied = Vec::new();
         for table in tables {
             // Names every column that the snapshot names, by `*`; LIMIT 0 keeps the server from reading a row.
@@ -40,8 +49,27 @@ impl Grants {
             replication_client: allowed(conn, &["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"]).await?,
             xa_recover: allowed(conn, &["XA RECOVER"]).await?,
             select_denied,
+            lock_denied: if locks { lock_denied(conn, tables).await? } else { Vec::new() },
         })
     }
+}
+
+/// Databases of `tables` whose tables the account may not lock.
+async fn lock_denied(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<String>, MysqlError> {
+    let mut one_each: BTreeMap<&str, &TableId> = BTreeMap::new();
+    for table in tables {
+        one_each.entry(&table.database).or_insert(table);
+    }
+    let mut denied = Vec::new();
+    for (database, table) in one_each {
+        match wait_for_writers(conn, table, PROBE_LOCK_MAX).await {
+            // Also if others held on to the table: who may not is told at once.
+            Ok(_) => {}
+            Err(MysqlError::Server { .. }) => denied.push(database.to_owned()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(denied)
 }
 
 /// MariaDB asks for another privilege to list replicas, so there only what was granted tells.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use serde::{Deserialize, Serialize};
+use weir_model::position::LogName;
 use weir_model::{GtidSet, LogPosition, TableId, Xid};
 
 use crate::error::{MysqlError, codes};
@@ -87,9 +88,9 @@ pub struct ServerFacts {
 }
 
 impl ServerFacts {
-    /// Whether transactions of this server carry GTIDs that weir can resume by.
+    /// Whether transactions of this server carry GTIDs, and not places in its binlog stand for them.
     pub fn has_gtids(&self) -> bool {
-        self.flavour == Flavour::Mysql && self.gtid_mode == "ON"
+        self.flavour == Flavour::Mariadb || self.gtid_mode == "ON"
     }
 
     fn from_variables(variables: &HashMap<String, String>, version_text: String, now_ms: i64) -> Self {
@@ -177,22 +178,37 @@ pub fn counts_years(version_text: &str) -> bool {
     version_text.contains("MariaDB") || Version::parse(version_text) >= SEEN_TO_COUNT
 }
 
-/// `@@gtid_executed`: every transaction that the server has committed. Of MariaDB, `@@gtid_binlog_pos`: every one that its binlog
-/// has, which tells of them before their rows are visible.
+/// `@@gtid_executed`: every transaction that the server has committed. Of MariaDB, `@@gtid_binlog_pos`, and of a server without
+/// GTIDs, all below the end of its binlog: every one that the binlog has, which tells of them before their rows are visible.
 pub async fn executed_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
-    match gtids(conn, "SELECT @@GLOBAL.gtid_executed", "reading gtid_executed").await {
+    match known_gtids(conn, "gtid_executed").await {
+        Ok(Known::Gtids(executed)) => Ok(executed),
+        Ok(Known::NoGtids { server_uuid }) => up_to(&server_uuid, &binlog_end(conn).await?),
         Err(e) if e.code() == Some(codes::UNKNOWN_SYSTEM_VARIABLE) => {
             gtids(conn, "SELECT @@GLOBAL.gtid_binlog_pos", "reading gtid_binlog_pos").await
         }
-        other => other,
+        Err(error) => Err(error),
     }
 }
 
-/// `@@gtid_purged`: transactions that have left the server's binlog. Of MariaDB, what is before its oldest file.
+/// `@@gtid_purged`: transactions that have left the server's binlog. Of MariaDB, and of a server without GTIDs, what is before its
+/// oldest file.
 pub async fn purged_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
-    let executed = match gtids(conn, "SELECT @@GLOBAL.gtid_purged", "reading gtid_purged").await {
+    const FIRST_OFFSET: u64 = 4;
+
+    let executed = match known_gtids(conn, "gtid_purged").await {
+        Ok(Known::Gtids(purged)) => return Ok(purged),
+        Ok(Known::NoGtids { server_uuid }) => {
+            let oldest = query::rows(conn, "SHOW BINARY LOGS", "reading where the oldest binlog begins").await?;
+            let file = oldest.first().and_then(|row| query::cell::<String>(row, 0));
+            let begin = match file {
+                Some(file) => LogPosition { file, offset: FIRST_OFFSET },
+                None => binlog_end(conn).await?,
+            };
+            return up_to(&server_uuid, &begin);
+        }
         Err(e) if e.code() == Some(codes::UNKNOWN_SYSTEM_VARIABLE) => executed_gtids(conn).await?,
-        other => return other,
+        Err(error) => return Err(error),
     };
     let doing = "reading where the oldest binlog begins";
     // A file may be purged between the two statements.
@@ -208,6 +224,44 @@ pub async fn purged_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
     }
     // Without a binlog nothing that was executed can be read.
     Ok(executed)
+}
+
+/// A variable of MySQL that holds GTIDs, or that the server is followed without.
+enum Known {
+    Gtids(GtidSet),
+    NoGtids { server_uuid: String },
+}
+
+async fn known_gtids(conn: &mut Conn, variable: &str) -> Result<Known, MysqlError> {
+    let doing = format!("reading {variable}");
+    let sql = format!("SELECT @@GLOBAL.{variable}, @@GLOBAL.gtid_mode, @@GLOBAL.server_uuid");
+    let row = query::first_row(conn, &sql, &doing).await?;
+    let text = |index| row.as_ref().and_then(|row| query::cell::<String>(row, index)).unwrap_or_default();
+    if text(1) == "ON" {
+        return Ok(Known::Gtids(parse_gtids(&text(0), &doing)?));
+    }
+    Ok(Known::NoGtids { server_uuid: text(2) })
+}
+
+fn up_to(server_uuid: &str, end: &LogPosition) -> Result<GtidSet, MysqlError> {
+    let set = LogName::of(server_uuid, end).and_then(|log| GtidSet::up_to(&log, end));
+    set.map_err(|error| MysqlError::Unexpected {
+        doing: "looking where the binlog stands, by which a source without GTIDs is followed".into(),
+        what: error.to_string(),
+    })
+}
+
+/// Of a server without GTIDs, whose binlog has transactions before their rows are visible: waits until `table` shows whatever the
+/// binlog has of it by now; `false` if that takes longer than `wait_max`. One that is gone has nothing to show.
+///
+/// Whoever has written a table holds on to it until that is visible, and a lock waits for them all. New writers wait behind it.
+pub async fn wait_for_writers(conn: &mut Conn, table: &TableId, wait_max: Duration) -> Result<bool, MysqlError> {
+    match lock_table(conn, table, wait_max).await {
+        Ok(()) => unlock_tables(conn).await.map(|()| true),
+        Err(error) if error.code() == Some(codes::LOCK_WAIT_TIMEOUT) => Ok(false),
+        Err(error) if error.code() == Some(codes::NO_SUCH_TABLE) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Locks `table` against writers until [`unlock_tables`], or the end of the connection. Changes of it that others have under
@@ -257,8 +311,8 @@ pub async fn binlog_end(conn: &mut Conn) -> Result<LogPosition, MysqlError> {
     Ok(LogPosition { file: query::required(&row, 0, doing)?, offset: query::required(&row, 1, doing)? })
 }
 
-/// Waits until the server has executed all of `gtids`; `false` if `timeout` passes first. MariaDB's binlog has them then, which
-/// says nothing of whether rows are visible.
+/// Waits until the server has executed all of `gtids`; `false` if `timeout` passes first. MariaDB's binlog, or that of a server
+/// without GTIDs, has them then, which says nothing of whether rows are visible.
 ///
 /// Asks again and again in place of WAIT_FOR_EXECUTED_GTID_SET: as a rule the answer is yes at once, and a session that
 /// waits inside the server outlives a caller who gave up.
@@ -271,7 +325,7 @@ pub async fn wait_for_executed(conn: &mut Conn, gtids: &GtidSet, timeout: Durati
     let started = Instant::now();
     let mut pause = PAUSE_MIN;
     loop {
-        let executed = if gtids.is_of_domains() {
+        let executed = if gtids.is_of_domains() || gtids.is_of_log() {
             gtids.is_subset(&executed_gtids(conn).await?)
         } else {
             number::<i64>(conn, &sql, doing).await? == 1

@@ -7,12 +7,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weir_model::{GtidSet, LogPosition, Xid};
+use weir_model::position::LogName;
+use weir_model::{Gtid, GtidSet, LogPosition, Xid};
 
 use super::checksum::ChecksumAlgorithm;
 use super::cursor::Cursor;
 use super::event::{Event, FLAG_IGNORABLE, Format, file_name, kind, kind_name, parse_heartbeat_v2, parse_rotate};
-use super::gtid::{parse_gtid, parse_tagged_gtid};
+use super::gtid::{parse_anonymous, parse_gtid, parse_tagged_gtid};
 use super::mariadb;
 use super::payload::Payload;
 use super::query::{Control, Query, control, xid_of};
@@ -34,10 +35,13 @@ impl Place {
         LogPosition { file: self.file.to_string(), offset: self.end }
     }
 
+    fn start_position(&self) -> LogPosition {
+        LogPosition { file: self.file.to_string(), offset: self.start }
+    }
+
     /// An error about the event that stands here.
     pub(super) fn error(&self, kind: u8, why: impl Into<String>) -> LogError {
-        let at = LogPosition { file: self.file.to_string(), offset: self.start };
-        LogError { at, event: kind_name(kind).into_owned(), why: why.into() }
+        LogError { at: self.start_position(), event: kind_name(kind).into_owned(), why: why.into() }
     }
 }
 
@@ -61,6 +65,8 @@ pub(super) struct Assembler {
     ready: VecDeque<SourceEvent>,
     /// How far the numbers of MariaDB's domains have come.
     domains: GtidSet,
+    /// The log whose transactions have no GTIDs, and are named by the places where they begin.
+    log: Option<LogName>,
 }
 
 impl Assembler {
@@ -72,12 +78,19 @@ impl Assembler {
             payload: None,
             ready: VecDeque::new(),
             domains: GtidSet::default(),
+            log: None,
         }
     }
 
-    /// Nothing at or below `position` comes any more, if that is one of MariaDB's.
+    /// Nothing at or below `position` comes any more, if that is one of MariaDB's; transactions have no GTIDs if it has none.
     pub(super) fn behind(mut self, position: &GtidSet) -> Self {
         self.domains = position.clone();
+        self.of_log(position)
+    }
+
+    /// Transactions have no GTIDs if `position` has none.
+    pub(super) fn of_log(mut self, position: &GtidSet) -> Self {
+        self.log = position.log_end().map(|(log, _)| log.clone());
         self
     }
 
@@ -139,10 +152,19 @@ impl Assembler {
                 let (file, offset) = parse_heartbeat_v2(&event.body)?;
                 self.heartbeat(file, offset);
             }
-            kind::PREVIOUS_GTIDS | kind::STOP => {
+            kind::PREVIOUS_GTIDS => {
                 self.expect_no_group()?;
                 self.position(place);
             }
+            kind::STOP => {
+                self.expect_no_group()?;
+                match place.end_position().next_file().filter(|_| self.log.is_some()) {
+                    // Nothing stands behind it in its file, and without GTIDs the position alone tells that nothing is missing.
+                    Some(end) => self.ready.push_back(SourceEvent { end, body: EventBody::Position }),
+                    None => self.position(place),
+                }
+            }
+            kind::GTID | kind::GTID_TAGGED if self.log.is_some() => return Err(GTID_AMONG_PLACES.into()),
             kind::GTID => {
                 self.expect_no_group()?;
                 self.begin(EventBody::Begin(parse_gtid(event)?), place);
@@ -150,6 +172,12 @@ impl Assembler {
             kind::GTID_TAGGED => {
                 self.expect_no_group()?;
                 self.begin(EventBody::Begin(parse_tagged_gtid(event)?), place);
+            }
+            kind::ANONYMOUS_GTID => {
+                self.expect_no_group()?;
+                let log = self.log.as_ref().ok_or(NO_GTID_AMONG_GTIDS)?;
+                let gtid = Gtid::of_log(log, &place.start_position()).map_err(|error| error.to_string())?;
+                self.begin(EventBody::Begin(parse_anonymous(event, gtid)?), place);
             }
             kind::MARIADB_GTID => {
                 self.expect_no_group()?;
@@ -232,7 +260,7 @@ impl Assembler {
 
     fn take_query(&mut self, query: Query, place: &Place) -> Result<(), String> {
         match (control(&query.sql), self.group) {
-            (_, Group::None) => return Err("it stands outside a transaction; weir needs gtid_mode=ON".into()),
+            (_, Group::None) => return Err("it stands outside a transaction".into()),
             (Control::Begin, Group::Named) => self.group = Group::Open { rows: false, branch: false },
             (Control::XaStart, Group::Named) => {
                 self.group = Group::Open { rows: false, branch: true };
@@ -395,12 +423,16 @@ fn parse_xa_prepare(body: &Bytes) -> Result<(bool, Xid), String> {
     Ok((one_phase, Xid { format, gtrid, bqual }))
 }
 
+const NO_GTID_AMONG_GTIDS: &str = "a transaction without a GTID, in a log that is followed by GTIDs: gtid_mode was switched off, or \
+    not on everywhere. Set gtid_mode = ON again, or end the switch with gtid_mode = OFF, by which the source is followed by file and \
+    position; then seed the tables anew with `weir snapshot`";
+const GTID_AMONG_PLACES: &str = "a transaction with a GTID, in a log that is followed by file and position: gtid_mode is being \
+    switched on, or the source is a replica of a server that has GTIDs. End the switch with gtid_mode = ON, then seed the tables anew \
+    with `weir snapshot`";
+
 /// Why an event that is known cannot be taken.
 fn refusal(kind: u8, body: &Bytes) -> Option<String> {
     let why = match kind {
-        kind::ANONYMOUS_GTID => {
-            "a transaction without a GTID. weir needs gtid_mode=ON (and enforce_gtid_consistency=ON) on the source"
-        }
         kind::INCIDENT => {
             let message = body.get(3..).map(String::from_utf8_lossy).unwrap_or_default();
             return Some(format!(
@@ -428,6 +460,7 @@ fn refusal(kind: u8, body: &Bytes) -> Option<String> {
         | kind::HEARTBEAT_V2
         | kind::GTID
         | kind::GTID_TAGGED
+        | kind::ANONYMOUS_GTID
         | kind::MARIADB_GTID
         | kind::TRANSACTION_PAYLOAD => "it may not stand inside a compressed transaction",
         _ => return None,

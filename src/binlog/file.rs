@@ -52,6 +52,13 @@ impl FileSource {
         Ok(Self { to_read, current: None, assembler: Assembler::new(ChecksumAlgorithm::None) })
     }
 
+    /// Transactions have no GTIDs if `position` has none: then they are named by their places in its log.
+    #[must_use]
+    pub fn of_log(mut self, position: &GtidSet) -> Self {
+        self.assembler = self.assembler.of_log(position);
+        self
+    }
+
     /// Reads one raw event into the assembler; whether there was one.
     async fn advance(&mut self) -> Result<bool, SourceError> {
         let file = match &mut self.current {
@@ -155,6 +162,19 @@ pub async fn previous_gtids(path: &Path) -> Result<GtidSet, SourceError> {
             }
         }
     }
+}
+
+/// Everything in the log of `position` that stands in the files before `path`.
+///
+/// # Errors
+/// When that is a file of another log.
+pub fn before_file(path: &Path, position: &GtidSet) -> Result<GtidSet, SourceError> {
+    let Some((log, _)) = position.log_end() else { return Ok(GtidSet::default()) };
+    let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let begin = LogPosition { file, offset: MAGIC.len() as u64 };
+    GtidSet::up_to(log, &begin).map_err(|error| SourceError::AuthOrConfig {
+        why: format!("{} cannot be read as a file of the source's binlog: {error}", path.display()),
+    })
 }
 
 /// The number that a binlog file's name ends in.

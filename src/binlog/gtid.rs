@@ -14,14 +14,26 @@ use super::event::Event;
 
 /// GTID_LOG_EVENT: flags, uuid, number, logical clock, and from MySQL 8.0.1 on commit times of 7 bytes each.
 pub(super) fn parse_gtid(event: &Event) -> Result<TransactionHead, String> {
-    const LOGICAL_CLOCK: u8 = 2;
-    /// Set in the immediate commit time if the original one differs and follows.
-    const ORIGINAL_FOLLOWS: u64 = 1 << 55;
-
     let mut cursor = Cursor::new(&event.body);
     cursor.skip(1)?;
     let uuid = uuid_text(&cursor.take(16)?)?;
     let gno = cursor.u64()?;
+    timed(event, Gtid::new(&uuid, "", gno), cursor)
+}
+
+/// ANONYMOUS_GTID_LOG_EVENT: the same with no uuid and no number. What is to stand for them is `gtid`.
+pub(super) fn parse_anonymous(event: &Event, gtid: Gtid) -> Result<TransactionHead, String> {
+    let mut cursor = Cursor::new(&event.body);
+    cursor.skip(1 + 16 + 8)?;
+    timed(event, gtid, cursor)
+}
+
+/// The head of a transaction by what stands behind its number.
+fn timed(event: &Event, gtid: Gtid, mut cursor: Cursor) -> Result<TransactionHead, String> {
+    const LOGICAL_CLOCK: u8 = 2;
+    /// Set in the immediate commit time if the original one differs and follows.
+    const ORIGINAL_FOLLOWS: u64 = 1 << 55;
+
     let mut immediate_us = u64::from(event.header.timestamp_s) * 1_000_000;
     let mut original_us = 0;
     if cursor.len() >= 17 && cursor.u8()? == LOGICAL_CLOCK {
@@ -35,7 +47,7 @@ pub(super) fn parse_gtid(event: &Event) -> Result<TransactionHead, String> {
             }
         }
     }
-    head(event, Gtid::new(&uuid, "", gno), original_us, immediate_us)
+    head(event, gtid, original_us, immediate_us)
 }
 
 /// GTID_TAGGED_LOG_EVENT (MySQL 8.3 on): numbered fields in the format of MySQL's serialisation library.

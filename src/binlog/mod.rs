@@ -32,7 +32,7 @@ mod rows_event;
 mod stream;
 pub mod table_map;
 
-pub use file::{FileSource, list_binlog_dir, previous_gtids};
+pub use file::{FileSource, before_file, list_binlog_dir, previous_gtids};
 pub use row::{RowDecoder, RowError};
 pub use stream::{LiveSource, random_server_id};
 pub use table_map::TableMap;
@@ -81,7 +81,7 @@ pub enum EventBody {
     Position,
 }
 
-/// Identity and time of a transaction (GTID_LOG_EVENT, GTID_TAGGED_LOG_EVENT; MariaDB's GTID_EVENT).
+/// Identity and time of a transaction (GTID_LOG_EVENT, GTID_TAGGED_LOG_EVENT, ANONYMOUS_GTID_LOG_EVENT; MariaDB's GTID_EVENT).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionHead {
     pub gtid: Gtid,

@@ -1,5 +1,5 @@
 //! The live binlog: a server sends it as it would to a replica (COM_BINLOG_DUMP_GTID; MariaDB: COM_BINLOG_DUMP behind
-//! `@slave_connect_state`).
+//! `@slave_connect_state`; without GTIDs: COM_BINLOG_DUMP from a place in the log).
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use bytes::{BufMut, Bytes};
 use mysql_async::Opts;
 use tokio::time::timeout;
 use uuid::Uuid;
-use weir_model::GtidSet;
+use weir_model::{GtidSet, LogPosition};
 use weir_mysql::wire::{self, Connection, EOF, ERROR, OK, WireError, parse_error};
 
 use super::assemble::{Assembler, Place};
 use super::checksum::{ChecksumAlgorithm, open_event};
 use super::event::EventHeader;
 use super::gtid::encode_gtid_set;
-use super::{EventBody, Source, SourceError, SourceEvent};
+use super::{EventBody, LogError, Source, SourceError, SourceEvent};
 use crate::limits::{HEARTBEAT_PERIOD, SOURCE_CONNECT_MAX, SOURCE_SILENCE_MAX};
 
 /// Server errors that pass by themselves: too many connections, shutdown, killed, network trouble, idle timeout.
@@ -43,11 +43,13 @@ pub struct LiveSource {
     offset: u64,
     /// A packet that was read while connecting.
     first: Option<Bytes>,
+    /// Where the stream of a source without GTIDs was asked to begin, until something has come from there.
+    begins: Option<LogPosition>,
 }
 
 impl LiveSource {
     /// Asks the server for every transaction that is not in `from`. Returns once the server has begun to send, so a
-    /// position that it no longer has is found out here.
+    /// position that it no longer has is found out here. Of a source without GTIDs some that are in `from` may come, too.
     ///
     /// `server_id` must differ from that of every server and reader of the replication topology; the server ends an
     /// older dump with the same id.
@@ -57,14 +59,16 @@ impl LiveSource {
             let is_mariadb = is_mariadb(&mut connection).await?;
             let checksums = prepare(&mut connection, is_mariadb, from, server_id).await?;
             connection.expect_ok(&register_command(server_id)).await.map_err(denied_behind_login)?;
-            let dump = if is_mariadb {
-                plain_dump_command(server_id)
-            } else {
-                dump_command(server_id, &encode_gtid_set(from).map_err(WireError::Settings)?)
+            let begins = from.log_end().map(|(_, place)| place);
+            let dump = match &begins {
+                Some(place) => plain_dump_command(server_id, place),
+                // MariaDB does not look at the place once the session has named a position.
+                None if is_mariadb => plain_dump_command(server_id, &LogPosition::default()),
+                None => dump_command(server_id, &encode_gtid_set(from).map_err(WireError::Settings)?),
             };
             connection.command(&dump).await?;
             let assembler = Assembler::new(checksums).behind(from);
-            let mut source = Self { connection, assembler, file: "".into(), offset: 0, first: None };
+            let mut source = Self { connection, assembler, file: "".into(), offset: 0, first: None, begins };
             let packet = source.connection.read_packet().await?;
             match packet.first() {
                 Some(&OK) => source.first = Some(packet),
@@ -103,13 +107,24 @@ impl LiveSource {
         if packet.first() != Some(&OK) {
             return Err(self.refused(packet));
         }
-        let bytes = packet.slice(1..);
+        let is_artificial = self.take_event(packet.slice(1..)).map_err(|error| match &self.begins {
+            Some(place) => LogError { why: format!("{}; {}", error.why, not_at(place)), ..error },
+            None => error,
+        })?;
+        if !is_artificial {
+            self.begins = None;
+        }
+        Ok(())
+    }
+
+    /// Whether the event was made up, and stands in no file.
+    fn take_event(&mut self, bytes: Bytes) -> Result<bool, LogError> {
         let header = EventHeader::parse(&bytes).map_err(|why| self.place(self.offset, self.offset).error(0, why))?;
         let place = self.place_of(&header);
         let event = open_event(bytes, self.assembler.checksums()).map_err(|why| place.error(header.kind, why))?;
         self.assembler.feed(&event, &place)?;
         self.offset = place.end;
-        Ok(())
+        Ok(header.is_artificial())
     }
 
     /// Made-up events take no room in the log.
@@ -143,8 +158,16 @@ impl LiveSource {
         let WireError::Server { code: DUMP_FAILED, message, .. } = error else {
             return error.into();
         };
-        if message.contains("purged") {
+        if message.contains("purged") || message.contains("Could not find first log file") {
             return SourceError::Purged { message };
+        }
+        if message.contains("AUTO_POSITION") {
+            return SourceError::AuthOrConfig {
+                why: format!(
+                    "the source does not name its transactions by GTIDs any more, by which it was followed: {SWITCHED} The server \
+                     says: {message}"
+                ),
+            };
         }
         if message.contains("not in the master's binlog") {
             return SourceError::AuthOrConfig {
@@ -170,6 +193,13 @@ impl LiveSource {
                      that was behind. Seed the tables anew. The server says: {message}"
                 ),
             };
+        }
+        if message.contains("could not find next log") {
+            // The log was reset under the reader; what that means is told by where it is by now.
+            return SourceError::Retryable { why: format!("the server says: {message}") };
+        }
+        if let Some(place) = &self.begins {
+            return SourceError::AuthOrConfig { why: format!("{}. The server says: {message}", not_at(place)) };
         }
         let mut place = self.place(self.offset, self.offset).error(0, format!("the server says: {message}"));
         place.event = "binlog dump".into();
@@ -200,6 +230,17 @@ pub fn random_server_id() -> u32 {
     Uuid::new_v4().as_u128() as u32 | 1 << 31
 }
 
+/// A way out for a source whose gtid_mode is another one by now.
+const SWITCHED: &str = "set gtid_mode as it was, or seed the tables anew with `weir snapshot`.";
+
+/// Why a source without GTIDs cannot go on at `place`.
+fn not_at(place: &LogPosition) -> String {
+    format!(
+        "at {place}, where the tables have come to, the source's binlog cannot be read on: it was reset or restored, so its history is \
+         another one. Seed the tables anew with `weir snapshot`"
+    )
+}
+
 async fn is_mariadb(connection: &mut Connection) -> Result<bool, WireError> {
     let version = connection.query_row("SELECT VERSION()").await?;
     Ok(version.iter().any(|version| version.contains("MariaDB")))
@@ -213,17 +254,25 @@ async fn prepare(
     from: &GtidSet,
     server_id: u32,
 ) -> Result<ChecksumAlgorithm, WireError> {
-    let mode = if is_mariadb { "'ON'" } else { "@@global.gtid_mode" };
-    let row = connection.query_row(&format!("SELECT {mode}, @@global.binlog_checksum")).await?;
-    let [gtid_mode, checksum] = &row[..] else {
+    let named = if is_mariadb { "'ON', ''" } else { "@@global.gtid_mode, @@global.server_uuid" };
+    let row = connection.query_row(&format!("SELECT {named}, @@global.binlog_checksum")).await?;
+    let [gtid_mode, server_uuid, checksum] = &row[..] else {
         return Err(WireError::protocol("the server does not know its own gtid_mode"));
     };
-    if gtid_mode != "ON" {
+    if (gtid_mode == "ON") == from.is_of_log() {
         return Err(WireError::Settings(format!(
-            "the source runs with gtid_mode={gtid_mode}; weir needs gtid_mode=ON and enforce_gtid_consistency=ON"
+            "the source runs with gtid_mode={gtid_mode}, and `{from}` is no position of such a server: {SWITCHED}"
         )));
     }
-    if !from.is_empty() && from.is_of_domains() != is_mariadb {
+    // Asked on the very connection that is read: a proxy may lead each to another server.
+    if let Some((log, _)) = from.log_end().filter(|(log, _)| !log.server.eq_ignore_ascii_case(server_uuid)) {
+        return Err(WireError::Settings(format!(
+            "the source is server {server_uuid} by now, and without GTIDs the position is one of server {} alone. Point [source] url at \
+             that one itself, or seed the tables anew with `weir snapshot`",
+            log.server
+        )));
+    }
+    if !from.is_empty() && !from.is_of_log() && from.is_of_domains() != is_mariadb {
         return Err(WireError::Settings(format!(
             "the source is {}, and `{from}` is no position of such a server",
             if is_mariadb { "MariaDB" } else { "MySQL" }
@@ -293,15 +342,17 @@ fn dump_command(server_id: u32, set: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// COM_BINLOG_DUMP, whose file and offset MariaDB does not look at once the session has named a position.
-fn plain_dump_command(server_id: u32) -> Vec<u8> {
+/// COM_BINLOG_DUMP from `place` on. It has 32 bits for an offset; beyond them the file is read from its beginning, and the caller
+/// passes over what it has.
+fn plain_dump_command(server_id: u32, place: &LogPosition) -> Vec<u8> {
     const COM_BINLOG_DUMP: u8 = 0x12;
     const FIRST_OFFSET: u32 = 4;
 
     let mut bytes = vec![COM_BINLOG_DUMP];
-    bytes.put_u32_le(FIRST_OFFSET);
+    bytes.put_u32_le(u32::try_from(place.offset).unwrap_or(FIRST_OFFSET).max(FIRST_OFFSET));
     bytes.put_u16_le(0); // flags
     bytes.put_u32_le(server_id);
+    bytes.put_slice(place.file.as_bytes());
     bytes
 }
 
@@ -338,6 +389,15 @@ mod tests {
         for _ in 0..100 {
             assert!(random_server_id() >= 1 << 31);
         }
+    }
+
+    #[test]
+    fn a_dump_from_a_place_beyond_32_bits_begins_with_its_file() {
+        let place = |offset| LogPosition { file: "binlog.000007".into(), offset };
+        let bytes = plain_dump_command(7, &place(0x1234));
+        assert_eq!(bytes, [&[0x12, 0x34, 0x12, 0, 0, 0, 0, 7, 0, 0, 0][..], b"binlog.000007"].concat());
+        assert_eq!(plain_dump_command(7, &place(1 << 32))[1..5], [4, 0, 0, 0]);
+        assert_eq!(plain_dump_command(7, &LogPosition::default()).len(), 11);
     }
 
     #[test]

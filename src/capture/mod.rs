@@ -28,7 +28,7 @@ use weir_model::{Gtid, LogPosition, OrderState, TableId, clock};
 use self::event_time::event_time;
 use self::lane::{Lane, LaneStart, TransactionTime};
 use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, SeedBegun, SeedOpening, Told};
-use self::resume::{is_not_instead, is_same_transaction};
+use self::resume::{is_not_instead, is_same_transaction, pass};
 use self::xa::{Branch, Prepared};
 use crate::binlog::ddl::comments_of_mariadb;
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
@@ -283,6 +283,10 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             }
             EventBody::Position => {
                 if self.open.is_none() {
+                    // Without GTIDs even a rotation is a way that others wait for us to have come.
+                    if self.position.gtid_set.extend_to(&end).map_err(|error| stop(&end, &error))? {
+                        self.pending_since.get_or_insert_with(Instant::now);
+                    }
                     self.position.log = end;
                     self.release_chunks().await?;
                 }
@@ -431,17 +435,8 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             lane.end_transaction();
         }
         self.event_ms = self.event_ms.max(open.event_ms);
-        let previous = self.position.gtid_set.last_of_domain(&open.head.gtid);
-        self.position.gtid_set.insert(&open.head.gtid);
-        self.position.last = Some(LastTransaction {
-            original_commit_us: open.head.identifying_us(),
-            gtid: open.head.gtid,
-            previous,
-            checksum: open.head.checksum,
-            server_uuid: self.server_uuid.clone(),
-        });
-        self.position.partial = None;
-        self.position.log = end;
+        let at = end.clone();
+        pass(&mut self.position, open.head, end, &self.server_uuid).map_err(|error| stop(&at, &error))?;
         let since = *self.pending_since.get_or_insert_with(Instant::now);
         // Under load there is always another event, so the timer alone would never come to its turn.
         if self.pending_bytes >= BATCH_BYTES_MAX || since.elapsed() >= BATCH_DELAY_MAX {

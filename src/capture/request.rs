@@ -117,8 +117,12 @@ pub trait Registrar: Send + Sync {
         start: &GtidSet,
     ) -> impl std::future::Future<Output = Result<Registration, RegisterError>> + Send;
 
-    /// Waits until the source shows what transaction `gtid` did.
-    fn wait_until_executed(&self, gtid: &Gtid) -> impl std::future::Future<Output = Result<(), RegisterError>> + Send;
+    /// Waits until the source shows what a statement, which is transaction `gtid`, did to `tables`.
+    fn wait_until_visible(
+        &self,
+        gtid: &Gtid,
+        tables: &[TableId],
+    ) -> impl std::future::Future<Output = Result<(), RegisterError>> + Send;
 
     /// The table as the source's catalogue describes it at this moment, for a binlog that does not describe its tables; `None` if
     /// it is gone, and why if it cannot be mirrored.

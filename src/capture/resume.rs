@@ -1,10 +1,11 @@
 //! Whether the source can go on from where we are. Pure.
 
-use weir_model::position::{GtidOrigin, OtherKind};
-use weir_model::{Gtid, GtidSet};
+use weir_model::position::{GtidOrigin, LogName, OtherKind, PositionError};
+use weir_model::{Gtid, GtidSet, LogPosition};
 
 use crate::binlog::TransactionHead;
 use crate::state::LastTransaction;
+use crate::transport::Boundary;
 
 /// How to ask for the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +22,27 @@ pub enum Discontinuity {
     #[error("{0}. Point [source] url at the server that was mirrored before, or seed anew with `weir snapshot`")]
     OtherKind(#[from] OtherKind),
     #[error(
-        "the source has purged binlogs that are still needed: transactions {missing} are in gtid_purged but not in \
-         the lake. Feed archived binlogs with `weir run --binlog-dir DIR`, or seed anew with `weir snapshot`"
+        "the source names its transactions {}: gtid_mode was switched, or it is another server. Set gtid_mode as it was, or seed anew \
+         with `weir snapshot`",
+        if *.by_gtids { "by GTIDs, and was followed by file and position" } else { "by file and position alone, and was followed by GTIDs" }
     )]
+    Switched {
+        /// By what it names them.
+        by_gtids: bool,
+    },
+    #[error(
+        "without GTIDs a position is one of a single server's binlog, and the source is another: it has {theirs}, and the lake has \
+         come to a place in {ours} (uuid:name). Failing over, or another name of the binlog (log_bin), cannot be survived in this mode. \
+         Point [source] url at the server that was mirrored before, or seed anew with `weir snapshot`"
+    )]
+    OtherLog { ours: LogName, theirs: LogName },
+    #[error(
+        "the source's binlog ends at {end}, before {ours}, where the lake has come to: it was reset (RESET MASTER) or restored. Seed \
+         anew with `weir snapshot`"
+    )]
+    BeyondTheEnd { ours: LogPosition, end: LogPosition },
+    #[error("the source has purged binlogs that are still needed: {}. Feed archived binlogs with `weir run --binlog-dir DIR`, or seed \
+             anew with `weir snapshot`", what_is_purged(.missing))]
     Purged { missing: GtidSet },
     #[error(
         "the source does not have transactions {unknown} that the lake holds: it was reset, restored, or is another \
@@ -37,6 +56,13 @@ pub enum Discontinuity {
     Rewritten { gtid: String, what: &'static str },
 }
 
+fn what_is_purged(missing: &GtidSet) -> String {
+    match missing.log_end() {
+        Some((_, oldest)) => format!("the oldest file begins at {oldest}, and the lake has not come to there"),
+        None => format!("transactions {missing} are in gtid_purged but not in the lake"),
+    }
+}
+
 /// `gtid_purged ⊆ ours ⊆ gtid_executed`, and the last transaction asked for again if it has not been purged.
 ///
 /// # Errors
@@ -47,6 +73,7 @@ pub fn resume(
     purged: &GtidSet,
     last: Option<&LastTransaction>,
 ) -> Result<Resume, Discontinuity> {
+    is_of_the_same_log(ours, executed)?;
     ours.same_kind(executed)?;
     let unknown = ours.difference(executed);
     if !unknown.is_empty() {
@@ -62,6 +89,50 @@ pub fn resume(
         exclude.take_back(&last.gtid, last.previous.as_ref());
     }
     Ok(Resume { exclude, verify })
+}
+
+/// Without GTIDs: that both are places in one log, and the source has come to ours.
+fn is_of_the_same_log(ours: &GtidSet, executed: &GtidSet) -> Result<(), Discontinuity> {
+    match (ours.log_end(), executed.log_end()) {
+        (None, None) => Ok(()),
+        // MariaDB's positions are told by their kind.
+        (None, Some(_)) if ours.is_of_domains() => Ok(()),
+        (Some(_), None) if executed.is_of_domains() => Ok(()),
+        (ours, None) => Err(Discontinuity::Switched { by_gtids: ours.is_some() }),
+        (None, Some(_)) => Err(Discontinuity::Switched { by_gtids: false }),
+        (Some((ours, _)), Some((theirs, _))) if ours != theirs => {
+            Err(Discontinuity::OtherLog { ours: ours.clone(), theirs: theirs.clone() })
+        }
+        (Some((_, place)), Some((_, end))) if !ours.is_subset(executed) => {
+            Err(Discontinuity::BeyondTheEnd { ours: place, end })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `position` behind the transaction `head`, which ends at `end`. Without GTIDs it has then everything up to there.
+///
+/// # Errors
+/// When the place is in another log than the position.
+pub fn pass(
+    position: &mut Boundary,
+    head: TransactionHead,
+    end: LogPosition,
+    server_uuid: &str,
+) -> Result<(), PositionError> {
+    let previous = position.gtid_set.last_of_domain(&head.gtid);
+    position.gtid_set.insert(&head.gtid);
+    position.gtid_set.extend_to(&end)?;
+    position.last = Some(LastTransaction {
+        original_commit_us: head.identifying_us(),
+        gtid: head.gtid,
+        previous,
+        checksum: head.checksum,
+        server_uuid: server_uuid.to_owned(),
+    });
+    position.partial = None;
+    position.log = end;
+    Ok(())
 }
 
 /// Whether `head`, read again, is the transaction that `last` remembers. On another server only the time can be
@@ -85,17 +156,18 @@ pub fn is_same_transaction(
     Ok(())
 }
 
-/// That the next transaction of a domain, `gtid`, is not in the place of `last`, which was asked for again: another server numbered
-/// it, or `last` is not there. MySQL's sets leave no such place.
+/// That the next transaction of a domain, or of a log without GTIDs, `gtid`, is not in the place of `last`, which was asked for
+/// again: another server numbered it, or `last` is not there. MySQL's sets leave no such place.
 pub fn is_not_instead(last: &LastTransaction, gtid: &Gtid) -> Result<(), Discontinuity> {
-    let domain = |gtid: &Gtid| match gtid.origin {
-        GtidOrigin::Server(_) => None,
-        GtidOrigin::Domain { domain, .. } => Some(domain),
-    };
-    if domain(gtid).is_some() && domain(gtid) == domain(&last.gtid) && *gtid != last.gtid && gtid.gno >= last.gtid.gno {
-        return Err(Discontinuity::Rewritten { gtid: last.gtid.to_string(), what: "its GTID" });
+    let rewritten = |what| Err(Discontinuity::Rewritten { gtid: last.gtid.to_string(), what });
+    match (&gtid.origin, &last.gtid.origin) {
+        _ if *gtid == last.gtid || gtid.gno < last.gtid.gno => Ok(()),
+        (GtidOrigin::Domain { domain, .. }, GtidOrigin::Domain { domain: of_last, .. }) if domain == of_last => {
+            rewritten("its GTID")
+        }
+        (GtidOrigin::Log(log), GtidOrigin::Log(of_last)) if log == of_last => rewritten("where it begins"),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -157,6 +229,56 @@ mod tests {
         let mariadb: GtidSet = "0-1-20".parse().unwrap();
         let refused = resume(&set("1-9"), &mariadb, &set(""), Some(&last(9))).unwrap_err();
         assert!(matches!(refused, Discontinuity::OtherKind(_)) && refused.to_string().contains("different kinds"));
+    }
+
+    #[test]
+    fn without_gtids_the_last_transaction_is_asked_for_by_its_place() {
+        let at = |place: &str| format!("{A}:binlog.{place}").parse::<GtidSet>().unwrap();
+        let mut last = last(9);
+        last.gtid = format!("{A}:binlog.000007:900").parse().unwrap();
+        let asked = resume(&at("000007:1200"), &at("000009:500"), &at("000005:4"), Some(&last)).unwrap();
+        assert_eq!((asked.exclude, asked.verify), (at("000007:900"), Some(last.clone())));
+        // Nothing but a rotation has come since.
+        assert_eq!(
+            resume(&at("000008:4"), &at("000009:500"), &at("000005:4"), Some(&last)).unwrap().exclude,
+            at("000007:900")
+        );
+        let purged = resume(&at("000008:4"), &at("000009:500"), &at("000008:4"), Some(&last)).unwrap();
+        assert_eq!((purged.exclude, purged.verify), (at("000008:4"), None));
+        let instead = |place: &str| is_not_instead(&last, &format!("{A}:binlog.{place}").parse().unwrap()).is_err();
+        assert!(instead("000007:901") && instead("000008:157") && !instead("000007:900") && !instead("000007:157"));
+    }
+
+    #[test]
+    fn without_gtids_what_cannot_be_survived_is_named() {
+        let set = |text: &str| text.replace("A:", &format!("{A}:")).parse::<GtidSet>().unwrap();
+        let ours = set("A:binlog.000007:1200");
+        let refused = |ours: &GtidSet, executed: &str, purged: &str| {
+            resume(ours, &set(executed), &set(purged), None).unwrap_err().to_string()
+        };
+        let other = refused(&ours, "4e11fa47-71ca-11e1-9e33-c80aa9429562:binlog.000009:4", "A:binlog.000001:4");
+        assert!(other.contains("Failing over") && other.contains(&format!("a place in {A}:binlog")), "{other}");
+        assert!(refused(&ours, "A:mysql-bin.000009:4", "A:mysql-bin.000001:4").contains("another name of the binlog"));
+        let reset = refused(&ours, "A:binlog.000007:157", "A:binlog.000001:4");
+        assert!(reset.contains("ends at binlog.000007:157, before binlog.000007:1200"), "{reset}");
+        let purged = refused(&ours, "A:binlog.000009:4", "A:binlog.000008:4");
+        assert!(purged.contains("the oldest file begins at binlog.000008:4"), "{purged}");
+        assert!(refused(&ours, "A:1-9", "").contains("by GTIDs, and was followed by file"));
+        assert!(refused(&ours, "", "").contains("by GTIDs, and was followed by file"));
+        assert!(refused(&set("A:1-9"), "A:binlog.000009:4", "A:binlog.000001:4").contains("was followed by GTIDs"));
+        assert!(refused(&ours, "0-1-5", "").contains("different kinds"));
+    }
+
+    #[test]
+    fn a_position_without_gtids_ends_with_the_transaction() {
+        let mut position =
+            Boundary { gtid_set: format!("{A}:binlog.000007:900").parse().unwrap(), ..Boundary::default() };
+        let gtid: Gtid = format!("{A}:binlog.000007:900").parse().unwrap();
+        let head = TransactionHead { gtid, original_commit_us: 5, immediate_commit_us: 5, checksum: None };
+        let end = |file: &str| LogPosition { file: file.into(), offset: 1200 };
+        pass(&mut position, head.clone(), end("binlog.000007"), "s").unwrap();
+        assert_eq!(position.gtid_set.to_string(), format!("{A}:binlog.000007:1200"));
+        assert!(pass(&mut position, head, end("other.000008"), "s").is_err());
     }
 
     #[test]

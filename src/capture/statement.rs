@@ -55,6 +55,15 @@ fn effects(kind: StatementKind) -> Vec<Effect> {
 }
 
 impl Effect {
+    fn table(&self) -> Option<&TableId> {
+        match self {
+            Self::Appeared(table) | Self::LostRows(table) | Self::Emptied(table) | Self::Altered { table, .. } => {
+                Some(table)
+            }
+            Self::Dml => None,
+        }
+    }
+
     /// The table whose columns may be others from here on.
     fn changes_columns_of(&self) -> Option<&TableId> {
         match self {
@@ -70,12 +79,13 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         let kind = classify(database, sql);
         if kind == StatementKind::Unreadable {
             tracing::warn!(position = %at, "a statement that cannot be read; every table is looked at and loaded again");
-            self.wait_until_visible().await?;
+            self.wait_until_visible(&self.captured()).await?;
             return self.reload_all().await;
         }
         let effects: Vec<Effect> = effects(kind).into_iter().filter(|effect| self.concerns_us(effect)).collect();
         if !effects.is_empty() {
-            self.wait_until_visible().await?;
+            let tables: Vec<TableId> = effects.iter().filter_map(Effect::table).cloned().collect();
+            self.wait_until_visible(&tables).await?;
         }
         for table in effects.iter().filter_map(Effect::changes_columns_of) {
             self.renew_description(table).await?;
@@ -87,11 +97,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     }
 
     fn concerns_us(&self, effect: &Effect) -> bool {
-        match effect {
-            Effect::Dml => true,
-            Effect::Appeared(table) | Effect::LostRows(table) | Effect::Emptied(table) => self.ours(table),
-            Effect::Altered { table, .. } => self.ours(table),
-        }
+        effect.table().is_none_or(|table| self.ours(table))
     }
 
     async fn take_effect(&mut self, effect: Effect, at: &LogPosition) -> Result<(), CaptureError> {
@@ -165,10 +171,11 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         self.send_marker(table.clone(), Marker::ColumnsDropped { at, names }).await.map(|_| ())
     }
 
-    /// An event reaches us before the catalogue shows what it did: wait until the source has executed it.
-    async fn wait_until_visible(&self) -> Result<(), CaptureError> {
+    /// An event reaches us before the catalogue shows what it did to `tables`: wait until it does.
+    async fn wait_until_visible(&self, tables: &[TableId]) -> Result<(), CaptureError> {
         let Some(open) = &self.open else { return Ok(()) };
-        retry_registrar(|| self.registrar.wait_until_executed(&open.head.gtid)).await.map_err(|error| lost(&error))
+        let wait = || self.registrar.wait_until_visible(&open.head.gtid, tables);
+        retry_registrar(wait).await.map_err(|error| lost(&error))
     }
 
     fn ours(&self, table: &TableId) -> bool {
@@ -206,10 +213,12 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         }
     }
 
+    fn captured(&self) -> Vec<TableId> {
+        self.lanes.iter().filter(|(_, lane)| lane.is_some()).map(|(table, _)| table.clone()).collect()
+    }
+
     async fn reload_all(&mut self) -> Result<(), CaptureError> {
-        let tables: Vec<TableId> =
-            self.lanes.iter().filter(|(_, lane)| lane.is_some()).map(|(table, _)| table.clone()).collect();
-        for table in tables {
+        for table in self.captured() {
             self.renew_description(&table).await?;
             self.look_at(&table).await?;
             self.reload(&table, "a statement that cannot be read");

@@ -169,8 +169,10 @@ async fn continuity(config: &Config) -> Option<Line> {
     let executed = server::executed_gtids(&mut connection).await.ok()?;
     let purged = server::purged_gtids(&mut connection).await.ok()?;
     let result = resume(&checkpoint.gtid_set, &executed, &purged, checkpoint.last.as_ref());
-    let missing = executed.difference(&checkpoint.gtid_set).count();
-    let result = result.map(|_| format!("the binlogs hold the {missing} transactions that the lake lacks"));
+    let result = result.map(|_| match executed.difference(&checkpoint.gtid_set).count() {
+        Some(missing) => format!("the binlogs hold the {missing} transactions that the lake lacks"),
+        None => format!("the binlogs hold what the lake lacks, from {} to {executed}", checkpoint.gtid_set),
+    });
     Some(Line::of("continuity", result.map_err(|error| error.to_string()), "weir snapshot"))
 }
 

@@ -140,11 +140,13 @@ fn of_tables(gauges: &Gauges, shown: &Shown) {
 
 fn of_service(gauges: &Gauges, shown: &Shown) {
     gauges.one("weir_epoch", "Number of the incarnation; a greater one fences it", shown.status.epoch as f64);
-    gauges.one(
-        "weir_position_transactions",
-        "Transactions that every table has which has not stopped",
-        shown.status.position.count() as f64,
-    );
+    if let Some(transactions) = shown.status.position.count() {
+        gauges.one(
+            "weir_position_transactions",
+            "Transactions that every table has which has not stopped",
+            transactions as f64,
+        );
+    }
     gauges.one(
         "weir_prepared_transactions",
         "XA transactions whose rows wait for their outcome",

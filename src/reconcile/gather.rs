@@ -217,13 +217,13 @@ pub(super) fn place(
         Phase::Filling { .. } => at(Reach::Filling, own),
         Phase::Streaming => {
             let position = own.union(&checkpoint.gtid_set);
-            let missing = executed.map(|executed| executed.difference(&position).count());
+            let missing = executed.map(|executed| executed.difference(&position));
             let is_partial = state.is_some_and(|state| state.partial.is_some());
-            match (missing, is_partial) {
-                (None, _) => at(Reach::Unknown, position),
-                (Some(0), false) => at(Reach::All, position),
-                (Some(0), true) => at(Reach::Partial, position),
-                (Some(missing), _) => at(Reach::Behind(missing), position),
+            match missing {
+                None => at(Reach::Unknown, position),
+                Some(missing) if !missing.is_empty() => at(Reach::Behind(missing.count()), position),
+                Some(_) if is_partial => at(Reach::Partial, position),
+                Some(_) => at(Reach::All, position),
             }
         }
     }
@@ -280,7 +280,7 @@ mod tests {
         let streaming = checkpoint(Phase::Streaming, "1-5");
         assert_eq!(reach(&streaming, "1-2", "1-5"), Reach::All);
         assert_eq!(reach(&streaming, "1-9", "1-9"), Reach::All);
-        assert_eq!(reach(&streaming, "1-6", "1-9"), Reach::Behind(3));
+        assert_eq!(reach(&streaming, "1-6", "1-9"), Reach::Behind(Some(3)));
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
             whole: PublishNumber(0),
             lagging: Vec::new(),
         };
-        let places = [at("1-7", Reach::All), at("1-4:6-9", Reach::Behind(1)), at("1", Reach::Filling)];
+        let places = [at("1-7", Reach::All), at("1-4:6-9", Reach::Behind(Some(1))), at("1", Reach::Filling)];
         assert_eq!(common_position(&places), set("1-4:6-7"));
         assert!(common_position(&[]).is_empty());
     }

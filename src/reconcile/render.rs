@@ -237,7 +237,7 @@ mod tests {
         let (counts, open) = (tally.counts(), Default::default());
         let facts = TableFacts {
             table,
-            reach: Reach::Behind(2),
+            reach: Reach::Behind(Some(2)),
             counts,
             open,
             lost: None,

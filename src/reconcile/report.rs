@@ -55,8 +55,8 @@ pub enum Reach {
     All,
     /// The source could not be asked.
     Unknown,
-    /// So many transactions are missing still.
-    Behind(u64),
+    /// So many transactions are missing still; without GTIDs nobody can count them.
+    Behind(Option<u64>),
     /// A transaction is in the table in part.
     Partial,
     /// Its load is under way.
@@ -225,7 +225,10 @@ fn reach_notice(reach: &Reach) -> Option<String> {
     match reach {
         Reach::All => None,
         Reach::Unknown => Some("the source could not be asked how far it is".into()),
-        Reach::Behind(transactions) => Some(format!("{transactions} transaction(s) of the source are not in yet")),
+        Reach::Behind(Some(transactions)) => {
+            Some(format!("{transactions} transaction(s) of the source are not in yet"))
+        }
+        Reach::Behind(None) => Some("not everything that the source's binlog has is in yet".into()),
         Reach::Partial => Some("a large transaction is in the table in part".into()),
         Reach::Filling => Some("the table is being loaded".into()),
         Reach::NotSeeded => Some("the table has not been loaded yet".into()),
@@ -326,7 +329,7 @@ mod tests {
     fn a_table_that_is_not_complete_is_never_balanced() {
         let reaches = [
             Reach::Unknown,
-            Reach::Behind(2),
+            Reach::Behind(Some(2)),
             Reach::Partial,
             Reach::Filling,
             Reach::NotSeeded,

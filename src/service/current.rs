@@ -18,7 +18,7 @@ use super::seed::SHAPE_CHANGED;
 use crate::apply::current::{CurrentRows, Found, ReadError};
 use crate::config::{Config, TableSettings};
 use crate::error::Error;
-use crate::limits::{CHUNK_BATCH_BYTES, CURRENT_ROWS_SHOWN_MAX, KEYS_LOOKED_UP_TOGETHER};
+use crate::limits::{CHUNK_BATCH_BYTES, CURRENT_ROWS_SHOWN_MAX, KEYS_LOOKED_UP_TOGETHER, WRITERS_WAIT_MAX};
 
 /// How the configuration wants a table to be read.
 type SettingsOf = Arc<dyn Fn(&TableId) -> TableSettings + Send + Sync>;
@@ -59,6 +59,8 @@ impl SourceRows {
         let in_snapshot = shown.is_of_domains();
         let is_shown = if in_snapshot {
             server::snapshot_behind(asking, rows, shown, None, CURRENT_ROWS_SHOWN_MAX).await?
+        } else if shown.is_of_log() {
+            server::wait_for_writers(asking, &lake.table, WRITERS_WAIT_MAX).await?
         } else {
             server::wait_for_executed(asking, shown, CURRENT_ROWS_SHOWN_MAX).await?
         };

@@ -10,7 +10,7 @@ use weir_model::GtidSet;
 use weir_mysql::{MysqlError, SourceOptions, server};
 
 use crate::binlog::{
-    EventBody, FileSource, LiveSource, Source, SourceError, SourceEvent, list_binlog_dir, previous_gtids,
+    EventBody, FileSource, LiveSource, Source, SourceError, SourceEvent, before_file, list_binlog_dir, previous_gtids,
 };
 use crate::capture::request::{Registrar, Request};
 use crate::capture::resume::{Discontinuity, resume};
@@ -96,7 +96,7 @@ impl Reading {
                     let missing = purged.difference(&position.gtid_set);
                     return Err(discontinuous(capture, &Discontinuity::Purged { missing }));
                 };
-                let files = FileSource::open(files)?;
+                let files = FileSource::open(files)?.of_log(&position.gtid_set);
                 capture.reconnected(&server_uuid, None);
                 let before = capture.published().gtid_set.clone();
                 let ended = run_ahead(files, capture, requests, stop).await?;
@@ -122,7 +122,8 @@ fn discontinuous<P: Publisher, R: Registrar>(capture: &Capture<P, R>, error: &Di
 /// lies between would be skipped.
 async fn files_to_read(files: Vec<PathBuf>, ours: &GtidSet) -> Result<Option<Vec<PathBuf>>, SourceError> {
     for (first, file) in files.iter().enumerate().rev() {
-        if previous_gtids(file).await?.is_subset(ours) {
+        let before = if ours.is_of_log() { before_file(file, ours)? } else { previous_gtids(file).await? };
+        if before.is_subset(ours) {
             return Ok(Some(files[first..].to_vec()));
         }
     }

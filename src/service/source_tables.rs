@@ -100,10 +100,21 @@ impl SourceTables {
         }
     }
 
-    /// Waits until the source shows what transaction `gtid` did.
-    pub async fn wait_until_executed(&self, gtid: &Gtid) -> Result<(), RegisterError> {
+    /// Waits until the source shows what a statement, which is transaction `gtid`, did to `tables`.
+    pub async fn wait_until_visible(&self, gtid: &Gtid, tables: &[TableId]) -> Result<(), RegisterError> {
         let failed = |error: MysqlError| RegisterError(error.to_string());
         let mut connection = weir_mysql::connect(&self.source).await.map_err(failed)?;
+        if gtid.is_of_log() {
+            // It is in the binlog, which says nothing of what can be seen; but it holds on to its tables until it can.
+            for table in tables {
+                match server::wait_for_alteration(&mut connection, table, ALTERATION_WAIT_MAX).await {
+                    // A table that is gone, or that we may not read, is told by whoever looks at it next.
+                    Err(error) if error.is_retryable() => return Err(failed(error)),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            return Ok(());
+        }
         let mut wanted = GtidSet::default();
         wanted.insert(gtid);
         match server::wait_for_executed(&mut connection, &wanted, EXECUTED_WAIT_MAX).await.map_err(failed)? {

@@ -314,11 +314,22 @@ pub(super) async fn look_at_source(config: &Config, source: &SourceOptions) -> R
     if !failed.is_empty() {
         return Err(Error::failed(format!("the source cannot be mirrored: {}", failed.join("; "))));
     }
-    if server.flavour == server::Flavour::Mariadb && config.source.snapshot_url.is_some() {
-        // Numbers of a domain may have gaps, so nobody can tell there what the replica lacks, nor what it has of its own.
-        return Err(Error::config("chunks cannot be read from a replica of MariaDB")
+    // Numbers of a domain may have gaps, so nobody can tell there what the replica lacks, nor what it has of its own; and a place in
+    // the source's binlog means nothing on it.
+    let no_replica = match (server.flavour, server.has_gtids()) {
+        (server::Flavour::Mariadb, _) => Some("chunks cannot be read from a replica of MariaDB"),
+        (_, false) => Some("chunks cannot be read from a replica of a source without GTIDs"),
+        _ => None,
+    };
+    if let Some(why) = no_replica.filter(|_| config.source.snapshot_url.is_some()) {
+        return Err(Error::config(why)
             .at("source.snapshot_url")
             .way_out("leave snapshot_url out; rows_per_second_max and pause_above_threads_running spare the source"));
+    }
+    if !server.has_gtids() {
+        tracing::warn!(
+            "the source has no GTIDs: it is followed by binlog file and position, which a failover or RESET MASTER does not survive"
+        );
     }
     // In this order: a table made in between is listed, and its CREATE comes in the stream besides. The other way round
     // nobody would hear of it.

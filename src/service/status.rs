@@ -52,7 +52,8 @@ pub struct TableStatus {
     pub table: TableId,
     pub phase: &'static str,
     pub position: GtidSet,
-    /// Transactions of the source that the table does not have; none if the source could not be asked.
+    /// Transactions of the source that the table does not have; none if the source could not be asked, or has no GTIDs to count
+    /// them by.
     pub lag_transactions: Option<u64>,
     /// Milliseconds for which the table has lacked something, at most; while it lags.
     pub lag_ms: Option<i64>,
@@ -205,11 +206,12 @@ async fn table_status(
     let state = figures.as_ref().and_then(|figures| figures.state.as_ref());
     let own = state.map(|state| state.gtid_set.clone()).unwrap_or_default();
     let position = if standing.error.is_some() { own } else { own.union(&checkpoint.gtid_set) };
-    let lag_transactions = executed.map(|executed| executed.difference(&position).count());
+    let missing = executed.map(|executed| executed.difference(&position));
     // A table that has stopped does not have what the checkpoint has passed by.
     let passed_ms = if standing.error.is_some() { 0 } else { committed_ms(checkpoint.last.as_ref()) };
     let newest_ms = state.map_or(0, |state| state.order.0.ts_ms).max(passed_ms);
-    let lag_ms = lag_transactions.and_then(|lag| lag_ms(lag, newest_ms, None, clock::now_ms()));
+    let lag_ms = missing.as_ref().and_then(|missing| lag_ms(missing.is_empty(), newest_ms, None, clock::now_ms()));
+    let lag_transactions = missing.and_then(|missing| missing.count());
     let load = match state {
         Some(state) => load_standing(warehouse, source, table, state).await?,
         None => None,
@@ -236,10 +238,10 @@ pub(super) fn committed_ms(last: Option<&LastTransaction>) -> i64 {
     last.map_or(0, |last| i64::try_from(last.original_commit_us / 1_000).unwrap_or(i64::MAX))
 }
 
-/// How far a table is behind that lacks `lag` transactions: no longer than since its newest one committed, nor than since it
+/// How far a table is behind unless it `has_all`: no longer than since its newest transaction committed, nor than since it
 /// was seen to have all. Either alone would tell of hours when an idle source, or an idle table, gets a change.
-pub(super) fn lag_ms(lag: u64, position_ms: i64, had_all_ms: Option<i64>, now_ms: i64) -> Option<i64> {
-    if lag == 0 {
+pub(super) fn lag_ms(has_all: bool, position_ms: i64, had_all_ms: Option<i64>, now_ms: i64) -> Option<i64> {
+    if has_all {
         return Some(0);
     }
     let since = [Some(position_ms).filter(|ms| *ms > 0), had_all_ms].into_iter().flatten().max()?;
@@ -252,13 +254,13 @@ mod tests {
 
     #[test]
     fn a_lag_is_no_longer_than_anything_was_lacking() {
-        assert_eq!(lag_ms(0, 5, None, 100), Some(0));
+        assert_eq!(lag_ms(true, 5, None, 100), Some(0));
         // A busy source: since the newest transaction that is in.
-        assert_eq!(lag_ms(3, 80, Some(20), 100), Some(20));
+        assert_eq!(lag_ms(false, 80, Some(20), 100), Some(20));
         // An idle one that has got a change: since the last look.
-        assert_eq!(lag_ms(1, 20, Some(95), 100), Some(5));
+        assert_eq!(lag_ms(false, 20, Some(95), 100), Some(5));
         // Of a clock that is ahead.
-        assert_eq!(lag_ms(1, 120, None, 100), Some(0));
-        assert_eq!(lag_ms(1, 0, None, 100), None);
+        assert_eq!(lag_ms(false, 120, None, 100), Some(0));
+        assert_eq!(lag_ms(false, 0, None, 100), None);
     }
 }

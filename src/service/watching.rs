@@ -73,12 +73,14 @@ impl Watching {
         }
         let mut seen = Vec::with_capacity(tables.len());
         for (table, stands) in &tables {
-            let lag_transactions = executed.as_ref().ok().map(|executed| executed.difference(&stands.position).count());
-            if lag_transactions == Some(0) {
+            let missing = executed.as_ref().ok().map(|executed| executed.difference(&stands.position));
+            let has_all = missing.as_ref().map(GtidSet::is_empty);
+            if has_all == Some(true) {
                 self.had_all_ms.insert(table.clone(), asked_ms);
             }
             let had_all_ms = self.had_all_ms.get(table).copied();
-            let lag_ms = lag_transactions.and_then(|lag| lag_ms(lag, stands.position_ms, had_all_ms, clock::now_ms()));
+            let lag_ms = has_all.and_then(|has_all| lag_ms(has_all, stands.position_ms, had_all_ms, clock::now_ms()));
+            let lag_transactions = missing.and_then(|missing| missing.count());
             seen.push(of_table(table, stands, (lag_transactions, lag_ms), written.get(table)));
         }
         self.had_all_ms.retain(|table, _| tables.contains_key(table));

@@ -71,8 +71,13 @@ impl Mysql {
 
     /// Of the newest flavour only.
     pub fn start_again(&self) {
+        self.start_again_with(&[]);
+    }
+
+    /// The same with more flags for mysqld.
+    pub fn start_again_with(&self, flags: &[&str]) {
         let folder = self.folder.as_ref().expect("a server of the test's own").path();
-        assert_eq!(start_in(folder, Flavour::Mysql, &[]), self.url);
+        assert_eq!(start_in(folder, Flavour::Mysql, flags), self.url);
     }
 
     /// Runs statements, separated by semicolons, on one connection.

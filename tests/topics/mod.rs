@@ -24,6 +24,7 @@ mod mirror;
 mod modes;
 mod oracle;
 mod partitions;
+mod positions;
 mod proving;
 mod readers;
 mod repair;

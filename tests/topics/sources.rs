@@ -15,7 +15,7 @@ const CHANGES: u32 = 8_000;
 const STREAMED: u32 = 2_000;
 
 /// An account with a password and no privilege more than the README asks for; the url that names it.
-fn account(mysql: &Mysql, flavour: Flavour, database: &str) -> String {
+pub(super) fn account(mysql: &Mysql, flavour: Flavour, database: &str) -> String {
     let by = match flavour {
         Flavour::Mysql80 | Flavour::Mysql57 => "IDENTIFIED WITH mysql_native_password BY",
         Flavour::Mysql | Flavour::Mariadb => "IDENTIFIED BY",

@@ -239,10 +239,13 @@ fn a_branch_larger_than_memory_may_hold_is_kept_in_parts() {
 /// Branches of random sizes, with random outcomes, while the service is killed.
 #[test]
 fn random_branches_under_kills_end_equal_and_balanced() {
-    let seed = 20_261;
+    random_branches(&start(), 20_261);
+}
+
+/// The same on a server that is as [`start`] makes it.
+pub(super) fn random_branches(mysql: &Mysql, seed: u64) {
     eprintln!("branches and kills of seed {seed}");
     let mut random = Random::new(seed);
-    let mysql = &start();
     create(mysql, "xa_random");
     let weir = Weir::new(&mysql.url, &["xa_random.*"], &append_log("xa_random"));
     // A first start would wait for what is prepared by then, and be killed at it.

@@ -1,101 +1,30 @@
 //! GTIDs of MariaDB, `domain-server-number`. All servers of a domain go on with one numbering, so what has been executed of a
 //! domain is told by its last transaction alone: everything numbered up to it. Numbers may have gaps.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Gtid;
+use super::spans::{End, Span, Spans};
 
-/// What is in a set of each domain: the transactions from one, exclusive, to another, inclusive. A position begins at 0; only the
-/// difference of two positions begins later.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Domains(BTreeMap<u32, Span>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span {
-    /// The last one that is not in it; 0 if there is none.
-    after: End,
-    last: End,
-}
-
-/// A number and the server that gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct End {
-    server_id: u32,
-    number: u64,
-}
-
-const BEGINNING: End = End { server_id: 0, number: 0 };
+/// What is in a set of each domain; a number goes with the server that gave it.
+pub(super) type Domains = Spans<u32, u32>;
 
 impl Domains {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        self.0.values().map(|span| span.last.number - span.after.number).sum()
-    }
-
-    pub(super) fn contains(&self, domain: u32, number: u64) -> bool {
-        self.0.get(&domain).is_some_and(|span| span.after.number < number && number <= span.last.number)
-    }
-
-    pub(super) fn insert(&mut self, domain: u32, server_id: u32, number: u64) {
-        let end = End { server_id, number };
-        let span = self.0.entry(domain).or_insert(Span { after: BEGINNING, last: end });
-        if span.last.number < number {
-            span.last = end;
-        }
-    }
-
-    pub(super) fn remove(&mut self, domain: u32) {
-        self.0.remove(&domain);
-    }
-
-    pub(super) fn last(&self, domain: u32) -> Option<Gtid> {
-        self.0.get(&domain).map(|span| Gtid::of_domain(domain, span.last.server_id, span.last.number))
-    }
-
-    pub(super) fn unite(&mut self, other: &Self) {
-        for (&domain, theirs) in &other.0 {
-            let mine = self.0.entry(domain).or_insert(*theirs);
-            if theirs.last.number > mine.last.number {
-                mine.last = theirs.last;
-            }
-            if theirs.after.number < mine.after.number {
-                mine.after = theirs.after;
-            }
-        }
-    }
-
-    /// What is in `self` and not in `other`. Positions, and what is left of one, have no part in the middle of each other.
-    pub(super) fn difference(&self, other: &Self) -> Self {
-        let left = self.0.iter().filter_map(|(&domain, mine)| {
-            let left = match other.0.get(&domain) {
-                None => *mine,
-                Some(theirs) if theirs.after.number > mine.after.number => {
-                    let end = if theirs.after.number < mine.last.number { theirs.after } else { mine.last };
-                    Span { after: mine.after, last: end }
-                }
-                Some(theirs) if theirs.last.number > mine.after.number => Span { after: theirs.last, last: mine.last },
-                Some(_) => *mine,
-            };
-            (left.after.number < left.last.number).then_some((domain, left))
-        });
-        Self(left.collect())
+    pub(super) fn last_of(&self, domain: u32) -> Option<Gtid> {
+        self.last(&domain).map(|End { by, number }| Gtid::of_domain(domain, by, number))
     }
 }
 
 impl fmt::Display for Domains {
     /// As `gtid_binlog_pos` is written. What is no position shows where it begins, which nothing reads as one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (domain, Span { after, last })) in self.0.iter().enumerate() {
+        for (index, (domain, Span { after, last })) in self.iter().enumerate() {
             if index > 0 {
                 f.write_str(",")?;
             }
-            write!(f, "{domain}-{}-{}", last.server_id, last.number)?;
+            write!(f, "{domain}-{}-{}", last.by, last.number)?;
             if after.number > 0 {
-                write!(f, " (behind {domain}-{}-{})", after.server_id, after.number)?;
+                write!(f, " (behind {domain}-{}-{})", after.by, after.number)?;
             }
         }
         Ok(())
@@ -132,7 +61,7 @@ mod tests {
         assert!(position.contains(&gtid("0-9-5")) && position.contains(&gtid("0-1-1")));
         assert!(!position.contains(&gtid("0-3-6")) && !position.contains(&gtid("2-3-1")));
         position.insert(&gtid("0-4-9"));
-        assert_eq!((position.to_string().as_str(), position.count()), ("0-4-9,1-7-20", 29));
+        assert_eq!((position.to_string().as_str(), position.count()), ("0-4-9,1-7-20", Some(29)));
         position.take_back(&gtid("0-4-9"), Some(&gtid("0-3-5")));
         assert_eq!(position, set("0-3-5,1-7-20"));
         position.take_back(&gtid("0-3-5"), None);
@@ -143,7 +72,7 @@ mod tests {
     fn differences_say_how_far_one_is_behind_and_make_intersections() {
         let (ours, theirs) = (set("0-1-100,1-1-5"), set("0-2-90,2-1-3"));
         let ahead = ours.difference(&theirs);
-        assert_eq!((ahead.to_string().as_str(), ahead.count()), ("0-1-100 (behind 0-2-90),1-1-5", 15));
+        assert_eq!((ahead.to_string().as_str(), ahead.count()), ("0-1-100 (behind 0-2-90),1-1-5", Some(15)));
         assert!(ahead.contains(&gtid("0-1-91")) && !ahead.contains(&gtid("0-2-90")));
         // The last transaction that both have, with the server that it is of.
         assert_eq!(ours.difference(&ahead), set("0-2-90"));

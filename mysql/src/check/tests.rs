@@ -51,6 +51,7 @@ fn input(facts: ServerFacts, table: TableDescription) -> CheckInput {
             replication_client: true,
             xa_recover: true,
             select_denied: Vec::new(),
+            lock_denied: Vec::new(),
         },
         xa_prepared: Some(0),
         here_ms: 1_000,
@@ -100,7 +101,12 @@ fn each_setting_is_named_with_the_statement_that_mends_it() {
             set("binlog_row_value_options = ''"),
         ),
         (trouble(|f| f.sync_binlog = 0), "sync_binlog", CheckStatus::Warn, set("sync_binlog = 1")),
-        (trouble(|f| f.gtid_mode = "ON_PERMISSIVE".into()), "gtid_mode", CheckStatus::Fail, set("gtid_mode = ON")),
+        (
+            trouble(|f| f.gtid_mode = "ON_PERMISSIVE".into()),
+            "gtid_mode",
+            CheckStatus::Fail,
+            format!("{}; or {}; {}", set("gtid_mode = ON"), set("gtid_mode = OFF_PERMISSIVE"), set("gtid_mode = OFF")),
+        ),
         (
             trouble(|f| f.binlog_expire_s = 3600),
             "binlog_expire_logs_seconds",
@@ -113,14 +119,25 @@ fn each_setting_is_named_with_the_statement_that_mends_it() {
 }
 
 #[test]
-fn gtids_are_switched_on_step_by_step() {
+fn a_source_without_gtids_is_followed_and_warned_about() {
     let mut off = facts();
     off.gtid_mode = "OFF".into();
     off.enforce_gtid_consistency = "OFF".into();
-    let mend = only_trouble(&input(off, orders())).mend.unwrap();
+    let mut input = input(off, orders());
+    let check = only_trouble(&input);
+    assert_eq!((check.name.as_str(), check.status), ("gtid_mode", CheckStatus::Warn));
+    assert!(check.detail.contains("followed by binlog file and position") && check.detail.contains("failover"));
+    // GTIDs are switched on step by step.
+    let mend = check.mend.unwrap();
     let steps: Vec<&str> = mend.split("; ").collect();
     assert_eq!(steps.len(), 4);
     assert!(steps[0].contains("enforce_gtid_consistency") && steps[3].ends_with("gtid_mode = ON"));
+    // Its tables have to be locked for a moment.
+    let lock = |input: &CheckInput| checks(input).into_iter().find(|check| check.name == "grant_lock_tables").unwrap();
+    assert_eq!(lock(&input).status, CheckStatus::Ok);
+    input.grants.lock_denied = vec!["shop".into()];
+    assert_eq!(lock(&input).status, CheckStatus::Fail);
+    assert_eq!(lock(&input).mend.unwrap(), "GRANT LOCK TABLES ON `shop`.* TO 'weir'@'%'");
 }
 
 /// MariaDB as Debian installs it, but for a binlog of rows.

@@ -128,12 +128,12 @@ fn the_end_of_a_statement_without_a_table_is_skipped() {
 
 #[test]
 fn events_outside_a_transaction_are_refused() {
-    refused(&[query("BEGIN")], "gtid_mode=ON");
+    refused(&[query("BEGIN")], "outside a transaction");
     refused(&[xid()], "outside");
     refused(&[table_map(1)], "outside");
     refused(&[gtid(), rows(1, true)], "outside");
     refused(&[payload(&[query("BEGIN"), xid()], 0)], "GTID");
-    refused(&[event(kind::ANONYMOUS_GTID, vec![0; 25])], "gtid_mode=ON");
+    refused(&[event(kind::ANONYMOUS_GTID, vec![0; 25])], "followed by GTIDs");
 }
 
 #[test]
@@ -162,6 +162,23 @@ fn a_compressed_transaction_commits_only_if_it_is_whole() {
     refused(&[gtid(), payload(&inner, -27)], "more bytes");
     refused(&[gtid(), payload(&[gtid()], 0)], "may not stand inside");
     refused(&[gtid(), payload(&[payload(&inner, 0)], 0)], "may not stand inside");
+}
+
+#[test]
+fn without_gtids_a_transaction_is_named_by_where_it_begins() {
+    let position: GtidSet = "3e11fa47-71ca-11e1-9e33-c80aa9429562:binlog.000001:50".parse().unwrap();
+    let anonymous = event(kind::ANONYMOUS_GTID, vec![0; 25]);
+    let mut assembler = Assembler::new(ChecksumAlgorithm::None).behind(&position);
+    assembler.feed(&anonymous, &place()).unwrap();
+    let begun = assembler.next().unwrap().unwrap();
+    assert!(matches!(begun.body, EventBody::Begin(head) if head.gtid.to_string().ends_with(":binlog.000001:50")));
+    // The one before it has no end.
+    assert!(assembler.feed(&anonymous, &place()).is_err());
+    let fresh = || Assembler::new(ChecksumAlgorithm::None).of_log(&position);
+    let refused = fresh().feed(&gtid(), &place()).unwrap_err().to_string();
+    assert!(refused.contains("switched on") && refused.contains("weir snapshot"), "{refused}");
+    let elsewhere = Place { file: "other.000001".into(), ..place() };
+    assert!(fresh().feed(&anonymous, &elsewhere).is_err());
 }
 
 fn mariadb_gtid(number: u64, flags: u8) -> Event {

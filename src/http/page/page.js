@@ -177,7 +177,7 @@ function showTables(status) {
     if (table.last_error) name.append(element("span", table.last_error, "why"), element("span", `Way out: ${table.way_out}`, "why"));
     const phase = element("td");
     phase.append(element("span", table.phase, `phase ${table.phase}`));
-    const lag = table.lag_ms === null ? "–" : table.lag_ms === 0 ? "0" : `${time(table.lag_ms)}, ${number(table.lag_transactions)} tx`;
+    const lag = table.lag_ms === null ? "–" : table.lag_ms === 0 ? "0" : time(table.lag_ms) + (table.lag_transactions === null ? "" : `, ${number(table.lag_transactions)} tx`);
     row.append(name, phase, element("td", lag, "number"), element("td", rate(rowRate(table.table)), "number"),
       element("td", number(table.rows), "number"), element("td", number(table.files), "number"),
       element("td", bytes(table.bytes), "number"), element("td", number(table.version), "number"), provenCell(table.proof), loadCell(table.load));

@@ -65,8 +65,8 @@ impl Registrar for TopicRegistrar {
         })))
     }
 
-    async fn wait_until_executed(&self, gtid: &Gtid) -> Result<(), RegisterError> {
-        self.source.wait_until_executed(gtid).await
+    async fn wait_until_visible(&self, gtid: &Gtid, tables: &[TableId]) -> Result<(), RegisterError> {
+        self.source.wait_until_visible(gtid, tables).await
     }
 
     async fn catalogued(&self, table: &TableId) -> Result<Result<Option<Catalogued>, String>, RegisterError> {

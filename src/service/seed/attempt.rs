@@ -22,7 +22,7 @@ use crate::apply::chunks::{ChunkDesk, ChunkOutcome, UNPLANNED, WaitingChunk};
 use crate::capture::request::{ChunkOpening, ReadChunk, Request};
 use crate::limits::{
     CAPTURE_LOOKED_AT_EVERY, CHUNK_BATCH_BYTES, CHUNK_RETRY_DELAY, EXECUTED_WAIT_MAX, TABLE_LOCK_WAIT_MAX,
-    TABLE_LOCKED_AGAIN_AFTER, TABLE_LOCKED_MAX,
+    TABLE_LOCKED_AGAIN_AFTER, TABLE_LOCKED_MAX, WRITERS_WAIT_MAX,
 };
 use crate::service::kafka::merging::LakeMerging;
 use crate::table::{ChunkWriter, StagedChunk, TableError};
@@ -125,6 +125,14 @@ impl Loader {
             let wait_max = EXECUTED_WAIT_MAX;
             let is_behind = server::snapshot_behind(connection, rows, &opening.below, below_log, wait_max).await?;
             return Ok(is_behind.then_some(opening));
+        }
+        if opening.below.is_of_log() {
+            let is_shown = server::wait_for_writers(connection, &load.table, WRITERS_WAIT_MAX).await?;
+            if !is_shown {
+                tracing::info!(table = %load.table, "somebody writes the table for long; the chunk waits");
+                tokio::time::sleep(TABLE_LOCKED_AGAIN_AFTER).await;
+            }
+            return Ok(is_shown.then_some(opening));
         }
         let executed = server::wait_for_executed(connection, &opening.below, EXECUTED_WAIT_MAX).await?;
         Ok(executed.then_some(opening))
