@@ -92,7 +92,7 @@ impl KeyValue {
                     ColumnType::Time { .. } => "TIME",
                     _ => "TIMESTAMP",
                 };
-                format!("{kind}'{text}'")
+                format!("{kind}'{}'", with_digits_of(&column.ty, text))
             }
             Self::Text(text) => text_literal(text, facts)?,
         })
@@ -123,6 +123,19 @@ impl KeyValue {
             }
         };
         if fits { Ok(()) } else { Err(format!("a value of another kind than {}", ty.delta())) }
+    }
+}
+
+/// A moment without zeros behind the digits of its column: MySQL 5.7 and 8.0.15 find no row by a list of TIMEs of more digits than
+/// the column has, whatever the digits are.
+fn with_digits_of<'a>(ty: &ColumnType, text: &'a str) -> &'a str {
+    let (ColumnType::DateTime { fsp } | ColumnType::Timestamp { fsp } | ColumnType::Time { fsp }) = ty else {
+        return text;
+    };
+    let Some((whole, fraction)) = text.split_once('.') else { return text };
+    match fraction.trim_end_matches('0').len().max(usize::from(*fsp)).min(fraction.len()) {
+        0 => whole,
+        digits => &text[..whole.len() + 1 + digits],
     }
 }
 
@@ -178,6 +191,14 @@ mod tests {
             (KeyValue::Bytes("00FF".into()), ColumnType::Binary, "X'00FF'"),
             (KeyValue::Temporal("0000-00-00".into()), ColumnType::Date, "DATE'0000-00-00'"),
             (KeyValue::Temporal("-10:00:00.5".into()), ColumnType::Time { fsp: 1 }, "TIME'-10:00:00.5'"),
+            (KeyValue::Temporal("-838:59:59.000000".into()), ColumnType::Time { fsp: 0 }, "TIME'-838:59:59'"),
+            (KeyValue::Temporal("-00:00:00.100000".into()), ColumnType::Time { fsp: 2 }, "TIME'-00:00:00.10'"),
+            (KeyValue::Temporal("10:00:00.25".into()), ColumnType::Time { fsp: 0 }, "TIME'10:00:00.25'"),
+            (
+                KeyValue::Temporal("2026-11-21 03:00:00.000000".into()),
+                ColumnType::DateTime { fsp: 3 },
+                "TIMESTAMP'2026-11-21 03:00:00.000'",
+            ),
         ] {
             assert_eq!(value.literal(&column(ty), &plain).unwrap(), expected);
         }

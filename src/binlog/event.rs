@@ -203,7 +203,11 @@ impl Format {
 
     /// Which family's server wrote the file.
     pub(super) fn writer(&self) -> Writer {
-        if self.server_version.contains("MariaDB") { Writer::Mariadb } else { Writer::Mysql }
+        match &self.server_version {
+            version if version.contains("MariaDB") => Writer::Mariadb,
+            version if version.starts_with("5.") => Writer::Mysql57,
+            _ => Writer::Mysql,
+        }
     }
 
     /// Whether the server may be one that leaves YEAR columns out where table maps tell of signs.

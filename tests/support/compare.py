@@ -5,7 +5,7 @@
 Also holds each column's Delta type against the column type table of INTERFACE, and weir's own columns against their rules.
 `--mode soft` wants the flag of soft deletes in every row, and compares the rows that are not marked; `--mode append` folds the
 changes of each key to the one of the greatest order, and wants every change of the stream there once.
-Prints a JSON summary with the first differences; exit 0 if all is equal, 1 if not, 2 for wrong usage. The source must be
+Prints a JSON summary, with the first differences and without the equal tables if there are some; exit 0 if all is equal, 1 if not, 2 for wrong usage. The source must be
 quiet and the lake caught up with it.
 """
 
@@ -374,11 +374,9 @@ def main() -> int:
         if name not in left_out
     ]
     equal = bool(reports) and not any(report.counts for report in reports)
-    print(
-        json.dumps(
-            {"equal": equal, "reader": arguments.reader, "tables": [report.to_json() for report in reports]}, indent=1, ensure_ascii=False
-        )
-    )
+    # Of many tables, those that are equal would hide the others.
+    shown = [report.to_json() for report in reports if equal or report.counts]
+    print(json.dumps({"equal": equal, "reader": arguments.reader, "tables": shown}, indent=1, ensure_ascii=False))
     return 0 if equal else 1
 
 

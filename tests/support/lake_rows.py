@@ -1,6 +1,7 @@
 """Reads a Delta table through somebody else's reader, into the values that source_rows.py gives for MySQL."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -68,8 +69,9 @@ def read_with_duckdb(path: str) -> pyarrow.Table:
     return connect_duckdb().execute("SELECT * FROM delta_scan(?)", [path]).to_arrow_table()
 
 
+@functools.cache
 def connect_duckdb():
-    """A connection with the delta extension, taken from its Python package and not from the network."""
+    """The connection, with the delta extension, taken from its Python package and not from the network."""
     import duckdb
     import duckdb_extension_delta
 

@@ -64,6 +64,15 @@ impl Mysql {
         self.folder.as_ref().expect("a server of the test's own").path().join("data")
     }
 
+    /// Names of its binlogs, ascending.
+    pub fn binlogs(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.data()).expect("a data folder").flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut files: Vec<String> = names.filter(|name| name.starts_with("binlog.0")).collect();
+        files.sort();
+        files
+    }
+
     /// Ends a server of the test's own; [`Self::start_again`] brings it back, with its data and at its address.
     pub fn stop(&self) {
         services(&["mysql-stop", path(self.folder.as_ref().expect("a server of the test's own").path())]);

@@ -81,7 +81,7 @@ fn purged_binlogs_are_told_and_mended_by_archived_files_or_a_snapshot() {
         "INSERT INTO shop.t VALUES (2, 2); FLUSH BINARY LOGS; INSERT INTO shop.t VALUES (3, 3); FLUSH BINARY LOGS",
     );
     let archive = tempfile::tempdir().unwrap();
-    for file in binlogs(&mysql) {
+    for file in mysql.binlogs() {
         std::fs::copy(mysql.data().join(&file), archive.path().join(&file)).unwrap();
     }
     purge_all(&mysql);
@@ -103,20 +103,9 @@ fn purged_binlogs_are_told_and_mended_by_archived_files_or_a_snapshot() {
     late.catch_up();
 }
 
-/// Names of the server's binlogs, ascending.
-fn binlogs(mysql: &Mysql) -> Vec<String> {
-    let mut files: Vec<String> = std::fs::read_dir(mysql.data())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .filter(|name| name.starts_with("binlog.0"))
-        .collect();
-    files.sort();
-    files
-}
-
 /// Purges every binlog but the one in use.
 fn purge_all(mysql: &Mysql) {
-    mysql.run(&format!("PURGE BINARY LOGS TO '{}'", binlogs(mysql).last().unwrap()));
+    mysql.run(&format!("PURGE BINARY LOGS TO '{}'", mysql.binlogs().last().unwrap()));
 }
 
 #[test]

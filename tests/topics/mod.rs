@@ -20,6 +20,7 @@ mod kafka_topics;
 mod kafka_transport;
 mod kafka_usage;
 mod kills;
+mod matrix;
 mod mirror;
 mod modes;
 mod oracle;

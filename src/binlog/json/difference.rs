@@ -6,7 +6,7 @@
 //! value is of (a decimal, a date, a type that JSON has not) stays as it was.
 
 use super::container::Container;
-use super::{DEPTH_MAX, JsonError, Size, Writer, kind, scalar};
+use super::{DEPTH_MAX, JsonError, Size, Wholes, Writer, kind, scalar};
 use crate::binlog::row::cursor::Cursor;
 
 /// What became of a difference.
@@ -40,7 +40,7 @@ pub(in crate::binlog) fn write_changed(
             return Ok(Applied::Elsewhere);
         }
     }
-    root.write(&mut Writer { unread: document.len() + differences.len(), depth: 0, text })?;
+    root.write(&mut Writer { unread: document.len() + differences.len(), depth: 0, wholes: Wholes::Pointed, text })?;
     Ok(Applied::Written)
 }
 

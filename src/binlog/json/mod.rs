@@ -36,11 +36,25 @@ const DEPTH_MAX: usize = 100;
 ///
 /// What is in `text` after an error is of no use.
 pub fn write_text(bytes: &[u8], text: &mut String) -> Result<(), JsonError> {
+    write_text_of(bytes, Wholes::Pointed, text)
+}
+
+/// How doubles that are whole numbers stand in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::binlog) enum Wholes {
+    /// `1.0`.
+    Pointed,
+    /// `1`: as MySQL before 8.0 shows them.
+    Plain,
+}
+
+/// The same in the form of some server.
+pub(in crate::binlog) fn write_text_of(bytes: &[u8], wholes: Wholes, text: &mut String) -> Result<(), JsonError> {
     let Some((&kind, value)) = bytes.split_first() else {
         text.push_str("null");
         return Ok(());
     };
-    Writer { unread: bytes.len(), depth: 0, text }.value(kind, value)
+    Writer { unread: bytes.len(), depth: 0, wholes, text }.value(kind, value)
 }
 
 /// Type bytes of values.
@@ -91,6 +105,7 @@ struct Writer<'t> {
     /// grow without bound; the server never writes such.
     unread: usize,
     depth: usize,
+    wholes: Wholes,
     text: &'t mut String,
 }
 
@@ -115,9 +130,18 @@ impl Writer<'_> {
             _ => {
                 let width = scalar::width(kind).ok_or(JsonError("an unknown type of value"))?;
                 self.claim(width)?;
-                scalar::write_fixed(kind, cursor.take(width)?, self.text)
+                self.fixed(kind, cursor.take(width)?)
             }
         }
+    }
+
+    fn fixed(&mut self, kind: u8, bytes: &[u8]) -> Result<(), JsonError> {
+        scalar::write_fixed(kind, bytes, self.text)?;
+        if self.wholes == Wholes::Plain && kind == kind::DOUBLE {
+            let shown = self.text.strip_suffix(".0").map_or(self.text.len(), str::len);
+            self.text.truncate(shown);
+        }
+        Ok(())
     }
 
     fn container(&mut self, bytes: &[u8], size: Size, is_object: bool) -> Result<(), JsonError> {
@@ -140,7 +164,7 @@ impl Writer<'_> {
             }
             match container.next_value()? {
                 // Claimed with the head.
-                (kind, value, Place::Inline) => scalar::write_fixed(kind, value, self.text)?,
+                (kind, value, Place::Inline) => self.fixed(kind, value)?,
                 (kind, value, Place::Behind) => self.value(kind, value)?,
             }
         }

@@ -22,6 +22,17 @@ fn string(value: &str) -> Vec<u8> {
 }
 
 #[test]
+fn whole_doubles_have_no_point_where_an_old_server_shows_them() {
+    // From: select j from …, MySQL 5.7.22.
+    for (value, shown) in [(1.0, "1"), (-0.0, "-0"), (1.5, "1.5"), (1e100, "1e100"), (10.0, "10"), (0.05, "0.05")] {
+        let mut text = String::new();
+        let bytes = [&[kind::DOUBLE][..], &f64::to_le_bytes(value)].concat();
+        write_text_of(&bytes, Wholes::Plain, &mut text).unwrap();
+        assert_eq!(text, shown);
+    }
+}
+
+#[test]
 fn no_bytes_are_the_json_null() {
     assert_eq!(text(&[]), Ok("null".into()));
     assert_eq!(text(&[kind::LITERAL, 0]), Ok("null".into()));

@@ -8,7 +8,7 @@ use super::error::RowError;
 use super::value::Value;
 use crate::binlog::TableMap;
 use crate::binlog::charset::{BINARY_COLLATION, Charset};
-use crate::binlog::table_map::{MapColumn, WireType};
+use crate::binlog::table_map::{MapColumn, WireType, Writer};
 
 /// How one column is read.
 #[derive(Debug)]
@@ -47,6 +47,10 @@ pub(super) fn steps(map: &TableMap, schema: &TableSchema) -> Result<Vec<Step>, R
                 Problem::Charset(collation) => RowError::Charset { table, column: name, collation },
             }
         })?;
+        let value = match value {
+            Value::Json if map.writer == Writer::Mysql57 => Value::JsonOf57,
+            value => value,
+        };
         steps.push(Step { length: length(column.wire), value, is_key: schema.key.contains(&index) });
     }
     Ok(steps)

@@ -45,6 +45,8 @@ pub(super) enum Value {
     Enum(Vec<String>),
     Set(Vec<String>),
     Json,
+    /// Of MySQL before 8.0.
+    JsonOf57,
 }
 
 /// Room for values that must be put together before they are pushed.
@@ -115,9 +117,10 @@ impl Value {
                 join_chosen(members, uint_le(bytes), &mut scratch.text)?;
                 column.push_text(&scratch.text)?;
             }
-            Self::Json => {
+            Self::Json | Self::JsonOf57 => {
+                let wholes = if matches!(self, Self::Json) { json::Wholes::Pointed } else { json::Wholes::Plain };
                 scratch.text.clear();
-                json::write_text(bytes, &mut scratch.text)?;
+                json::write_text_of(bytes, wholes, &mut scratch.text)?;
                 column.push_text(&scratch.text)?;
             }
             Self::OldTimestamp => {

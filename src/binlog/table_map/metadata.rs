@@ -28,7 +28,7 @@ impl TableMap {
     pub(super) fn read_metadata(&mut self, kind: u8, value: &[u8], writer: Writer) -> Result<(), Malformed> {
         let mut value = Cursor::new(value);
         let character = match writer {
-            Writer::Mysql => WireType::is_character,
+            Writer::Mysql | Writer::Mysql57 => WireType::is_character,
             Writer::Mariadb => WireType::is_character_of_mariadb,
         };
         let (what, read) = match kind {

@@ -32,10 +32,12 @@ pub struct TableMap {
     pub writer: Writer,
 }
 
-/// Who wrote a table map: the two differ in what they count, and in what their images leave out.
+/// Who wrote a table map: the families differ in what they count, and in what their images leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
     Mysql,
+    /// MySQL before 8.0, which shows documents otherwise.
+    Mysql57,
     Mariadb,
 }
 
