@@ -58,8 +58,7 @@ pub const TABLE_LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const TABLE_LOCKED_MAX: Duration = Duration::from_secs(2);
 /// How far capture is meanwhile is asked this often.
 pub const CAPTURE_LOOKED_AT_EVERY: Duration = Duration::from_millis(20);
-/// Without GTIDs each chunk waits for those who are just writing its table; those who come behind it wait with it, so it gives up
-/// after this.
+/// Without GTIDs each chunk waits for those who are just writing its table, and gives up after this.
 pub const WRITERS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// If capture has not come that far, or somebody writes for longer, the writers have the table back for this long.
 pub const TABLE_LOCKED_AGAIN_AFTER: Duration = Duration::from_secs(5);

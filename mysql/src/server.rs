@@ -254,7 +254,8 @@ fn up_to(server_uuid: &str, end: &LogPosition) -> Result<GtidSet, MysqlError> {
 /// Of a server without GTIDs, whose binlog has transactions before their rows are visible: waits until `table` shows whatever the
 /// binlog has of it by now; `false` if that takes longer than `wait_max`. One that is gone has nothing to show.
 ///
-/// Whoever has written a table holds on to it until that is visible, and a lock waits for them all. New writers wait behind it.
+/// Whoever has written a table holds on to it until that is visible, and a lock waits for them all. New writers
+/// go before it, so that many who overlap all the time keep it waiting.
 pub async fn wait_for_writers(conn: &mut Conn, table: &TableId, wait_max: Duration) -> Result<bool, MysqlError> {
     match lock_table(conn, table, wait_max).await {
         Ok(()) => unlock_tables(conn).await.map(|()| true),

@@ -232,7 +232,7 @@ fn a_load_waits_for_a_long_transaction_and_lets_others_write() {
     let weir = Weir::new(&mysql.url, &["held.*"], "");
     weir.catch_up();
     std::thread::scope(|scope| {
-        let long = scope.spawn(|| mysql.run("BEGIN; INSERT INTO held.t VALUES (100, 'long'); DO SLEEP(9); COMMIT"));
+        let long = scope.spawn(|| mysql.run("BEGIN; INSERT INTO held.t VALUES (1000000, 'long'); DO SLEEP(9); COMMIT"));
         std::thread::sleep(Duration::from_millis(500));
         let load = scope.spawn(|| weir.expect(0, &["snapshot", "--table", "held.t"]));
         let (mut id, mut longest) = (2, Duration::ZERO);
