@@ -51,6 +51,7 @@ fn input(facts: ServerFacts, table: TableDescription) -> CheckInput {
             replication_client: true,
             xa_recover: true,
             select_denied: Vec::new(),
+            lock_denied: Vec::new(),
         },
         xa_prepared: Some(0),
         here_ms: 1_000,
@@ -188,6 +189,11 @@ fn a_table_without_a_key_fails_unless_it_is_appended_to() {
     let mend = check.mend.unwrap();
     assert!(mend.contains("ADD PRIMARY KEY") && mend.contains("append") && mend.contains("\"!shop.orders\""), "{mend}");
     input.append_tables.push(TableId::new("shop", "orders"));
+    input.grants.lock_denied.push(TableId::new("shop", "orders"));
+    let denied = only_trouble(&input);
+    assert_eq!((denied.name.as_str(), denied.status), ("grant_lock_tables", CheckStatus::Fail));
+    assert!(denied.mend.unwrap().starts_with("GRANT LOCK TABLES ON `shop`.* TO 'weir'@'%'"));
+    input.grants.lock_denied.clear();
     assert!(checks(&input).iter().all(|c| c.status == CheckStatus::Ok));
 }
 
