@@ -52,6 +52,12 @@ soak: export WEIR_SOAK_SECONDS := $(SOAK_SECONDS)
 soak: packages services ## 2,000 random changes a second for an hour (SOAK_SECONDS), everything reconciled all the time: no false difference
 	$(CARGO) test --locked --test main -- topics::soak --nocapture
 
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: export FUZZ_SECONDS := $(FUZZ_SECONDS)
+fuzz: packages ## Look for bytes that break what reads binlogs, rows, documents, statements, settings, messages and Delta logs; FUZZ_SECONDS each
+	CARGO="$(CARGO)" fuzz/run.sh
+
 .PHONY: lint
 lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check

@@ -97,11 +97,18 @@ pub async fn gather(conn: &mut Conn, patterns: &TablePatterns) -> Result<CheckIn
             Err(e) => tables.push(CheckedTable::Unusable { table: table.clone(), why: e.to_string() }),
         }
     }
+    let has_no_key =
+        |table: &&CheckedTable| matches!(table, CheckedTable::Described(d) if d.key_source == KeySource::None);
+    let keyless: Vec<TableId> = tables.iter().filter(has_no_key).map(|table| table.table().clone()).collect();
     Ok(CheckInput {
         tables,
         unmatched_patterns: patterns.unmatched(&names).into_iter().map(str::to_owned).collect(),
+<<<<<<< HEAD
         grants: Grants::probe(conn, &names, !facts.has_gtids()).await?,
         facts,
+=======
+        grants: Grants::probe(conn, &names, &keyless).await?,
+>>>>>>> mat
         xa_prepared: xa_recover(conn).await?.map(|names| names.len() as u64),
         here_ms,
         append_tables: Vec::new(),
@@ -373,12 +380,17 @@ fn tables_found(input: &CheckInput) -> Check {
 
 fn table_checks(table: &CheckedTable, input: &CheckInput) -> Vec<Check> {
     let mut found = match table {
+        // The check of the account's privileges names it, and what mends it.
+        CheckedTable::Unusable { table, .. } if input.grants.select_denied.contains(table) => Vec::new(),
         CheckedTable::Unusable { table, why } => {
             vec![check("columns", CheckStatus::Fail, why.clone(), Some(format!("exclude it: \"!{table}\"")))]
         }
         CheckedTable::Described(description) => {
             let append = input.append_tables.contains(description.table());
             let mut found = vec![key_check(description, append)];
+            found.extend(
+                (append && description.key_source == KeySource::None).then(|| lock_check(description, &input.grants)),
+            );
             found.extend(name_checks(description));
             found.extend(engine_check(description));
             found.extend(cascade_check(description, &input.facts));
@@ -410,6 +422,17 @@ fn key_check(table: &TableDescription, append: bool) -> Check {
         )
     });
     check("key", status, detail, mend)
+}
+
+/// A table without a key is loaded in one piece, behind a lock.
+fn lock_check(table: &TableDescription, grants: &Grants) -> Check {
+    let (account, database) = (&grants.account, quote_identifier(&table.table().database));
+    if !grants.lock_denied.contains(table.table()) {
+        return check("grant_lock_tables", CheckStatus::Ok, format!("{account} may lock it, to load it"), None);
+    }
+    let detail = format!("{account} lacks LOCK TABLES (load a table that has no key)");
+    let mend = format!("GRANT LOCK TABLES ON {database}.* TO {account}; or snapshot = \"never\"");
+    check("grant_lock_tables", CheckStatus::Fail, detail, Some(mend))
 }
 
 fn name_checks(table: &TableDescription) -> Vec<Check> {

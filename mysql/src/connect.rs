@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{ClientIdentity, Conn, Opts, OptsBuilder, SslOpts};
+use mysql_async::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
 use url::Url;
 
 use crate::error::{MysqlError, codes};
@@ -204,7 +204,7 @@ fn readable(file: String) -> Result<std::path::PathBuf, MysqlError> {
 ///
 /// # Errors
 /// [`MysqlError::Unreachable`] when no connection came about, [`MysqlError::Tls`] when its certificate will not do,
-/// [`MysqlError::AccessDenied`] when the server refuses us.
+/// [`MysqlError::AccessDenied`] when the server refuses us, [`MysqlError::LoginKind`] when we cannot do what it asks for.
 pub async fn connect(options: &SourceOptions) -> Result<Conn, MysqlError> {
     // Two providers of cryptography are linked, so rustls does not choose by itself; a second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -239,6 +239,12 @@ fn connect_error(options: &SourceOptions, error: &mysql_async::Error) -> MysqlEr
     match error {
         mysql_async::Error::Server(refusal) => access_denied(options, refusal.code, &refusal.message)
             .unwrap_or_else(|| MysqlError::from_driver(format!("connecting to {server}"), error)),
+        mysql_async::Error::Driver(DriverError::UnknownAuthPlugin { name }) => {
+            MysqlError::LoginKind { server, user: options.user(), plugin: name.clone() }
+        }
+        mysql_async::Error::Driver(DriverError::CleartextPluginDisabled) => {
+            MysqlError::LoginKind { server, user: options.user(), plugin: "mysql_clear_password".into() }
+        }
         _ => match tls_detail(error) {
             Some(detail) => MysqlError::Tls { server, detail },
             None => MysqlError::Unreachable { server, detail: error.to_string() },
@@ -268,12 +274,27 @@ pub(crate) fn access_denied(options: &SourceOptions, code: u16, message: &str) -
 
 /// What is wrong with TLS and the way out, if that is what stopped the connection.
 fn tls_detail(error: &mysql_async::Error) -> Option<String> {
-    if matches!(error, mysql_async::Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer)) {
-        return Some(
-            "the url asks for it and the server offers none; leave ssl_mode out or set the server up for it".into(),
-        );
+    if matches!(error, mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer)) {
+        return Some(NO_TLS.into());
     }
-    let text = error.to_string();
+    tls_refused(&error.to_string())
+}
+
+/// Of a server that has no TLS.
+pub(crate) const NO_TLS: &str =
+    "the url asks for it and the server offers none; leave ssl_mode out or set the server up for it";
+
+/// What is wrong and the way out, if the text is the TLS library's about a certificate, or about a server whose TLS is too old for it.
+pub(crate) fn tls_refused(text: &str) -> Option<String> {
+    if ["alert: HandshakeFailure", "alert: ProtocolVersion", "peer is incompatible"]
+        .iter()
+        .any(|words| text.contains(words))
+    {
+        return Some(format!(
+            "{text}. weir speaks TLS 1.3, and TLS 1.2 with ECDHE; a server that has neither, such as an old one, is reached through a tunnel, \
+             or without ssl_mode"
+        ));
+    }
     let problem = &text[text.find("invalid peer certificate")?..];
     let way_out = if problem.contains("not valid for") {
         "Name a host of the certificate by ssl_name=NAME"

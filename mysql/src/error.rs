@@ -17,6 +17,12 @@ pub enum MysqlError {
     /// The server's certificate or lack of TLS does not fit what the url asks for. Trying again is of no use.
     #[error("TLS with {server}: {detail}")]
     Tls { server: String, detail: String },
+    /// The account's kind of password is not one that weir knows. Trying again is of no use.
+    #[error(
+        "user `{user}` of {server} logs in by {plugin}, which weir does not know; give the account another kind: ALTER USER … IDENTIFIED \
+         WITH caching_sha2_password BY … (MySQL 5.7 and MariaDB: mysql_native_password)"
+    )]
+    LoginKind { server: String, user: String, plugin: String },
     /// The connection broke. Worth trying again on another one.
     #[error("the connection to the source broke while {doing}: {detail}")]
     Lost { doing: String, detail: String },

@@ -28,6 +28,7 @@ pub struct Grants {
     pub xa_recover: bool,
     /// Tables that cannot be read.
     pub select_denied: Vec<TableId>,
+<<<<<<< HEAD
     /// Databases whose tables cannot be locked, if that was asked for.
     pub lock_denied: Vec<String>,
 }
@@ -41,6 +42,20 @@ impl Grants {
             let sql = format!("SELECT * FROM {} LIMIT 0", table.quoted());
             if !allowed(conn, &[&sql]).await? {
                 select_denied.push(table.clone());
+=======
+    /// Those without a key that cannot be locked, as a load of them has to.
+    pub lock_denied: Vec<TableId>,
+}
+
+impl Grants {
+    /// Tries what each privilege allows; reads no rows, and locks nothing. `keyless` are those of the tables that have no key.
+    pub async fn probe(conn: &mut Conn, tables: &[TableId], keyless: &[TableId]) -> Result<Self, MysqlError> {
+        let select_denied = select_denied(conn, tables).await?;
+        let mut lock_denied = Vec::new();
+        for table in keyless {
+            if !may_lock(conn, table).await? {
+                lock_denied.push(table.clone());
+>>>>>>> mat
             }
         }
         Ok(Self {
@@ -49,11 +64,16 @@ impl Grants {
             replication_client: allowed(conn, &["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"]).await?,
             xa_recover: allowed(conn, &["XA RECOVER"]).await?,
             select_denied,
+<<<<<<< HEAD
             lock_denied: if locks { lock_denied(conn, tables).await? } else { Vec::new() },
+=======
+            lock_denied,
+>>>>>>> mat
         })
     }
 }
 
+<<<<<<< HEAD
 /// Databases of `tables` whose tables the account may not lock.
 async fn lock_denied(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<String>, MysqlError> {
     let mut one_each: BTreeMap<&str, &TableId> = BTreeMap::new();
@@ -67,11 +87,35 @@ async fn lock_denied(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<String>,
             Ok(_) => {}
             Err(MysqlError::Server { .. }) => denied.push(database.to_owned()),
             Err(error) => return Err(error),
+=======
+/// Those of the tables that the account may not read.
+pub async fn select_denied(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<TableId>, MysqlError> {
+    let mut denied = Vec::new();
+    for table in tables {
+        // Names every column that the snapshot names, by `*`; LIMIT 0 keeps the server from reading a row.
+        let sql = format!("SELECT * FROM {} LIMIT 0", table.quoted());
+        if !allowed(conn, &[&sql]).await? {
+            denied.push(table.clone());
+>>>>>>> mat
         }
     }
     Ok(denied)
 }
 
+<<<<<<< HEAD
+=======
+/// LOCK TABLES is a privilege of databases, and a server looks at it before it looks for the table: of one that is not there it
+/// says which of the two it was, and nobody waits for a lock.
+async fn may_lock(conn: &mut Conn, table: &TableId) -> Result<bool, MysqlError> {
+    let nowhere = TableId::new(&table.database, "_weir_no_such_table");
+    match query::execute(conn, &format!("LOCK TABLES {} READ", nowhere.quoted()), "trying a privilege").await {
+        Ok(()) => query::execute(conn, "UNLOCK TABLES", "trying a privilege").await.map(|()| true),
+        Err(MysqlError::Server { code, .. }) => Ok(code != codes::DATABASE_ACCESS_DENIED),
+        Err(e) => Err(e),
+    }
+}
+
+>>>>>>> mat
 /// MariaDB asks for another privilege to list replicas, so there only what was granted tells.
 async fn may_stream(conn: &mut Conn) -> Result<bool, MysqlError> {
     let doing = "asking for the account's privileges";

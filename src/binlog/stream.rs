@@ -26,7 +26,9 @@ impl From<WireError> for SourceError {
         match error {
             WireError::Io(_) | WireError::Protocol(_) => Self::Retryable { why },
             WireError::Server { code, .. } if PASSING.contains(&code) => Self::Retryable { why },
-            WireError::Server { .. } | WireError::Settings(_) => Self::AuthOrConfig { why },
+            WireError::Server { .. } | WireError::Settings(_) | WireError::Tls(_) | WireError::LoginKind(_) => {
+                Self::AuthOrConfig { why }
+            }
         }
     }
 }

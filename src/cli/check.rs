@@ -3,12 +3,15 @@
 use clap::Args;
 use serde::Serialize;
 use snapshot_loader::key_text::{Extent, key_values};
-use weir_model::TableSchema;
-use weir_mysql::{Check as SourceCheck, CheckInput, CheckStatus, CheckedTable, server};
+use weir_model::{TableId, TableSchema};
+use weir_mysql::grants::select_denied;
+use weir_mysql::{
+    Check as SourceCheck, CheckInput, CheckStatus, CheckedTable, MysqlError, RowConnection, SourceOptions, server,
+};
 
 use super::output::{Output, table};
 use crate::capture::resume::resume;
-use crate::config::{Config, TraceKind};
+use crate::config::{Config, SnapshotMode, TraceKind};
 use crate::error::{Error, Exit};
 use crate::limits::KAFKA_PROBE_MAX;
 use crate::service::schedule::configured;
@@ -73,7 +76,7 @@ impl Check {
 async fn source(config: &Config) -> Result<Vec<Line>, Error> {
     let options = config.source_options()?;
     let patterns = config.patterns()?;
-    let mut connection = match weir_mysql::connect(&options).await {
+    let mut connection = match connect_both_ways(&options).await {
         Ok(connection) => connection,
         Err(error) => {
             let mend = "see that [source] url names a server that runs, and a user and password that it knows";
@@ -86,6 +89,7 @@ async fn source(config: &Config) -> Result<Vec<Line>, Error> {
             let input = as_configured(config, input);
             let checks = weir_mysql::checks(&input).into_iter().map(Line::from);
             let configured = partitions(config, &input).await.into_iter().chain(backfills(config, &input)?);
+            let configured = configured.chain(replica(config, &input.tables).await?);
             Ok(std::iter::once(connected).chain(checks).chain(configured).collect())
         }
         Err(error) => {
@@ -95,8 +99,44 @@ async fn source(config: &Config) -> Result<Vec<Line>, Error> {
     }
 }
 
+/// A connection for questions, once one for rows could be had, too: each logs in by itself.
+async fn connect_both_ways(options: &SourceOptions) -> Result<weir_mysql::Conn, MysqlError> {
+    let connection = weir_mysql::connect(options).await?;
+    RowConnection::open(options).await?;
+    Ok(connection)
+}
+
+/// Whether tables can be read at the replica that they are loaded from, if there is one.
+async fn replica(config: &Config, tables: &[CheckedTable]) -> Result<Vec<Line>, Error> {
+    const CONNECTION: &str = "snapshot_connection";
+    let Some(options) = config.snapshot_options()? else { return Ok(Vec::new()) };
+    let names: Vec<TableId> = tables.iter().map(|table| table.table().clone()).collect();
+    let denied = match connect_both_ways(&options).await {
+        Ok(mut connection) => select_denied(&mut connection, &names).await,
+        Err(error) => Err(error),
+    };
+    let denied = match denied {
+        Ok(denied) => denied,
+        Err(error) => {
+            let mend = "see that [source] snapshot_url names a server that runs, and a user and password that it knows";
+            return Ok(vec![Line::of(CONNECTION, Err(error.to_string()), mend)]);
+        }
+    };
+    let (server, user) = (options.server(), options.user());
+    let connected = Line::of(CONNECTION, Ok(format!("connected to {server}, to load tables from it")), "");
+    let refused = denied.iter().map(|table| {
+        let result = Err(format!("user `{user}` may not read {table} at {server}"));
+        let mend = format!("GRANT SELECT ON {} to it there", table.quoted());
+        Line { table: Some(table.to_string()), ..Line::of("snapshot_grant_select", result, &mend) }
+    });
+    Ok(std::iter::once(connected).chain(refused).collect())
+}
+
 /// The tables with the keys and modes that the configuration gives them.
 fn as_configured(config: &Config, mut input: CheckInput) -> CheckInput {
+    if config.source.snapshot == SnapshotMode::Never {
+        input.grants.lock_denied.clear();
+    }
     for table in &mut input.tables {
         let CheckedTable::Described(description) = table else { continue };
         let id = description.table().clone();

@@ -230,14 +230,16 @@ pub struct DeletionVector {
 }
 
 impl DeletionVector {
-    /// Name of the file in the table's folder, and the offset of the vector in it.
+    /// Name of the file in the table's folder, and the offset of the vector in it; none if it lies elsewhere, or nowhere, by numbers
+    /// that make no sense.
     pub fn file(&self) -> Option<(String, usize)> {
+        let offset = usize::try_from(self.offset.unwrap_or(0)).ok()?;
+        usize::try_from(self.size_in_bytes).ok()?;
         let encoded = self.path_or_inline_dv.get(self.path_or_inline_dv.len().checked_sub(20)?..)?;
         let prefix = &self.path_or_inline_dv[..self.path_or_inline_dv.len() - 20];
         let uuid = Uuid::from_slice(&z85::decode(encoded).ok()?).ok()?;
         let folder = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        (self.storage_type == "u")
-            .then(|| (format!("{folder}{}", vector_file_name(uuid)), self.offset.unwrap_or(0) as usize))
+        (self.storage_type == "u").then(|| (format!("{folder}{}", vector_file_name(uuid)), offset))
     }
 }
 
@@ -295,5 +297,7 @@ mod tests {
         assert_eq!(vector.path_or_inline_dv, "vBn[lx{q8@P<9BNH/isA");
         let name = "deletion_vector_61d16c75-6994-46b7-a15b-8b538852e50e.bin".to_owned();
         assert_eq!(vector.file(), Some((name, 1)));
+        assert_eq!(DeletionVector { offset: Some(-1), ..vector.clone() }.file(), None);
+        assert_eq!(DeletionVector { size_in_bytes: -40, ..vector }.file(), None);
     }
 }

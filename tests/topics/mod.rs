@@ -6,6 +6,7 @@ mod backfill_random;
 mod binlog;
 mod binlog_live;
 mod columns;
+mod connections;
 mod ddl_random;
 mod deep;
 mod failures;

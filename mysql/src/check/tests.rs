@@ -205,6 +205,11 @@ fn a_table_without_a_key_fails_unless_it_is_appended_to() {
     let mend = check.mend.unwrap();
     assert!(mend.contains("ADD PRIMARY KEY") && mend.contains("append") && mend.contains("\"!shop.orders\""), "{mend}");
     input.append_tables.push(TableId::new("shop", "orders"));
+    input.grants.lock_denied.push(TableId::new("shop", "orders"));
+    let denied = only_trouble(&input);
+    assert_eq!((denied.name.as_str(), denied.status), ("grant_lock_tables", CheckStatus::Fail));
+    assert!(denied.mend.unwrap().starts_with("GRANT LOCK TABLES ON `shop`.* TO 'weir'@'%'"));
+    input.grants.lock_denied.clear();
     assert!(checks(&input).iter().all(|c| c.status == CheckStatus::Ok));
 }
 

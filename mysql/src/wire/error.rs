@@ -11,7 +11,7 @@ pub enum WireError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// An error packet of the server.
-    #[error("the server says: {message} (error {code})")]
+    #[error("the server says: {message} (error {code}){}", hint(*code))]
     Server { code: u16, state: String, message: String },
     /// The peer does not speak as it should.
     #[error("{0}")]
@@ -19,6 +19,15 @@ pub enum WireError {
     /// Our settings and the server's do not go together.
     #[error("{0}")]
     Settings(String),
+    /// What the url asks of TLS is not to be had.
+    #[error("TLS with the source: {0}")]
+    Tls(String),
+    /// The account logs in by a kind of password that is not known here.
+    #[error(
+        "the account logs in by {0}, which weir does not know; give it another kind: ALTER USER … IDENTIFIED WITH caching_sha2_password \
+         BY … (MySQL 5.7 and MariaDB: mysql_native_password)"
+    )]
+    LoginKind(String),
 }
 
 impl WireError {
@@ -34,6 +43,7 @@ impl WireError {
             Self::Server { code, state, message } => {
                 MysqlError::Server { doing, code, state, message: without_values(code, &message), hint: hint(code) }
             }
+            Self::Tls(_) | Self::LoginKind(_) => MysqlError::Unexpected { doing, what: self.to_string() },
             Self::Protocol(what) | Self::Settings(what) => MysqlError::Unexpected { doing, what },
         }
     }

@@ -9,6 +9,7 @@ use mysql_common::proto::MySerialize;
 
 use super::connection::{Connection, EOF, OK};
 use super::error::WireError;
+use crate::connect::NO_TLS;
 
 /// The protocol's upper bound, so that no event is too large for us.
 const PACKET_MAX: u32 = 1 << 30;
@@ -25,8 +26,7 @@ pub async fn log_in(options: &Opts) -> Result<Connection, WireError> {
 
     if let Some(tls) = options.ssl_opts().filter(|_| !connection.is_private) {
         if !capabilities.contains(CapabilityFlags::CLIENT_SSL) {
-            let why = "the source does not offer TLS, which its url asks for (require_ssl)";
-            return Err(WireError::Settings(why.into()));
+            return Err(WireError::Tls(NO_TLS.into()));
         }
         connection.write_packet(&serialized(&SslRequest::new(capabilities, PACKET_MAX, UTF8MB4_GENERAL_CI))).await?;
         connection = connection.start_tls(tls, options.ip_or_hostname()).await?;
@@ -109,11 +109,7 @@ impl Login<'_> {
             _ => false,
         };
         if !allowed {
-            let name = String::from_utf8_lossy(self.plugin.as_bytes()).into_owned();
-            return Err(WireError::Settings(format!(
-                "the account logs in with {name}, which weir does not do here; give it caching_sha2_password \
-                 (ALTER USER … IDENTIFIED WITH caching_sha2_password BY …)"
-            )));
+            return Err(WireError::LoginKind(String::from_utf8_lossy(self.plugin.as_bytes()).into_owned()));
         }
         let answer = self.plugin.gen_data(self.options.pass(), &self.nonce);
         self.connection.write_packet(answer.as_deref().unwrap_or_default()).await

@@ -27,8 +27,7 @@ impl RowConnection {
     /// Connects and sets the session up. Rows are not compressed on their way, whatever the url says.
     ///
     /// # Errors
-    /// [`MysqlError::Unreachable`] when no connection came about, [`MysqlError::AccessDenied`] when the server refuses us,
-    /// [`MysqlError::Unexpected`] when what the url asks for and what the server offers do not go together.
+    /// Those of [`crate::connect`].
     pub async fn open(options: &SourceOptions) -> Result<Self, MysqlError> {
         let opts = options.opts()?;
         let connection = match tokio::time::timeout(options.connect_timeout, login::log_in(&opts)).await {
@@ -148,6 +147,8 @@ fn login_error(options: &SourceOptions, error: WireError) -> MysqlError {
         WireError::Server { code, ref message, .. } => {
             access_denied(options, code, message).unwrap_or_else(|| error.into_mysql(format!("connecting to {server}")))
         }
+        WireError::Tls(detail) => MysqlError::Tls { server, detail },
+        WireError::LoginKind(plugin) => MysqlError::LoginKind { server, user: options.user(), plugin },
         WireError::Settings(_) => error.into_mysql(format!("connecting to {server}")),
     }
 }

@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::WireError;
+use crate::connect::tls_refused;
 
 /// Speaks TLS over `stream` with the server called `host`.
 pub(super) async fn connect<S>(options: &SslOpts, host: &str, stream: S) -> Result<TlsStream<S>, WireError>
@@ -27,7 +28,10 @@ where
         .map_err(|_| WireError::Settings(format!("`{name}` cannot be a server's name in TLS")))?;
     TlsConnector::from(Arc::new(config)).connect(server, stream).await.map_err(|error| match error.kind() {
         // What rustls itself objects to, such as a certificate; anything else is the network.
-        io::ErrorKind::InvalidData => WireError::Settings(format!("TLS with {name}: {error}")),
+        io::ErrorKind::InvalidData => {
+            let detail = tls_refused(&error.to_string()).unwrap_or_else(|| error.to_string());
+            WireError::Tls(detail)
+        }
         _ => WireError::Io(error),
     })
 }
