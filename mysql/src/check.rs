@@ -1,6 +1,8 @@
 //! Preflight: what of the source must be mended before a start, and by which statement. The decisions are pure;
 //! [`gather`] collects what they are made from.
 
+use std::collections::BTreeSet;
+
 use mysql_async::Conn;
 use serde::{Deserialize, Serialize};
 use weir_model::schema::{META_PREFIX, quote_identifier};
@@ -100,15 +102,13 @@ pub async fn gather(conn: &mut Conn, patterns: &TablePatterns) -> Result<CheckIn
     let has_no_key =
         |table: &&CheckedTable| matches!(table, CheckedTable::Described(d) if d.key_source == KeySource::None);
     let keyless: Vec<TableId> = tables.iter().filter(has_no_key).map(|table| table.table().clone()).collect();
+    // Without GTIDs only a lock tells when a table shows what the binlog has of it.
+    let to_lock = if facts.has_gtids() { &keyless } else { &names };
     Ok(CheckInput {
         tables,
         unmatched_patterns: patterns.unmatched(&names).into_iter().map(str::to_owned).collect(),
-<<<<<<< HEAD
-        grants: Grants::probe(conn, &names, !facts.has_gtids()).await?,
+        grants: Grants::probe(conn, &names, to_lock).await?,
         facts,
-=======
-        grants: Grants::probe(conn, &names, &keyless).await?,
->>>>>>> mat
         xa_prepared: xa_recover(conn).await?.map(|names| names.len() as u64),
         here_ms,
         append_tables: Vec::new(),
@@ -346,13 +346,14 @@ fn lock_checks(grants: &Grants) -> Vec<Check> {
         let detail = format!("{} has LOCK TABLES (load tables of a source without GTIDs)", grants.account);
         return vec![check(name, CheckStatus::Ok, detail, None)];
     }
-    let lacks = |database: &String| {
+    let lacks = |database: &str| {
         let detail =
             format!("{} lacks LOCK TABLES on {database} (load tables of a source without GTIDs)", grants.account);
         let mend = format!("GRANT LOCK TABLES ON {}.* TO {}", quote_identifier(database), grants.account);
         check(name, CheckStatus::Fail, detail, Some(mend))
     };
-    grants.lock_denied.iter().map(lacks).collect()
+    let databases: BTreeSet<&str> = grants.lock_denied.iter().map(|table| &*table.database).collect();
+    databases.into_iter().map(lacks).collect()
 }
 
 fn xa_check(prepared: Option<u64>) -> Check {

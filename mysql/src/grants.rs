@@ -2,7 +2,6 @@
 //! attempt tells.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use mysql_async::Conn;
 use serde::{Deserialize, Serialize};
@@ -10,10 +9,6 @@ use weir_model::TableId;
 
 use crate::error::{MysqlError, codes};
 use crate::query;
-use crate::server::wait_for_writers;
-
-/// A table that is written all the time is not waited for longer.
-const PROBE_LOCK_MAX: Duration = Duration::from_secs(1);
 
 /// Privileges that matter here, each proven by a harmless statement that needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,66 +23,24 @@ pub struct Grants {
     pub xa_recover: bool,
     /// Tables that cannot be read.
     pub select_denied: Vec<TableId>,
-<<<<<<< HEAD
-    /// Databases whose tables cannot be locked, if that was asked for.
-    pub lock_denied: Vec<String>,
-}
-
-impl Grants {
-    /// Tries what each privilege allows; reads no rows. If it `locks`, a table of each database is locked for a moment.
-    pub async fn probe(conn: &mut Conn, tables: &[TableId], locks: bool) -> Result<Self, MysqlError> {
-        let mut select_denied = Vec::new();
-        for table in tables {
-            // Names every column that the snapshot names, by `*`; LIMIT 0 keeps the server from reading a row.
-            let sql = format!("SELECT * FROM {} LIMIT 0", table.quoted());
-            if !allowed(conn, &[&sql]).await? {
-                select_denied.push(table.clone());
-=======
-    /// Those without a key that cannot be locked, as a load of them has to.
+    /// Tables that cannot be locked, of those of which that was asked.
     pub lock_denied: Vec<TableId>,
 }
 
 impl Grants {
-    /// Tries what each privilege allows; reads no rows, and locks nothing. `keyless` are those of the tables that have no key.
-    pub async fn probe(conn: &mut Conn, tables: &[TableId], keyless: &[TableId]) -> Result<Self, MysqlError> {
-        let select_denied = select_denied(conn, tables).await?;
-        let mut lock_denied = Vec::new();
-        for table in keyless {
-            if !may_lock(conn, table).await? {
-                lock_denied.push(table.clone());
->>>>>>> mat
-            }
-        }
+    /// Tries what each privilege allows; reads no rows, and locks nothing. `to_lock` are those of the tables that a load locks.
+    pub async fn probe(conn: &mut Conn, tables: &[TableId], to_lock: &[TableId]) -> Result<Self, MysqlError> {
         Ok(Self {
             account: account(conn).await?,
             replication_slave: may_stream(conn).await?,
             replication_client: allowed(conn, &["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"]).await?,
             xa_recover: allowed(conn, &["XA RECOVER"]).await?,
-            select_denied,
-<<<<<<< HEAD
-            lock_denied: if locks { lock_denied(conn, tables).await? } else { Vec::new() },
-=======
-            lock_denied,
->>>>>>> mat
+            select_denied: select_denied(conn, tables).await?,
+            lock_denied: lock_denied(conn, to_lock).await?,
         })
     }
 }
 
-<<<<<<< HEAD
-/// Databases of `tables` whose tables the account may not lock.
-async fn lock_denied(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<String>, MysqlError> {
-    let mut one_each: BTreeMap<&str, &TableId> = BTreeMap::new();
-    for table in tables {
-        one_each.entry(&table.database).or_insert(table);
-    }
-    let mut denied = Vec::new();
-    for (database, table) in one_each {
-        match wait_for_writers(conn, table, PROBE_LOCK_MAX).await {
-            // Also if others held on to the table: who may not is told at once.
-            Ok(_) => {}
-            Err(MysqlError::Server { .. }) => denied.push(database.to_owned()),
-            Err(error) => return Err(error),
-=======
 /// Those of the tables that the account may not read.
 pub async fn select_denied(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<TableId>, MysqlError> {
     let mut denied = Vec::new();
@@ -96,14 +49,27 @@ pub async fn select_denied(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<Ta
         let sql = format!("SELECT * FROM {} LIMIT 0", table.quoted());
         if !allowed(conn, &[&sql]).await? {
             denied.push(table.clone());
->>>>>>> mat
         }
     }
     Ok(denied)
 }
 
-<<<<<<< HEAD
-=======
+/// Those of the tables that the account may not lock: a privilege of whole databases.
+async fn lock_denied(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<TableId>, MysqlError> {
+    let mut allowed: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut denied = Vec::new();
+    for table in tables {
+        let may = match allowed.get(&*table.database) {
+            Some(may) => *may,
+            None => *allowed.entry(&table.database).or_insert(may_lock(conn, table).await?),
+        };
+        if !may {
+            denied.push(table.clone());
+        }
+    }
+    Ok(denied)
+}
+
 /// LOCK TABLES is a privilege of databases, and a server looks at it before it looks for the table: of one that is not there it
 /// says which of the two it was, and nobody waits for a lock.
 async fn may_lock(conn: &mut Conn, table: &TableId) -> Result<bool, MysqlError> {
@@ -115,7 +81,6 @@ async fn may_lock(conn: &mut Conn, table: &TableId) -> Result<bool, MysqlError> 
     }
 }
 
->>>>>>> mat
 /// MariaDB asks for another privilege to list replicas, so there only what was granted tells.
 async fn may_stream(conn: &mut Conn) -> Result<bool, MysqlError> {
     let doing = "asking for the account's privileges";

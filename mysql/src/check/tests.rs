@@ -135,7 +135,7 @@ fn a_source_without_gtids_is_followed_and_warned_about() {
     // Its tables have to be locked for a moment.
     let lock = |input: &CheckInput| checks(input).into_iter().find(|check| check.name == "grant_lock_tables").unwrap();
     assert_eq!(lock(&input).status, CheckStatus::Ok);
-    input.grants.lock_denied = vec!["shop".into()];
+    input.grants.lock_denied = vec![TableId::new("shop", "orders")];
     assert_eq!(lock(&input).status, CheckStatus::Fail);
     assert_eq!(lock(&input).mend.unwrap(), "GRANT LOCK TABLES ON `shop`.* TO 'weir'@'%'");
 }
