@@ -438,6 +438,9 @@ pub struct LogPosition {
 }
 
 impl LogPosition {
+    /// Where the first event of a file stands (MySQL internals, "Binary Log Files").
+    pub const FIRST_OFFSET: u64 = 4;
+
     /// Whether a reader at `self` has read everything below `other`.
     ///
     /// # Errors
@@ -454,10 +457,13 @@ impl LogPosition {
     /// The beginning of the file behind this one; none if its name has no number.
     #[must_use]
     pub fn next_file(&self) -> Option<Self> {
-        const FIRST_OFFSET: u64 = 4;
-
         let (base, number) = self.split().ok()?;
-        Some(Self { file: format!("{base}.{:06}", number.checked_add(1)?), offset: FIRST_OFFSET })
+        Some(Self::beginning_of(format!("{base}.{:06}", number.checked_add(1)?)))
+    }
+
+    /// Before the first event of a file, behind the bytes that every file begins with.
+    pub fn beginning_of(file: String) -> Self {
+        Self { file, offset: Self::FIRST_OFFSET }
     }
 
     /// What the file's name has before its number, and the number.

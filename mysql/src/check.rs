@@ -341,19 +341,25 @@ fn grant_checks(grants: &Grants) -> Vec<Check> {
 
 /// Without GTIDs only a lock tells when a table shows what the binlog has of it.
 fn lock_checks(grants: &Grants) -> Vec<Check> {
-    let name = "grant_lock_tables";
     if grants.lock_denied.is_empty() {
         let detail = format!("{} has LOCK TABLES (load tables of a source without GTIDs)", grants.account);
-        return vec![check(name, CheckStatus::Ok, detail, None)];
+        return vec![check(LOCK_TABLES, CheckStatus::Ok, detail, None)];
     }
-    let lacks = |database: &str| {
-        let detail =
-            format!("{} lacks LOCK TABLES on {database} (load tables of a source without GTIDs)", grants.account);
-        let mend = format!("GRANT LOCK TABLES ON {}.* TO {}", quote_identifier(database), grants.account);
-        check(name, CheckStatus::Fail, detail, Some(mend))
+    let lacks = |database| {
+        let why = format!("on {database} (load tables of a source without GTIDs)");
+        lacks_lock(grants, database, &why, "")
     };
     let databases: BTreeSet<&str> = grants.lock_denied.iter().map(|table| &*table.database).collect();
     databases.into_iter().map(lacks).collect()
+}
+
+const LOCK_TABLES: &str = "grant_lock_tables";
+
+/// `why` ends what is said, and `or` the way out.
+fn lacks_lock(grants: &Grants, database: &str, why: &str, or: &str) -> Check {
+    let detail = format!("{} lacks LOCK TABLES {why}", grants.account);
+    let mend = format!("GRANT LOCK TABLES ON {}.* TO {}{or}", quote_identifier(database), grants.account);
+    check(LOCK_TABLES, CheckStatus::Fail, detail, Some(mend))
 }
 
 fn xa_check(prepared: Option<u64>) -> Check {
@@ -427,13 +433,11 @@ fn key_check(table: &TableDescription, append: bool) -> Check {
 
 /// A table without a key is loaded in one piece, behind a lock.
 fn lock_check(table: &TableDescription, grants: &Grants) -> Check {
-    let (account, database) = (&grants.account, quote_identifier(&table.table().database));
-    if !grants.lock_denied.contains(table.table()) {
-        return check("grant_lock_tables", CheckStatus::Ok, format!("{account} may lock it, to load it"), None);
+    let id = table.table();
+    if !grants.lock_denied.contains(id) {
+        return check(LOCK_TABLES, CheckStatus::Ok, format!("{} may lock it, to load it", grants.account), None);
     }
-    let detail = format!("{account} lacks LOCK TABLES (load a table that has no key)");
-    let mend = format!("GRANT LOCK TABLES ON {database}.* TO {account}; or snapshot = \"never\"");
-    check("grant_lock_tables", CheckStatus::Fail, detail, Some(mend))
+    lacks_lock(grants, &id.database, "(load a table that has no key)", "; or snapshot = \"never\"")
 }
 
 fn name_checks(table: &TableDescription) -> Vec<Check> {

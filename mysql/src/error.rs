@@ -18,10 +18,7 @@ pub enum MysqlError {
     #[error("TLS with {server}: {detail}")]
     Tls { server: String, detail: String },
     /// The account's kind of password is not one that weir knows. Trying again is of no use.
-    #[error(
-        "user `{user}` of {server} logs in by {plugin}, which weir does not know; give the account another kind: ALTER USER … IDENTIFIED \
-         WITH caching_sha2_password BY … (MySQL 5.7 and MariaDB: mysql_native_password)"
-    )]
+    #[error("user `{user}` of {server} {}", unknown_login(.plugin))]
     LoginKind { server: String, user: String, plugin: String },
     /// The connection broke. Worth trying again on another one.
     #[error("the connection to the source broke while {doing}: {detail}")]
@@ -149,6 +146,14 @@ pub(crate) fn without_values(code: u16, message: &str) -> String {
         (Some(first), Some(last)) if first < last => format!("{}…{}", &message[..=first], &message[last..]),
         _ => message.into(),
     }
+}
+
+/// What is wrong with an account that logs in by `plugin`, and the way out.
+pub(crate) fn unknown_login(plugin: &str) -> String {
+    format!(
+        "logs in by {plugin}, which weir does not know; give the account another kind: ALTER USER … IDENTIFIED WITH \
+         caching_sha2_password BY … (MySQL 5.7 and MariaDB: mysql_native_password)"
+    )
 }
 
 #[cfg(test)]

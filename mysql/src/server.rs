@@ -194,15 +194,13 @@ pub async fn executed_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
 /// `@@gtid_purged`: transactions that have left the server's binlog. Of MariaDB, and of a server without GTIDs, what is before its
 /// oldest file.
 pub async fn purged_gtids(conn: &mut Conn) -> Result<GtidSet, MysqlError> {
-    const FIRST_OFFSET: u64 = 4;
-
     let executed = match known_gtids(conn, "gtid_purged").await {
         Ok(Known::Gtids(purged)) => return Ok(purged),
         Ok(Known::NoGtids { server_uuid }) => {
             let oldest = query::rows(conn, "SHOW BINARY LOGS", "reading where the oldest binlog begins").await?;
             let file = oldest.first().and_then(|row| query::cell::<String>(row, 0));
             let begin = match file {
-                Some(file) => LogPosition { file, offset: FIRST_OFFSET },
+                Some(file) => LogPosition::beginning_of(file),
                 None => binlog_end(conn).await?,
             };
             return up_to(&server_uuid, &begin);

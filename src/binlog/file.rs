@@ -171,8 +171,7 @@ pub async fn previous_gtids(path: &Path) -> Result<GtidSet, SourceError> {
 pub fn before_file(path: &Path, position: &GtidSet) -> Result<GtidSet, SourceError> {
     let Some((log, _)) = position.log_end() else { return Ok(GtidSet::default()) };
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let begin = LogPosition { file, offset: MAGIC.len() as u64 };
-    GtidSet::up_to(log, &begin).map_err(|error| SourceError::AuthOrConfig {
+    GtidSet::up_to(log, &LogPosition::beginning_of(file)).map_err(|error| SourceError::AuthOrConfig {
         why: format!("{} cannot be read as a file of the source's binlog: {error}", path.display()),
     })
 }

@@ -332,13 +332,12 @@ fn dump_command(server_id: u32, set: &[u8]) -> Vec<u8> {
     const COM_BINLOG_DUMP_GTID: u8 = 0x1e;
     const HEARTBEAT_V2: u16 = 0x2;
     const THROUGH_GTID: u16 = 0x4;
-    const FIRST_OFFSET: u64 = 4;
 
     let mut bytes = vec![COM_BINLOG_DUMP_GTID];
     bytes.put_u16_le(HEARTBEAT_V2 | THROUGH_GTID);
     bytes.put_u32_le(server_id);
     bytes.put_u32_le(0); // length of the file name
-    bytes.put_u64_le(FIRST_OFFSET);
+    bytes.put_u64_le(LogPosition::FIRST_OFFSET);
     bytes.put_u32_le(set.len() as u32);
     bytes.put_slice(set);
     bytes
@@ -348,7 +347,7 @@ fn dump_command(server_id: u32, set: &[u8]) -> Vec<u8> {
 /// passes over what it has.
 fn plain_dump_command(server_id: u32, place: &LogPosition) -> Vec<u8> {
     const COM_BINLOG_DUMP: u8 = 0x12;
-    const FIRST_OFFSET: u32 = 4;
+    const FIRST_OFFSET: u32 = LogPosition::FIRST_OFFSET as u32;
 
     let mut bytes = vec![COM_BINLOG_DUMP];
     bytes.put_u32_le(u32::try_from(place.offset).unwrap_or(FIRST_OFFSET).max(FIRST_OFFSET));

@@ -9,7 +9,7 @@
 //!   that is appended to they must not: who follows it as a stream would stop.
 //! - a commit of another engine that takes out what is not there is undone by the next commit of ours ([`Table::undo`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 use weir_model::{Layout, clock};
@@ -34,15 +34,13 @@ pub(super) fn tells_removals(layout: &Layout) -> bool {
 
 /// Whether a commit puts files in the place of some that are not among `files`, the table's before it.
 pub(super) fn rests_on_what_is_gone(actions: &[Action], files: &BTreeMap<String, Add>) -> bool {
-    let added: Vec<&str> = actions.iter().filter_map(|action| Some(action.add.as_ref()?.path.as_str())).collect();
-    let mut removed = actions.iter().filter_map(|action| action.remove.as_ref());
-    let is_gone = |path: &str| !files.contains_key(path) && !added.contains(&path);
-    let has_another_vector = |remove: &Remove| {
+    let added: BTreeSet<&str> = actions.iter().filter_map(|action| Some(action.add.as_ref()?.path.as_str())).collect();
+    let is_gone = |remove: &Remove| {
         let before = files.get(&remove.path);
-        before.is_some_and(|before| before.deletion_vector != remove.deletion_vector)
-            && !added.contains(&remove.path.as_str())
+        before.is_none_or(|before| before.deletion_vector != remove.deletion_vector)
+            && !added.contains(remove.path.as_str())
     };
-    !added.is_empty() && removed.any(|remove| is_gone(&remove.path) || has_another_vector(remove))
+    !added.is_empty() && actions.iter().filter_map(|action| action.remove.as_ref()).any(is_gone)
 }
 
 impl Table {

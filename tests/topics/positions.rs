@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::sources::account;
+use super::sources::{Kill, account, loaded_beside_kills};
 use super::xa::random_branches;
 use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
@@ -63,19 +63,12 @@ fn ends_equal_and_balanced(flavour: Flavour, seed: u64, configured: impl FnOnce(
     weir.expect(0, &["check"]);
     let compression: &[&str] = if flavour == Flavour::Mysql { &[] } else { &["--compression", "0"] };
     let mut writers = workload.live(CHANGES, &[&["--workers", "2", "--rate", "1200"][..], compression].concat());
-    for pause_ms in [900, 1_500, 2_400] {
-        let service = weir.run();
-        std::thread::sleep(Duration::from_millis(pause_ms));
+    loaded_beside_kills(&weir, &mut writers, &[900, 1_500, 2_400], |kill| {
         rotate(mysql);
-        std::thread::sleep(Duration::from_millis(300));
-        service.kill();
-        rotate(mysql);
-    }
-    // One that is asked to end before it has begun has no exit code.
-    let service = weir.run_until_it_is_seen();
-    assert!(writers.wait().expect("the workload ends").success());
-    assert_eq!(service.terminate().0, Some(0));
-    weir.catch_up();
+        if kill == Kill::Comes {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    });
     assert_equal(mysql, &weir, "src");
     // Whatever the kills left to the stream, these changes come by it.
     let service = weir.run();

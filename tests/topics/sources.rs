@@ -1,6 +1,7 @@
 //! Sources other than the newest MySQL: each is loaded, followed through kills of the service, and ends equal and balanced; and
 //! what a binlog that does not describe its tables takes.
 
+use std::process::Child;
 use std::time::Duration;
 
 use crate::support::clickhouse::Clickhouse;
@@ -31,6 +32,30 @@ pub(super) fn account(mysql: &Mysql, flavour: Flavour, database: &str) -> String
     mysql.url.replace("root@", "weir:pass%20word%3A1@")
 }
 
+/// What happens to a service that will be killed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kill {
+    Comes,
+    IsDone,
+}
+
+/// The service is killed after each of the pauses, with what `beside` does before and after that, and has caught up with the
+/// writers when this returns.
+pub(super) fn loaded_beside_kills(weir: &Weir, writers: &mut Child, pauses_ms: &[u64], beside: impl Fn(Kill)) {
+    for pause_ms in pauses_ms {
+        let service = weir.run();
+        std::thread::sleep(Duration::from_millis(*pause_ms));
+        beside(Kill::Comes);
+        service.kill();
+        beside(Kill::IsDone);
+    }
+    // One that is asked to end before it has begun has no exit code.
+    let service = weir.run_until_it_is_seen();
+    assert!(writers.wait().expect("the workload ends").success());
+    assert_eq!(service.terminate().0, Some(0));
+    weir.catch_up();
+}
+
 /// The random workload on every table that the server can have, during load and stream, with kills of the service.
 fn ends_equal_and_balanced(flavour: Flavour, flags: &[&str], seed: u64) {
     ends_equal_and_balanced_by(flavour, flags, seed, |url| Weir::new(url, &["src.*"], ""));
@@ -45,16 +70,7 @@ fn ends_equal_and_balanced_by(flavour: Flavour, flags: &[&str], seed: u64, confi
     let weir = configured(&url);
     weir.expect(0, &["check"]);
     let mut writers = workload.live(CHANGES, &["--workers", "2", "--compression", "0", "--rate", "1500"]);
-    for pause_ms in [900, 2_100] {
-        let service = weir.run();
-        std::thread::sleep(Duration::from_millis(pause_ms));
-        service.kill();
-    }
-    // One that is asked to end before it has begun has no exit code.
-    let service = weir.run_until_it_is_seen();
-    assert!(writers.wait().expect("the workload ends").success());
-    assert_eq!(service.terminate().0, Some(0));
-    weir.catch_up();
+    loaded_beside_kills(&weir, &mut writers, &[900, 2_100], |_| {});
     assert_equal(mysql, &weir, "src");
     // Whatever the kills left to the stream, these changes come by it.
     assert!(workload.at(1).live(STREAMED, &["--compression", "0"]).wait().expect("the workload ends").success());

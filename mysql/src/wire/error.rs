@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::error::{MysqlError, hint, without_values};
+use crate::error::{MysqlError, hint, unknown_login, without_values};
 
 /// A failed exchange with the server. Its text never holds a password; that of a server's error may hold what a statement
 /// said, and is cleaned by [`WireError::into_mysql`].
@@ -23,10 +23,7 @@ pub enum WireError {
     #[error("TLS with the source: {0}")]
     Tls(String),
     /// The account logs in by a kind of password that is not known here.
-    #[error(
-        "the account logs in by {0}, which weir does not know; give it another kind: ALTER USER … IDENTIFIED WITH caching_sha2_password \
-         BY … (MySQL 5.7 and MariaDB: mysql_native_password)"
-    )]
+    #[error("the account {}", unknown_login(.0))]
     LoginKind(String),
 }
 

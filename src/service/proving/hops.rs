@@ -24,6 +24,8 @@ pub async fn prove_hops(
     book: Arc<Book>,
     every: Duration,
 ) {
+    let compared = Compared { config, warehouse, trace, book };
+    let book = &compared.book;
     let mut whole_ms = i64::MIN;
     loop {
         tokio::time::sleep(every).await;
@@ -36,7 +38,7 @@ pub async fn prove_hops(
         if tables.is_empty() {
             continue;
         }
-        match compare_all(&config, &warehouse, &trace, &book, &tables, whole).await {
+        match compared.compare_all(&tables, whole).await {
             Ok(()) if whole => whole_ms = now_ms,
             Ok(()) => {}
             Err(error) => {
@@ -47,58 +49,57 @@ pub async fn prove_hops(
     }
 }
 
-/// Tables of which every window is to be read do not make it so for the others.
-async fn compare_all(
-    config: &Config,
-    warehouse: &Warehouse,
-    trace: &ConfiguredTrace,
-    book: &Book,
-    tables: &BTreeSet<TableId>,
-    whole: bool,
-) -> Result<(), Error> {
-    let (of_late, of_all): (BTreeSet<TableId>, BTreeSet<TableId>) = book
-        .with(|proofs, _| tables.iter().cloned().partition(|table| !whole && from_ms(proofs, table).is_some()))
-        .await?;
-    for tables in [of_late, of_all].iter().filter(|tables| !tables.is_empty()) {
-        compare(config, warehouse, trace, book, tables, whole).await?;
-    }
-    Ok(())
+/// What is compared, and where it is noted.
+struct Compared {
+    config: Config,
+    warehouse: Warehouse,
+    trace: Arc<ConfiguredTrace>,
+    book: Arc<Book>,
 }
 
-async fn compare(
-    config: &Config,
-    warehouse: &Warehouse,
-    trace: &ConfiguredTrace,
-    book: &Book,
-    tables: &BTreeSet<TableId>,
-    whole: bool,
-) -> Result<(), Error> {
-    let since = match whole {
-        true => None,
-        false => book.with(|proofs, _| since(proofs, tables)).await?,
-    };
-    let question = Question {
-        source: &config.source.name,
-        options: config.source_options()?,
-        patterns: config.patterns()?,
-        warehouse,
-        tables: tables.iter().cloned().collect(),
-        since,
-        kafka: kafka_of(config)?,
-    };
-    let facts = gather(&question, trace).await?;
-    let newest = |facts: &TableFacts| Some((facts.table.clone(), facts.counts.iter().map(|count| count.window).max()?));
-    let windows: BTreeMap<TableId, Window> = facts.tables.iter().filter_map(newest).collect();
-    let report = report(facts);
-    let at_ms = clock::now_ms();
-    let unsettled = book
-        .with(|proofs, is_dirty| {
-            *is_dirty = true;
-            note(proofs, &report, &windows, at_ms)
-        })
-        .await?;
-    unsettled.iter().for_each(|table| book.note_change(table));
-    Ok(book.write(false).await?)
+impl Compared {
+    /// Tables of which every window is to be read do not make it so for the others.
+    async fn compare_all(&self, tables: &BTreeSet<TableId>, whole: bool) -> Result<(), Error> {
+        let (of_late, of_all): (BTreeSet<TableId>, BTreeSet<TableId>) = self
+            .book
+            .with(|proofs, _| tables.iter().cloned().partition(|table| !whole && from_ms(proofs, table).is_some()))
+            .await?;
+        for tables in [of_late, of_all].iter().filter(|tables| !tables.is_empty()) {
+            self.compare(tables, whole).await?;
+        }
+        Ok(())
+    }
+
+    async fn compare(&self, tables: &BTreeSet<TableId>, whole: bool) -> Result<(), Error> {
+        let Self { config, warehouse, trace, book } = self;
+        let since = match whole {
+            true => None,
+            false => book.with(|proofs, _| since(proofs, tables)).await?,
+        };
+        let question = Question {
+            source: &config.source.name,
+            options: config.source_options()?,
+            patterns: config.patterns()?,
+            warehouse,
+            tables: tables.iter().cloned().collect(),
+            since,
+            kafka: kafka_of(config)?,
+        };
+        let facts = gather(&question, &**trace).await?;
+        let newest =
+            |facts: &TableFacts| Some((facts.table.clone(), facts.counts.iter().map(|count| count.window).max()?));
+        let windows: BTreeMap<TableId, Window> = facts.tables.iter().filter_map(newest).collect();
+        let report = report(facts);
+        let at_ms = clock::now_ms();
+        let unsettled = book
+            .with(|proofs, is_dirty| {
+                *is_dirty = true;
+                note(proofs, &report, &windows, at_ms)
+            })
+            .await?;
+        unsettled.iter().for_each(|table| book.note_change(table));
+        Ok(book.write(false).await?)
+    }
 }
 
 /// The first window to compare: all of them, if one of the tables never added up, or did not at the last look.
