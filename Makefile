@@ -68,6 +68,7 @@ bench: packages services ## Compare weir with the wire-speed floor, Kafka with d
 	$(CARGO) build --release --locked --bin weir
 	$(CARGO) build --release --locked --manifest-path bench/floor/Cargo.toml --target-dir target/bench-floor
 	$(CARGO) build --release --locked --bench engine --message-format=json-render-diagnostics > target/bench-engine.json
+	$(CARGO) build --release --locked --bench decode --message-format=json-render-diagnostics > target/bench-decode.json
 	$(readers_python) bench/run.py
 
 # Which build it is, for `weir --version`; a change of it builds the program anew.

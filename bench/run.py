@@ -4,7 +4,8 @@
 
 1. the floor of reading: SELECT over the binary protocol with 1 and 2 connections, packets thrown away (bench/floor)
 2. seeding: `weir run --until-caught-up` on the same table, from nothing
-3. the floor of streaming: `mysqlbinlog --raw` of a backlog of changes, and a dump thrown away (bench/floor)
+3. the floor of streaming: `mysqlbinlog --raw` of a backlog of changes, and a dump thrown away (bench/floor); beside it capture alone,
+   and the decoder by itself with the other readers written in Rust (bench/decode.py)
 4. applying: `weir run --until-caught-up` of that backlog, onto a table seeded before
 5. through Kafka, with counts in ClickHouse, beside the direct way: another such backlog by one process and by `weir capture` with
    one to three `weir apply`, CPU by process, freshness, and what the trace takes (bench/kafka.py)
@@ -26,7 +27,7 @@ Environment:
   BENCH_FRESH_INTERVALS_MS  commit_interval_ms (default 200,1000)
   BENCH_DIR       keep the server's data here and use it again, instead of in a temporary folder
   BENCH_DEEP_ROWS rows of the table that deep reconcile compares (default 5000000)
-  BENCH_ONLY      "seed", "apply", "kafka", "deep" or "engine": only that part
+  BENCH_ONLY      "seed", "apply", "decode" (3 alone), "kafka", "deep" or "engine": only that part
   BENCH_ENGINE_…  as bench/engine.py says
   BENCH_PEERS     the Python of an environment with bench/peers.txt: seed by others, too (bench/peers.py)
   WEIR_BIN, FLOOR_BIN  the programs (default target/release/weir, target/bench-floor/release/floor)
@@ -43,6 +44,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+from decode import bench_decode
 from deep import bench_deep
 from engine import bench_engine, print_engine
 from kafka import bench_kafka, print_details
@@ -106,10 +108,7 @@ def bench_apply(source: Source, work: pathlib.Path) -> tuple[dict[str, Figure], 
     lake.folder.rename(seeded)
     backlog = source.write_backlog(CHANGES, HOT_ROWS)
     changes = backlog["changes"]
-    figures = {
-        "mysqlbinlog": repeat("mysqlbinlog --raw", changes, lambda: copy_binlog(source, backlog, work)),
-        "dump": repeat("dump thrown away", changes, lambda: dump_binlog(source, backlog, work)),
-    }
+    figures = bench_stream(source, backlog, work)
 
     def apply(run: Callable[[], Run]) -> Run:
         shutil.rmtree(lake.folder, ignore_errors=True)
@@ -128,6 +127,22 @@ def bench_apply(source: Source, work: pathlib.Path) -> tuple[dict[str, Figure], 
     lake.check()
     backlog["lake_mib"] = {"seeded": round(seeded_mib, 1), "applied": round(lake.size_mib(), 1)}
     return figures, backlog
+
+
+def bench_stream(source: Source, backlog: dict, work: pathlib.Path) -> dict[str, Figure]:
+    """The backlog's way out of the server and into Arrow, without a lake."""
+    changes = backlog["changes"]
+    floor = {
+        "mysqlbinlog": repeat("mysqlbinlog --raw", changes, lambda: copy_binlog(source, backlog, work)),
+        "dump": repeat("dump thrown away", changes, lambda: dump_binlog(source, backlog, work)),
+    }
+    return floor | bench_decode(source, backlog, work)
+
+
+def bench_stream_alone(source: Source, work: pathlib.Path) -> tuple[dict[str, Figure], dict]:
+    source.fill("bench.hot", HOT_ROWS, again=True)
+    backlog = source.write_backlog(CHANGES, HOT_ROWS)
+    return bench_stream(source, backlog, work), backlog
 
 
 def copy_binlog(source: Source, backlog: dict, work: pathlib.Path) -> Run:
@@ -174,6 +189,7 @@ def processor() -> str:
 def ratios_of(figures: dict[str, Figure]) -> dict[str, float]:
     """weir's median rows a second as a share of each floor's, and through Kafka as a share of direct."""
     pairs = [("seed", "select_1"), ("seed", "select_2"), ("seed", "connectorx"), ("seed", "dlt"), ("apply", "mysqlbinlog"), ("apply", "dump")]
+    pairs += [("decode_weir", "decode_mysql_cdc"), ("decode_weir", "decode_mysql_common"), ("capture", "mysqlbinlog"), ("capture", "dump")]
     pairs += [("deep", "crc32"), ("deep", "sha2")]
     pairs += [(name, "apply_direct") for name in figures if name.startswith(("apply_kafka", "capture_apply"))]
     ratios = {
@@ -218,7 +234,7 @@ def main() -> None:
         print(__doc__)
         raise SystemExit(0 if sys.argv[1] in ("-h", "--help") else 2)
     only = os.environ.get("BENCH_ONLY", "")
-    programs = {"kafka": [WEIR], "deep": [WEIR], "engine": []}.get(only, [WEIR, FLOOR])
+    programs = {"kafka": [WEIR], "deep": [WEIR], "engine": [], "decode": [FLOOR]}.get(only, [WEIR, FLOOR])
     for program in programs:
         if not os.access(program, os.X_OK):
             raise SystemExit(f"bench: there is no {program}; run make bench")
@@ -246,6 +262,8 @@ def bench_service(work: pathlib.Path, only: str) -> tuple[dict[str, Figure], dic
         if only in ("", "apply"):
             applied, backlog = bench_apply(source, work)
             figures |= applied
+        if only == "decode":
+            figures, backlog = bench_stream_alone(source, work)
         if only in ("", "kafka"):
             carried, kafka = bench_kafka(source, work, CHANGES, HOT_ROWS)
             figures |= carried

@@ -27,6 +27,8 @@ pub const HEARTBEAT_PERIOD: Duration = Duration::from_millis(250);
 /// A source that is silent for longer is given up and connected to anew. Many heartbeats long, since a server under load
 /// may delay some.
 pub const SOURCE_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A stream that stands still this long is compared with where the server's log ends.
+pub const IDLE_LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
 /// A source may take this long to begin: it looks through the heads of all its binlogs first, and there may be thousands.
 pub const SOURCE_CONNECT_MAX: Duration = Duration::from_secs(60);
 /// Old numbers of a state series are kept this long, for a reader that listed them a moment ago.

@@ -4,6 +4,7 @@ use crate::absence::Absences;
 use crate::key::keeps_form;
 use crate::order::Order;
 use crate::schema::{Column, TableSchema};
+use crate::value::ColumnType;
 
 /// Of which moment a schema of the source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +82,22 @@ fn changed_key(lake: &TableSchema, source: &TableSchema) -> Option<String> {
     })
 }
 
+/// Whether the columns of a record key tell other keys than those of the same table before: by their names, or by types of which
+/// equal values have another form. The rows of a table whose key is another one cannot be told from the former ones.
+pub fn is_other_key(before: &[Column], now: &[Column]) -> bool {
+    before.len() != now.len()
+        || before
+            .iter()
+            .zip(now)
+            .any(|(before, now)| !before.name.eq_ignore_ascii_case(&now.name) || forms_differ(&before.ty, &now.ty))
+}
+
+/// Whether record keys of one type have another form than those of the other, whichever of them is wider.
+fn forms_differ(one: &ColumnType, other: &ColumnType) -> bool {
+    let (one, other) = (one.arrow(), other.arrow());
+    one != other && !keeps_form(&one, &other) && !keeps_form(&other, &one)
+}
+
 /// What one column of the source asks for.
 enum Step {
     /// Nothing: the lake has it, or has no use for it.
@@ -136,8 +153,7 @@ fn column_evolution(lake: &TableSchema, absences: &Absences, column: &Column, mo
 
 /// Whether record keys made of `column` have another form than those made of the lake's at `at`, which is part of the key.
 fn tells_keys_otherwise(lake: &TableSchema, at: usize, column: &Column) -> bool {
-    let (held, other) = (lake.columns[at].ty.arrow(), column.ty.arrow());
-    lake.key.contains(&at) && held != other && !keeps_form(&held, &other) && !keeps_form(&other, &held)
+    lake.key.contains(&at) && forms_differ(&lake.columns[at].ty, &column.ty)
 }
 
 /// Why the values of the column at `at` cannot go.
@@ -245,7 +261,6 @@ mod tests {
     use super::*;
     use crate::layout::{Layout, TableMode};
     use crate::schema::TableId;
-    use crate::value::ColumnType;
 
     fn schema(columns: &[(&str, ColumnType)], key: &[usize]) -> TableSchema {
         TableSchema {
@@ -365,6 +380,28 @@ mod tests {
         let lake = of(ColumnType::Int32);
         let keyless = TableSchema { key: Vec::new(), ..lake.clone() };
         assert!(matches!(evolved(&lake, &keyless), Evolution::Refused(_)));
+    }
+
+    #[test]
+    fn a_key_is_another_one_by_its_columns_or_by_the_form_of_their_values() {
+        let key =
+            |columns: &[(&str, ColumnType)]| schema(columns, &(0..columns.len()).collect::<Vec<_>>()).key_columns();
+        let (int, long, text) = (ColumnType::Int32, ColumnType::Int64, ColumnType::Text);
+        let id = key(&[("id", int.clone())]);
+        for same in [key(&[("ID", long.clone())]), id.clone()] {
+            assert!(!is_other_key(&id, &same) && !is_other_key(&same, &id));
+        }
+        let others = [
+            key(&[("code", int.clone())]),
+            key(&[("id", int.clone()), ("code", text.clone())]),
+            key(&[("id", text)]),
+            key(&[("id", ColumnType::UInt64)]),
+        ];
+        for other in others {
+            assert!(is_other_key(&id, &other) && is_other_key(&other, &id), "{other:?}");
+        }
+        let (ab, ba) = (key(&[("a", int.clone()), ("b", int.clone())]), key(&[("b", int.clone()), ("a", int)]));
+        assert!(is_other_key(&ab, &ba));
     }
 
     #[test]

@@ -174,6 +174,11 @@ impl TableSchema {
     pub fn key_names(&self) -> Vec<&str> {
         self.key.iter().map(|&i| self.columns[i].name.as_str()).collect()
     }
+
+    /// The record key's columns, in key order.
+    pub fn key_columns(&self) -> Vec<Column> {
+        self.key.iter().map(|&i| self.columns[i].clone()).collect()
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_model::evolution::Moment;
+use weir_model::evolution::{Moment, is_other_key};
 use weir_model::{Order, OrderState, RecordKey, TableSchema};
 
 use super::chunks::{ChunkFiles, ChunkOutcome, UNPLANNED, WaitingChunk, absent_by_bucket};
@@ -140,16 +140,21 @@ impl<S: Subscription> Worker<S> {
                     self.set_seed(&mut state, *bucket, Some(seed.clone()));
                 }
                 let moment = if *reset { Moment::Load } else { Moment::Ahead };
+                let lake = self.table.schema();
+                let has_other_key =
+                    !part && !self.keeps_all() && is_other_key(&lake.key_columns(), &schema.key_columns());
+                let may_begin_anew = (*reset || has_other_key) && buckets.len() as u32 == self.table.buckets().count;
                 match self.fit(vec![(schema.clone(), moment)]).await {
                     Ok(None) => return Ok(None),
-                    Ok(Some(fit)) => fit.change(state),
-                    Err(WorkerError::Schema(_)) if *reset && buckets.len() as u32 == self.table.buckets().count => {
+                    Ok(Some(fit)) if !has_other_key => fit.change(state),
+                    Ok(Some(_)) | Err(WorkerError::Schema(_)) if may_begin_anew => {
                         let clear = Clear { at: *start, buckets };
                         // What a table is laid out as stays, whatever the message says.
                         let layout = self.table.schema().layout.clone();
                         let evolve = Some(TableSchema { layout, ..schema.as_ref().clone() });
                         TableChange { clear: Some(clear), evolve, ..TableChange::to(state) }
                     }
+                    Ok(Some(_)) => return Err(WorkerError::Schema(ANEW_BY_ALL.into())),
                     Err(error) => return Err(error),
                 }
             }
@@ -311,6 +316,9 @@ impl<S: Subscription> Worker<S> {
 
 /// The bucket of a table that has one.
 const WHOLE: u32 = 0;
+
+const ANEW_BY_ALL: &str = "the record key changed, and a table begins anew only in a process that owns all of its buckets: \
+                           let one `weir apply` run alone, then load it anew with `weir snapshot --table`";
 
 /// The chunk is in; false if it was before.
 fn note_done(seed: &mut SeedProgress, ordinal: u32) -> bool {

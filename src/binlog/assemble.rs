@@ -19,7 +19,7 @@ use super::payload::Payload;
 use super::query::{Control, Query, control, xid_of};
 use super::rows_event::RowsEvent;
 use super::table_map::TableMap;
-use super::{EventBody, LogError, RowsImage, SourceEvent};
+use super::{EventBody, LogError, RowsImage, SourceEvent, TransactionHead};
 
 /// Where an event stands in the log.
 #[derive(Debug, Clone)]
@@ -63,8 +63,10 @@ pub(super) struct Assembler {
     maps: TableMaps,
     payload: Option<(Payload, Place)>,
     ready: VecDeque<SourceEvent>,
-    /// How far the numbers of MariaDB's domains have come.
-    domains: GtidSet,
+    /// What has come, and what the server was told that we have: nothing of it may come again.
+    known: GtidSet,
+    /// The log is that of a server which sends only what we lack. Files hold what they hold.
+    sends_the_rest: bool,
     /// The log whose transactions have no GTIDs, and are named by the places where they begin.
     log: Option<LogName>,
 }
@@ -77,14 +79,16 @@ impl Assembler {
             maps: TableMaps::default(),
             payload: None,
             ready: VecDeque::new(),
-            domains: GtidSet::default(),
+            known: GtidSet::default(),
+            sends_the_rest: false,
             log: None,
         }
     }
 
-    /// Nothing at or below `position` comes any more, if that is one of MariaDB's; transactions have no GTIDs if it has none.
+    /// Nothing of `position` comes any more; transactions have no GTIDs if it has none.
     pub(super) fn behind(mut self, position: &GtidSet) -> Self {
-        self.domains = position.clone();
+        self.known = position.clone();
+        self.sends_the_rest = true;
         self.of_log(position)
     }
 
@@ -167,11 +171,11 @@ impl Assembler {
             kind::GTID | kind::GTID_TAGGED if self.log.is_some() => return Err(GTID_AMONG_PLACES.into()),
             kind::GTID => {
                 self.expect_no_group()?;
-                self.begin(EventBody::Begin(parse_gtid(event)?), place);
+                self.begin_new(parse_gtid(event)?, place)?;
             }
             kind::GTID_TAGGED => {
                 self.expect_no_group()?;
-                self.begin(EventBody::Begin(parse_tagged_gtid(event)?), place);
+                self.begin_new(parse_tagged_gtid(event)?, place)?;
             }
             kind::ANONYMOUS_GTID => {
                 self.expect_no_group()?;
@@ -392,14 +396,31 @@ impl Assembler {
     /// A position of MariaDB is the last number of each domain, so one that comes behind a greater one would be taken for known.
     fn expect_rising(&mut self, group: &mariadb::GroupHead) -> Result<(), String> {
         let gtid = &group.head.gtid;
-        if let Some(last) = self.domains.last_of_domain(gtid).filter(|last| last.gno >= gtid.gno) {
+        if let Some(last) = self.known.last_of_domain(gtid).filter(|last| last.gno >= gtid.gno) {
             return Err(format!(
                 "transaction {gtid} comes behind {last}: the numbers of a domain must rise. SET GLOBAL gtid_strict_mode = ON \
                  on every server that writes, give servers that write at the same time domains of their own, and seed the \
                  tables anew"
             ));
         }
-        self.domains.insert(gtid);
+        self.known.insert(gtid);
+        Ok(())
+    }
+
+    /// A transaction of MySQL begins, which must be one that has not come: a server that was reset counts from 1 again, and its
+    /// transactions would be taken for the former ones.
+    fn begin_new(&mut self, head: TransactionHead, place: &Place) -> Result<(), String> {
+        let gtid = &head.gtid;
+        if self.sends_the_rest {
+            if self.known.contains(gtid) {
+                return Err(format!(
+                    "transaction {gtid} comes again although the server was told that it is known: the server was reset (RESET BINARY \
+                     LOGS AND GTIDS, RESET MASTER) or restored meanwhile, so its history is another one. `weir snapshot` seeds every table anew"
+                ));
+            }
+            self.known.insert(gtid);
+        }
+        self.begin(EventBody::Begin(head), place);
         Ok(())
     }
 

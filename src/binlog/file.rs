@@ -164,6 +164,22 @@ pub async fn previous_gtids(path: &Path) -> Result<GtidSet, SourceError> {
     }
 }
 
+/// Whether the transactions of `path` have no GTIDs, as the first of them tells.
+///
+/// # Errors
+/// When the file cannot be read.
+pub async fn lacks_gtids(path: &Path) -> Result<bool, SourceError> {
+    let mut file = RawFile::open(path).await?;
+    while let Next::Event(bytes, place) = file.next_event().await? {
+        match EventHeader::parse(&bytes).map_err(|why| place.error(0, why))?.kind {
+            kind::ANONYMOUS_GTID => return Ok(true),
+            kind::GTID | kind::GTID_TAGGED | kind::MARIADB_GTID => return Ok(false),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
 /// Everything in the log of `position` that stands in the files before `path`.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ mod rows_event;
 mod stream;
 pub mod table_map;
 
-pub use file::{FileSource, before_file, list_binlog_dir, previous_gtids};
+pub use file::{FileSource, before_file, lacks_gtids, list_binlog_dir, previous_gtids};
 pub use row::{RowDecoder, RowError};
 pub use stream::{LiveSource, random_server_id};
 pub use table_map::TableMap;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use weir_model::change::Stamp;
+use weir_model::evolution::is_other_key;
 use weir_model::order::EventIds;
 use weir_model::{
-    ChangeBatch, ChangeBuilder, Gtid, GtidSet, Half, Order, OrderState, TableId, TableSchema, Window, ZeroDates,
+    ChangeBatch, ChangeBuilder, Column, Gtid, GtidSet, Half, Order, OrderState, TableId, TableSchema, Window, ZeroDates,
 };
+use weir_mysql::{KeySource, TableDescription};
 
 use super::request::Catalogued;
 use crate::binlog::row::{RowDecoder, RowError};
@@ -24,11 +26,39 @@ pub struct LaneStart {
     pub partial: Option<PartialTransaction>,
     /// The last order handed out for it.
     pub order: OrderState,
-    /// Names of the record key's columns.
-    pub key: Vec<String>,
+    pub key: LaneKey,
     pub zero_dates: ZeroDates,
     /// The table as the catalogue describes it, if the binlog may not.
     pub catalogued: Option<Box<Catalogued>>,
+    /// Its changes are left out until a load begins.
+    pub awaits_load: bool,
+}
+
+/// What rows of a table are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneKey {
+    pub columns: Vec<Column>,
+    /// It is the table's primary key, which the binlog may tell, too.
+    pub is_primary: bool,
+}
+
+impl LaneKey {
+    /// The key that the table is mirrored by.
+    pub fn of(description: &TableDescription) -> Self {
+        let is_primary = description.key_source == KeySource::Primary;
+        Self { columns: description.schema.key_columns(), is_primary }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.columns.iter().map(|column| column.name.clone()).collect()
+    }
+
+    /// Whether the primary key of `told` is of other columns.
+    fn differs(&self, told: &TableSchema) -> bool {
+        let told = told.key_names();
+        let pairs = || told.iter().zip(&self.columns);
+        told.len() != self.columns.len() || pairs().any(|(told, ours)| !told.eq_ignore_ascii_case(&ours.name))
+    }
 }
 
 /// One table that is captured.
@@ -98,6 +128,33 @@ impl Lane {
     /// Whether the table already holds all of the transaction.
     pub fn holds(&self, gtid: &Gtid) -> bool {
         self.start.gtid_set.contains(gtid)
+    }
+
+    /// Whether changes are left out: a load that is to begin brings what they came to.
+    pub fn awaits_load(&self) -> bool {
+        self.start.awaits_load
+    }
+
+    /// Whether a table of this key tells its rows by another one than before.
+    pub fn has_other_key(&self, key: &[Column]) -> bool {
+        is_other_key(&self.start.key.columns, key)
+    }
+
+    /// Rows are told apart by `key` from here on. What the source has executed by now is the next load's business, and so are
+    /// all changes until that begins: the table cannot take them as it is.
+    pub fn begin_anew(&mut self, key: LaneKey, executed: &GtidSet) {
+        self.void_chunks();
+        self.seal_builder();
+        self.plan = None;
+        self.start.key = key;
+        self.start.gtid_set = self.start.gtid_set.union(executed);
+        self.start.catalogued = None;
+        self.start.awaits_load = true;
+    }
+
+    /// A load has been announced.
+    pub fn load_begins(&mut self) {
+        self.start.awaits_load = false;
     }
 
     /// Transactions that the table held when its capture began.
@@ -203,7 +260,12 @@ impl Lane {
             _ => None,
         };
         let described = completed.as_ref().unwrap_or(map);
-        let schema: Arc<TableSchema> = Arc::new(described.schema(Some(&self.start.key))?);
+        let key = &self.start.key;
+        // One that is gone may be needed as columns that are there, and are no key any more.
+        if key.is_primary && map.is_complete() && key.differs(&map.schema(None)?) {
+            return Err(RowError::OtherKey(self.table.clone()));
+        }
+        let schema: Arc<TableSchema> = Arc::new(described.schema(Some(&key.names()))?);
         let decoder = RowDecoder::new(described, schema.clone())?;
         let builder = ChangeBuilder::new(schema, self.start.zero_dates);
         self.plan = Some(Plan { map: map.clone(), decoder, builder });
@@ -263,10 +325,8 @@ fn count_published(sent: &mut Tally, batch: &ChangeBatch) {
 
 #[cfg(test)]
 mod tests {
-    use weir_model::{Column, ColumnType, Layout};
-    use weir_mysql::TableDescription;
-
     use super::*;
+    use weir_model::{ColumnType, Layout};
 
     const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
@@ -275,14 +335,16 @@ mod tests {
         let table = TableId::new("shop", "orders");
         let schema = TableSchema { table: table.clone(), columns, key: vec![0], layout: Layout::default() };
         let executed = format!("{UUID}:1-5").parse().unwrap();
+        let key = LaneKey { columns: schema.key_columns(), is_primary: true };
         let catalogued = Catalogued { description: TableDescription::plain(schema), executed };
         let start = LaneStart {
             gtid_set: GtidSet::default(),
             partial: None,
             order: OrderState::default(),
-            key: vec!["id".into()],
+            key,
             zero_dates: ZeroDates::Null,
             catalogued: Some(Box::new(catalogued)),
+            awaits_load: false,
         };
         Lane::new(table, start)
     }

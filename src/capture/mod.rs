@@ -4,9 +4,10 @@
 //! what it [`Told`] its supervisor. It opens no tables and reads no rows by SELECT: the [`Registrar`] does.
 //!
 //! Reading order: [`event_time`], [`resume`] (may we go on from here), [`lane`] (one table), [`request`], then
-//! [`Capture::run`], the loop; `statement` is what DDL means, [`xa`] what is prepared and committed later, `publish` what
+//! [`Capture::run`], the loop; `answers` to requests, `statement` is what DDL means, [`xa`] what is prepared and committed later, `publish` what
 //! leaves and when.
 
+mod answers;
 pub mod event_time;
 mod held_rows;
 pub mod lane;
@@ -16,7 +17,7 @@ pub mod resume;
 mod statement;
 pub mod xa;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,15 +28,16 @@ use weir_model::{Gtid, LogPosition, OrderState, TableId, clock};
 
 use self::event_time::event_time;
 use self::lane::{Lane, LaneStart, TransactionTime};
-use self::request::{ChunkOpening, ReadChunk, Registrar, Registration, Request, SeedBegun, SeedOpening, Told};
+use self::request::{ReadChunk, Registrar, Registration, Request, SeedOpening, Told};
 use self::resume::{is_not_instead, is_same_transaction, pass};
 use self::xa::{Branch, Prepared};
 use crate::binlog::ddl::comments_of_mariadb;
+use crate::binlog::row::RowError;
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
 use crate::state::{LastTransaction, Phase, StateError, TableStanding};
 use crate::table::PartialTransaction;
-use crate::transport::{Boundary, Item, Marker, PublishError, PublishNumber, Publisher};
+use crate::transport::{Boundary, Item, PublishError, PublishNumber, Publisher};
 
 /// Why capture ended.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +144,8 @@ pub struct Capture<P, R> {
     waiting: Vec<ReadChunk>,
     /// Loads that are to begin once the stream is where it must be first.
     early: Vec<SeedOpening>,
+    /// Tables that cannot be mirrored as the source has them: the next statement that alters one may mend that.
+    refused: BTreeSet<TableId>,
     prepared: Prepared,
     queued: Vec<(TableId, Item)>,
     pending_bytes: usize,
@@ -180,6 +184,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             open: None,
             waiting: Vec::new(),
             early: Vec::new(),
+            refused: BTreeSet::new(),
             prepared,
             queued: Vec::new(),
             pending_bytes: 0,
@@ -341,7 +346,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             self.look_up(&table, true).await?;
         }
         let Some(Some(lane)) = self.lanes.get_mut(&table) else { return Ok(()) };
-        if lane.holds(&gtid) {
+        if lane.holds(&gtid) || lane.awaits_load() {
             return Ok(());
         }
         let origin = origin.unwrap_or(&gtid);
@@ -351,6 +356,8 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                 self.pending_bytes += bytes;
                 self.pending_since.get_or_insert_with(Instant::now);
             }
+            // Either its statement is not here yet, or it was never written: the rows tell.
+            Err(RowError::OtherKey(_)) => self.find_other_key(&table).await?,
             Err(error) => self.stop_table(&table, format!("at {at}, transaction {gtid}: {error}")),
         }
         if self.pending_bytes >= self.settings.transaction_bytes_max {
@@ -378,9 +385,15 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             Registration::Gone => {
                 self.lanes.insert(table.clone(), None);
             }
-            Registration::Refused(error) => self.stop_table(table, error),
+            Registration::Refused(error) => self.refuse(table, error),
         }
         Ok(())
+    }
+
+    /// The source has the table in a way that cannot be mirrored.
+    fn refuse(&mut self, table: &TableId, why: String) {
+        self.refused.insert(table.clone());
+        self.stop_table(table, why);
     }
 
     /// Asks the catalogue about a table that the binlog does not describe; `for_rows` that are there to be read.
@@ -443,78 +456,6 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             self.publish().await?;
         }
         self.release_chunks().await
-    }
-
-    async fn answer(&mut self, request: Request) -> Result<(), CaptureError> {
-        match request {
-            Request::BeginSeed(opening) => {
-                self.early.push(opening);
-                self.begin_loads().await?;
-            }
-            Request::OpenChunk { table, settles, reply } => {
-                if settles {
-                    self.publish().await?;
-                }
-                let order0 = self.lane_order(&table);
-                let held = self.lane(&table).map(Lane::held).cloned().unwrap_or_default();
-                let below = self.position.gtid_set.union(&held);
-                // A table may be ahead of a stream that is read again, and behind a new connection the place in the log is not
-                // known before something has come.
-                let log = &self.position.log;
-                let is_known = !log.file.is_empty() && held.is_subset(&self.position.gtid_set);
-                let below_log = is_known.then(|| log.clone());
-                let generation = self.lane(&table).map_or(0, |lane| lane.generation());
-                let _ = reply.send(order0.map(|order0| ChunkOpening { order0, below, below_log, generation }));
-            }
-            Request::CloseChunk(chunk) => {
-                self.waiting.push(chunk);
-                self.release_chunks().await?;
-            }
-            Request::EndSeed { table, plan, part, reply } => {
-                let mut sent = None;
-                if self.lane(&table).is_some() {
-                    let marker = Marker::SeedEnd { plan };
-                    sent = Some(match part {
-                        true => self.send_marker(table, marker).await?,
-                        false => self.send_standing(table, Phase::Streaming, 0, marker).await?,
-                    });
-                }
-                let _ = reply.send(sent);
-            }
-            Request::Stop { table, error } => {
-                self.lanes.insert(table.clone(), None);
-                self.stand(&table, Phase::Stopped, Some(error));
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins the loads that were asked for, once the stream has passed what must lie before each: what is committed there of
-    /// XA branches that are not known has to be seen by them.
-    async fn begin_loads(&mut self) -> Result<(), CaptureError> {
-        if self.early.is_empty() || !self.prepared.behind.is_subset(&self.position.gtid_set) {
-            return Ok(());
-        }
-        for opening in std::mem::take(&mut self.early) {
-            self.begin_seed(opening).await?;
-        }
-        Ok(())
-    }
-
-    /// Announces a load, and that it has begun, in one publish.
-    async fn begin_seed(&mut self, opening: SeedOpening) -> Result<(), CaptureError> {
-        let SeedOpening { table, plan, schema, reset, part, reply } = opening;
-        let mut begun = None;
-        if let Some(start) = self.lane_order(&table) {
-            let marker = Marker::SeedBegin { plan, start, schema, reset, part };
-            let number = match part {
-                true => self.send_marker(table, marker).await?,
-                false => self.send_standing(table, Phase::Filling { restart: false }, plan, marker).await?,
-            };
-            begun = Some(SeedBegun { number, start });
-        }
-        let _ = reply.send(begun);
-        Ok(())
     }
 
     /// The table is to be loaded; durable with the next publish, since nothing else in the stream says so again.

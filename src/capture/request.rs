@@ -108,6 +108,21 @@ pub struct Catalogued {
     pub executed: GtidSet,
 }
 
+/// What became of a question about a table that is captured.
+#[derive(Debug)]
+pub enum Described {
+    Found {
+        schema: Arc<TableSchema>,
+        /// Its record key is its primary key.
+        by_primary_key: bool,
+        /// What the source had executed behind the answer.
+        executed: GtidSet,
+    },
+    Gone,
+    /// It cannot be mirrored; says why and the way out.
+    Refused(String),
+}
+
 /// Opens or creates the lake table of a source table and starts its worker.
 pub trait Registrar: Send + Sync {
     /// Called between two row events, with the position that the table's own transaction set starts at.
@@ -131,11 +146,8 @@ pub trait Registrar: Send + Sync {
         table: &TableId,
     ) -> impl std::future::Future<Output = Result<Result<Option<Catalogued>, String>, RegisterError>> + Send;
 
-    /// The table's columns in the source at this moment; `None` if the table is gone.
-    fn describe(
-        &self,
-        table: &TableId,
-    ) -> impl std::future::Future<Output = Result<Option<Arc<TableSchema>>, RegisterError>> + Send;
+    /// The table as it is mirrored at this moment.
+    fn describe(&self, table: &TableId) -> impl std::future::Future<Output = Result<Described, RegisterError>> + Send;
 }
 
 /// The source or the warehouse could not be asked; trying again may help.

@@ -3,13 +3,17 @@
 //! A changed column shows by itself in the next table map; the statement is needed for what has no rows: tables that
 //! appear, are emptied or renamed, columns that bring values with them.
 
-use weir_model::{Order, TableId};
+use weir_model::{GtidSet, Order, TableId};
 
-use super::request::{Registrar, Told};
+use super::lane::{Lane, LaneKey};
+use super::request::{Described, Registrar, Told};
 use super::{Capture, CaptureError, lost, retry_registrar, stop};
 use crate::binlog::ddl::{StatementKind, classify};
 use crate::transport::{Marker, Publisher};
 use weir_model::LogPosition;
+
+/// Why a table begins anew.
+const OTHER_KEY: &str = "its record key is another one";
 
 /// One consequence of a statement. Only tables that match the configured patterns matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +115,9 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             Effect::Altered { table, with_values, dropped } if self.lane(&table).is_some() => {
                 self.drop_columns(&table, dropped).await?;
                 self.look_at(&table).await?;
+                if self.lane(&table).is_none_or(Lane::awaits_load) {
+                    return Ok(());
+                }
                 if with_values {
                     self.reload(&table, "a column was added whose existing rows hold values");
                 } else if let Some(Some(lane)) = self.lanes.get_mut(&table) {
@@ -128,6 +135,9 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
                     lane.void_chunks();
                 }
                 self.send_marker(table, Marker::Clear { at }).await.map(|_| ())
+            }
+            Effect::Altered { table, .. } if self.refused.remove(&table) => {
+                self.reload_or_meet(&table, "it was altered").await
             }
             // A table that has stopped, or one whose TRUNCATE is not followed.
             Effect::Altered { .. } | Effect::LostRows(_) | Effect::Emptied(_) => Ok(()),
@@ -151,11 +161,11 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
         Ok(())
     }
 
-    /// An order for what the open transaction's statement does to a table; `None` if the table holds it already: one that is
-    /// ahead of a stream read again has come further since.
+    /// An order for what the open transaction's statement does to a table; `None` if the table holds it already, since one that
+    /// is ahead of a stream read again has come further, or if a load will bring it.
     fn order_of_statement(&mut self, table: &TableId) -> Option<Order> {
         let open = self.open.as_ref()?;
-        if self.lane(table).is_some_and(|lane| lane.holds(&open.head.gtid)) {
+        if self.lane(table).is_some_and(|lane| lane.holds(&open.head.gtid) || lane.awaits_load()) {
             return None;
         }
         self.event_ms = self.event_ms.max(open.event_ms);
@@ -195,22 +205,60 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     pub(super) async fn reload_or_meet(&mut self, table: &TableId, reason: &'static str) -> Result<(), CaptureError> {
         if self.lane(table).is_some() {
             self.look_at(table).await?;
-            self.reload(table, reason);
+            if self.lane(table).is_some_and(|lane| !lane.awaits_load()) {
+                self.reload(table, reason);
+            }
             Ok(())
         } else {
             self.lanes.remove(table);
+            self.refused.remove(table);
             self.meet(table).await
         }
     }
 
     /// Sends the columns that the table has in the source at this moment. They may be newer than the statement: then
-    /// columns appear a little early and are NULL.
+    /// columns appear a little early and are NULL. A table whose record key is another one begins anew.
     async fn look_at(&mut self, table: &TableId) -> Result<(), CaptureError> {
-        let schema = retry_registrar(|| self.registrar.describe(table)).await.map_err(|error| lost(&error))?;
-        match schema {
-            Some(schema) => self.send_marker(table.clone(), Marker::Schema(schema)).await.map(|_| ()),
-            None => Ok(()),
+        let described = retry_registrar(|| self.registrar.describe(table)).await.map_err(|error| lost(&error))?;
+        let (schema, by_primary_key, executed) = match described {
+            Described::Found { schema, by_primary_key, executed } => (schema, by_primary_key, executed),
+            Described::Gone => return Ok(()),
+            Described::Refused(why) => {
+                self.refuse(table, why);
+                return Ok(());
+            }
+        };
+        let Some(lane) = self.lane(table) else { return Ok(()) };
+        let key = schema.key_columns();
+        if lane.has_other_key(&key) && !schema.layout.is_append() {
+            self.begin_anew(table, LaneKey { columns: key, is_primary: by_primary_key }, &executed);
+        } else if !lane.awaits_load() {
+            self.send_marker(table.clone(), Marker::Schema(schema)).await?;
         }
+        Ok(())
+    }
+
+    /// The rows of a table, or a load of it, have another record key than the stream has told so far.
+    pub(super) async fn find_other_key(&mut self, table: &TableId) -> Result<(), CaptureError> {
+        let described = retry_registrar(|| self.registrar.describe(table)).await.map_err(|error| lost(&error))?;
+        match described {
+            Described::Found { schema, by_primary_key, executed } => {
+                let key = LaneKey { columns: schema.key_columns(), is_primary: by_primary_key };
+                self.begin_anew(table, key, &executed);
+            }
+            Described::Gone => self.stop_table(table, format!("{OTHER_KEY}, and the source has the table no more")),
+            Described::Refused(why) => self.refuse(table, why),
+        }
+        Ok(())
+    }
+
+    /// Rows by another key cannot be told from those that the table has, so it is loaded from the beginning, empty. What comes
+    /// until then the load brings.
+    fn begin_anew(&mut self, table: &TableId, key: LaneKey, executed: &GtidSet) {
+        if let Some(Some(lane)) = self.lanes.get_mut(table) {
+            lane.begin_anew(key, executed);
+        }
+        self.reload(table, OTHER_KEY);
     }
 
     fn captured(&self) -> Vec<TableId> {

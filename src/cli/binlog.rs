@@ -9,12 +9,14 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use weir_model::change::Stamp;
 use weir_model::image::Rest;
-use weir_model::{ChangeBuilder, EventId, GtidSet, Order, PartialImage, TableSchema, Window, ZeroDates};
+use weir_model::position::{LogName, PositionError};
+use weir_model::{ChangeBuilder, EventId, GtidSet, LogPosition, Order, PartialImage, TableSchema, Window, ZeroDates};
 use weir_mysql::server;
 
 use super::output::print;
 use crate::binlog::{
-    EventBody, FileSource, LiveSource, RowDecoder, RowsImage, Source, SourceEvent, TableMap, random_server_id,
+    EventBody, FileSource, LiveSource, RowDecoder, RowsImage, Source, SourceError, SourceEvent, TableMap, lacks_gtids,
+    random_server_id,
 };
 use crate::config::Config;
 use crate::error::{Error, Exit};
@@ -47,8 +49,31 @@ impl Binlog {
             let source = LiveSource::connect(options.opts()?, &from, random_server_id()).await;
             return dump(source.map_err(|error| Error::failed(error.to_string()))?).await;
         }
-        dump(FileSource::open(files).map_err(|error| Error::failed(error.to_string()))?).await
+        dump(files_of(files).await.map_err(|error| Error::failed(error.to_string()))?).await
     }
+}
+
+/// Stands for the server in the names of transactions without GTIDs: files do not tell whose they are.
+const SOME_SERVER: &str = "00000000-0000-0000-0000-000000000000";
+
+/// Archived files, read by GTIDs or by places, whichever they have.
+async fn files_of(files: Vec<PathBuf>) -> Result<FileSource, SourceError> {
+    let by_place = match files.first() {
+        Some(first) if lacks_gtids(first).await? => Some(first.clone()),
+        _ => None,
+    };
+    let source = FileSource::open(files)?;
+    let Some(first) = by_place else { return Ok(source) };
+    let unnamed = |error: PositionError| SourceError::AuthOrConfig {
+        why: format!(
+            "{} has no GTIDs, so its transactions are named by their places in files with numbers: {error}",
+            first.display()
+        ),
+    };
+    let name = first.file_name().unwrap_or(first.as_os_str()).to_string_lossy().into_owned();
+    let beginning = LogPosition::beginning_of(name);
+    let log = LogName::of(SOME_SERVER, &beginning).map_err(unnamed)?;
+    Ok(source.of_log(&GtidSet::up_to(&log, &beginning).map_err(unnamed)?))
 }
 
 async fn dump(mut source: impl Source) -> Result<Exit, Error> {

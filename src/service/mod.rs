@@ -13,6 +13,7 @@
 mod absence;
 mod branches;
 mod current;
+mod idle;
 mod jobs;
 mod kafka;
 mod progress;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use weir_model::GtidSet;
 use weir_mysql::{MysqlError, SourceOptions, server};
 
+use super::idle::Watched;
 use crate::binlog::{
     EventBody, FileSource, LiveSource, Source, SourceError, SourceEvent, before_file, list_binlog_dir, previous_gtids,
 };
@@ -85,7 +86,7 @@ impl Reading {
                 counters().source_connected();
                 standing().source_connected();
                 *delay = RECONNECT_DELAY;
-                run_ahead(live, capture, requests, stop).await
+                run_ahead(Watched::new(live, self.source.clone()), capture, requests, stop).await
             }
             Err(Discontinuity::Purged { .. }) if self.binlog_dir.is_some() => {
                 let dir = self.binlog_dir.as_deref().expect("just matched");

@@ -1,19 +1,19 @@
 //! Opens or creates the lake table of a source table, and starts its worker.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use weir_model::evolution::{Evolution, Moment, evolution};
+use weir_model::evolution::{Evolution, Moment, evolution, is_other_key};
 use weir_model::{Gtid, GtidSet, TableId, TableSchema};
 
 use super::source_tables::{Asked, SourceTables};
 use crate::apply::chunks::ChunkDesk;
 use crate::apply::current::CurrentRows;
 use crate::apply::{Pace, Report, Upkeep, Worker, WorkerError};
-use crate::capture::lane::LaneStart;
-use crate::capture::request::{Catalogued, RegisterError, Registrar, Registration};
+use crate::capture::lane::{LaneKey, LaneStart};
+use crate::capture::request::{Catalogued, Described, RegisterError, Registrar, Registration};
 use crate::table::{
     Buckets, Clear, CommitOutcome, SeedProgress, Table, TableChange, TableError, TableFiles, TableState, Warehouse,
     Writer,
@@ -48,12 +48,25 @@ pub struct TableRegistrar {
     pub executed: GtidSet,
     /// Tables that are loaded anew on demand: one whose columns the lake table cannot take becomes empty first.
     pub reset: BTreeSet<TableId>,
+    /// Whether tables are loaded at all.
+    pub seeds: bool,
+    /// Tables whose record key is another one in the source than in the lake: they begin anew.
+    pub rekeyed: Mutex<BTreeSet<TableId>>,
 }
 
 impl TableRegistrar {
     async fn open_or_create(&self, schema: &TableSchema, start: &GtidSet) -> Result<Table, TableError> {
         let state = TableState { gtid_set: start.clone(), ..TableState::default() };
         Table::open_or_create(&self.warehouse, schema, self.writer.clone(), state, Buckets::whole()).await
+    }
+
+    /// Whether `table` must be loaded from its beginning, since it has another record key.
+    pub fn is_rekeyed(&self, table: &TableId) -> bool {
+        self.lock_rekeyed().contains(table)
+    }
+
+    fn lock_rekeyed(&self) -> MutexGuard<'_, BTreeSet<TableId>> {
+        self.rekeyed.lock().expect("no code panics while holding it")
     }
 
     /// Whether a load of the whole `table` is under way, as its commits say.
@@ -115,14 +128,29 @@ impl Registrar for TableRegistrar {
         {
             return Ok(Registration::Refused(error));
         }
+        // The table begins anew with the load, whose beginning gives it the columns of the source.
+        let key = LaneKey::of(&description);
+        let awaits_load = !lake.schema().layout.is_append() && is_other_key(&lake.schema().key_columns(), &key.columns);
+        if awaits_load && !self.seeds {
+            return Ok(Registration::Refused(format!(
+                "its record key is another one than that of the lake table, and [source] snapshot = \"never\"; load it with \
+                 `weir snapshot --table {table}`"
+            )));
+        }
+        if awaits_load {
+            let begins_at = start.union(&self.executed);
+            lake.restart_set(&begins_at, &begins_at);
+            self.lock_rekeyed().insert(table.clone());
+        }
         let state = lake.state();
         let lane = LaneStart {
             gtid_set: state.gtid_set.clone(),
             partial: state.partial.clone(),
             order: state.order,
-            key: description.schema.key_names().into_iter().map(str::to_owned).collect(),
+            key,
             zero_dates: (self.source.settings)(table).zero_dates,
             catalogued,
+            awaits_load,
         };
         let opened = Opened { files: lake.files(), seed: state.seed.clone() };
         self.opened.lock().expect("no code panics while holding it").insert(table.clone(), opened);
@@ -154,7 +182,7 @@ impl Registrar for TableRegistrar {
         self.source.catalogued(table).await
     }
 
-    async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
+    async fn describe(&self, table: &TableId) -> Result<Described, RegisterError> {
         self.source.describe(table).await
     }
 }

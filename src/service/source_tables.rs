@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use weir_model::{ColumnType, Gtid, GtidSet, TableId, TableSchema};
+use weir_model::{ColumnType, Gtid, GtidSet, TableId};
 use weir_mysql::{Conn, KeySource, MysqlError, SourceOptions, TableDescription, catalogue, server};
 
-use crate::capture::request::{Catalogued, RegisterError};
+use crate::capture::request::{Catalogued, Described, RegisterError};
 use crate::config::{Config, TableSettings};
 use crate::error::Error;
 use crate::limits::{ALTERATION_WAIT_MAX, EXECUTED_WAIT_MAX};
@@ -70,17 +70,25 @@ impl SourceTables {
         })
     }
 
-    /// The table's columns at this moment; `None` if it is gone or cannot be mirrored, which its next rows will say.
-    pub async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
-        let description = match self.description(table).await {
-            Err(error) if error.is_retryable() => return Err(RegisterError(error.to_string())),
-            Err(error) => {
-                tracing::warn!(%table, %error, "its columns cannot be mirrored any more");
-                return Ok(None);
-            }
-            Ok(description) => description,
+    /// The table as it is mirrored at this moment, and what the source had executed behind that.
+    pub async fn describe(&self, table: &TableId) -> Result<Described, RegisterError> {
+        let asked = async {
+            let mut connection = weir_mysql::connect(&self.source).await?;
+            let Some(description) = catalogue::describe(&mut connection, table).await? else { return Ok(None) };
+            Ok(Some((description, server::executed_gtids(&mut connection).await?)))
         };
-        Ok(description.and_then(|description| self.admit(description).ok()).map(|d| Arc::new(d.schema)))
+        match asked.await {
+            Ok(Some((description, executed))) => Ok(match self.admit(description) {
+                Ok(TableDescription { schema, key_source, .. }) => {
+                    let by_primary_key = key_source == KeySource::Primary;
+                    Described::Found { schema: Arc::new(schema), by_primary_key, executed }
+                }
+                Err(why) => Described::Refused(why),
+            }),
+            Ok(None) => Ok(Described::Gone),
+            Err(error) if MysqlError::is_retryable(&error) => Err(RegisterError(error.to_string())),
+            Err(error) => Ok(Described::Refused(error.to_string())),
+        }
     }
 
     /// The table as the catalogue describes it, and what the source had executed behind that; `None` if it is gone, and why
@@ -121,11 +129,6 @@ impl SourceTables {
             true => Ok(()),
             false => Err(RegisterError(format!("the source does not show {gtid}, which it has sent"))),
         }
-    }
-
-    async fn description(&self, table: &TableId) -> Result<Option<TableDescription>, MysqlError> {
-        let mut connection = weir_mysql::connect(&self.source).await?;
-        catalogue::describe(&mut connection, table).await
     }
 
     /// The same, and what capture needs if the binlog may not describe the table.

@@ -174,6 +174,8 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         start_sets: start_sets(&checkpoint),
         executed: facts.executed.clone(),
         reset: asked,
+        seeds: config.source.snapshot == SnapshotMode::Initial,
+        rekeyed: Mutex::default(),
     });
 
     let mut capture = Capture::new(
@@ -439,7 +441,7 @@ pub(super) async fn register_all<R: Registrar>(
 
 /// Goes on with a table from its phase: a table that is not listed or has stopped is loaded.
 fn begin_as_it_stands(supervisor: &mut Supervisor, registrar: &TableRegistrar, table: &TableId) {
-    let asked = registrar.reset.contains(table);
+    let asked = registrar.reset.contains(table) || registrar.is_rekeyed(table);
     let phase = supervisor.checkpoint.tables.get(table).map(|standing| standing.phase);
     let half_filled = registrar.is_filling(table);
     match phase {

@@ -280,6 +280,15 @@ impl Running {
         read(&self.log)
     }
 
+    /// The largest that the process has been in memory so far, in MiB (`VmHWM`).
+    pub fn peak_mib(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it tells its peak");
+        let kib = line.split_whitespace().next().and_then(|figure| figure.parse::<u64>().ok());
+        kib.expect("a figure in kB") / 1024
+    }
+
     /// Where its log lies.
     pub fn log_file(&self) -> PathBuf {
         self.log.clone()

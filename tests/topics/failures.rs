@@ -122,3 +122,18 @@ fn a_lost_state_folder_is_made_up_for_by_the_tables_own_commits() {
     assert_equal(&mysql, &weir, "shop");
     assert_eq!(weir.expect(0, &["reconcile", "--format", "json"]).json()["verdict"], "balanced");
 }
+
+#[test]
+fn a_source_that_is_reset_under_a_running_service_is_noticed() {
+    let mysql = &Mysql::start(&[]);
+    mysql.run("CREATE DATABASE again; CREATE TABLE again.t (id INT PRIMARY KEY, v INT); INSERT INTO again.t VALUES (1, 1), (2, 2)");
+    let weir = Weir::new(&mysql.url, &["again.*"], "");
+    weir.catch_up();
+    let mut service = weir.run_until_it_is_seen();
+    mysql.run("RESET BINARY LOGS AND GTIDS; INSERT INTO again.t VALUES (3, 3); UPDATE again.t SET v = 10 WHERE id = 1");
+    assert_eq!(service.wait(), Some(1));
+    let log = service.log();
+    assert!(log.contains("reset") && log.contains("weir snapshot"), "{log}");
+    weir.expect(0, &["snapshot"]);
+    assert_equal(mysql, &weir, "again");
+}

@@ -307,6 +307,16 @@ fn files_that_are_gone_are_named_and_may_be_fed() {
     refused(&weir, &["purged binlogs", &begins, "--binlog-dir", "weir snapshot"]);
     let continuity = check_line(&weir, 1, "continuity");
     assert!(continuity["detail"].as_str().expect("words").contains(&begins), "{continuity}");
+    let mut files: Vec<String> = std::fs::read_dir(archive.path())
+        .expect("the folder is there")
+        .map(|entry| entry.expect("an entry").path().display().to_string())
+        .filter(|path| !path.ends_with(".index"))
+        .collect();
+    files.sort();
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let dumped = weir.expect(0, &[&["binlog", "dump"], &files[..]].concat()).stdout;
+    let places = dumped.lines().filter(|line| line.contains("\"begin\"") && line.contains("00000000-0000")).count();
+    assert!(places > 0 && dumped.contains("\"commit\""), "{dumped}");
     let archive = archive.path().to_str().expect("a plain path");
     weir.expect(0, &["run", "--until-caught-up", "--binlog-dir", archive]);
     assert_equal(mysql, &weir, "gone");

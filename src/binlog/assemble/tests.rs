@@ -206,6 +206,31 @@ fn a_gtid_of_mariadb_begins_its_transaction_by_itself() {
 }
 
 #[test]
+fn a_transaction_that_the_server_was_told_of_must_not_come_again() {
+    let one = [gtid(), query("BEGIN"), xid()];
+    let of = |assembler: Assembler, events: &[Event]| -> Result<(), String> {
+        let mut assembler = assembler;
+        events.iter().try_for_each(|event| {
+            assembler.feed(event, &place()).map_err(|error| error.to_string())?;
+            while assembler.next().map_err(|error| error.to_string())?.is_some() {}
+            Ok(())
+        })
+    };
+    let fresh = || Assembler::new(ChecksumAlgorithm::None);
+    // A file may hold whatever was put into it.
+    assert_eq!(of(fresh(), &[&one[..], &one[..]].concat()), Ok(()));
+    let mut seen = fresh();
+    seen.feed(&gtid(), &place()).unwrap();
+    let Some(SourceEvent { body: EventBody::Begin(head), .. }) = seen.next().unwrap() else { panic!("it begins") };
+    let mut known = GtidSet::default();
+    known.insert(&head.gtid);
+    for (from, events) in [(known, &one[..]), (GtidSet::default(), &[&one[..], &one[..]].concat()[..])] {
+        let refused = of(fresh().behind(&from), events).unwrap_err();
+        assert!(refused.contains("comes again") && refused.contains("weir snapshot"), "{refused}");
+    }
+}
+
+#[test]
 fn numbers_of_a_domain_must_rise() {
     let one = |number| [mariadb_gtid(number, 0), xid()];
     assert!(run(&[one(1), one(2), one(9)].concat()).is_ok());

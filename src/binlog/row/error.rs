@@ -36,6 +36,9 @@ pub enum RowError {
     Compressed { table: TableId, column: String },
     #[error("column {column} of {table} has character set {charset}, which is not known")]
     CatalogueCharset { table: TableId, column: String, charset: String },
+    /// The table's primary key is not the one that its rows are told apart by.
+    #[error("the rows of {0} have another primary key in the binlog than the table that they are for")]
+    OtherKey(TableId),
     #[error("key column {column} is not a column of {table}")]
     KeyColumn { table: TableId, column: String },
     #[error("column {column} of {table} has collation {collation}, whose character set is not known")]

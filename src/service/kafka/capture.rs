@@ -264,10 +264,15 @@ async fn lanes(
     for (table, registration) in register_all(registrar, tables, &position.boundary.gtid_set).await? {
         match registration {
             Registration::Lane(lane) => {
-                let gtid_set = standings.get(&table).map(|standing| standing.start_set.clone()).unwrap_or_default();
+                let standing = standings.get(&table);
+                let gtid_set = standing.map(|standing| standing.start_set.clone()).unwrap_or_default();
+                let phase = standing.map(|standing| standing.phase);
                 let partial = position.boundary.partial.clone().zip(position.partial_rows.get(&table).copied());
                 let partial = partial.map(|(gtid, rows_done)| PartialTransaction { gtid, rows_done });
-                lanes.push((table, LaneStart { gtid_set, partial, ..*lane }));
+                // What the load that is to begin brings, its table may not be able to take as it is. A log keeps every change.
+                let begins = phase == Some(Phase::Filling { restart: true });
+                let awaits_load = begins && !(registrar.source.settings)(&table).layout.is_append();
+                lanes.push((table, LaneStart { gtid_set, partial, awaits_load, ..*lane }));
             }
             Registration::Gone => {}
             Registration::Refused(error) => refused.push((table, error)),

@@ -1,11 +1,9 @@
 //! Registers tables for a capture that opens none: whoever applies does.
 
-use std::sync::Arc;
+use weir_model::{Gtid, GtidSet, OrderState, TableId};
 
-use weir_model::{Gtid, GtidSet, OrderState, TableId, TableSchema};
-
-use crate::capture::lane::LaneStart;
-use crate::capture::request::{Catalogued, RegisterError, Registrar, Registration};
+use crate::capture::lane::{LaneKey, LaneStart};
+use crate::capture::request::{Catalogued, Described, RegisterError, Registrar, Registration};
 use crate::service::source_tables::{Asked, SourceTables};
 use crate::transport::kafka::Topics;
 use crate::transport::kafka::position::Position;
@@ -59,9 +57,10 @@ impl Registrar for TopicRegistrar {
             gtid_set: start.clone(),
             partial: None,
             order: OrderState::default(),
-            key: description.schema.key_names().into_iter().map(str::to_owned).collect(),
+            key: LaneKey::of(&description),
             zero_dates: (self.source.settings)(table).zero_dates,
             catalogued,
+            awaits_load: false,
         })))
     }
 
@@ -73,7 +72,7 @@ impl Registrar for TopicRegistrar {
         self.source.catalogued(table).await
     }
 
-    async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
+    async fn describe(&self, table: &TableId) -> Result<Described, RegisterError> {
         self.source.describe(table).await
     }
 }
