@@ -21,6 +21,7 @@ mod kafka_topics;
 mod kafka_transport;
 mod kafka_usage;
 mod kills;
+mod manual;
 mod matrix;
 mod mirror;
 mod modes;
