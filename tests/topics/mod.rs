@@ -29,6 +29,7 @@ mod oracle;
 mod partitions;
 mod positions;
 mod proving;
+mod quickstart;
 mod readers;
 mod repair;
 mod replica;
