@@ -1,6 +1,7 @@
 //! What the service must hold to, each topic against real servers and independent readers.
 
 mod accounts;
+mod alerts;
 mod backfill;
 mod backfill_random;
 mod binlog;
