@@ -18,6 +18,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/services/spark.sh"
 . "$here/services/other_sources.sh"
 . "$here/services/chromium.sh"
+. "$here/services/promtool.sh"
 
 usage() {
     cat <<'USAGE'
@@ -48,6 +49,7 @@ Usage: scripts/services.sh COMMAND
                            DIR/versitygw.pid, DIR/port, DIR/versitygw.log
   s3-stop DIR [--kill]     stop the server of DIR, with --kill by SIGKILL, and wait until it is gone
   readers-fetch            Python environment into target/services/readers (bin/python)
+  promtool-fetch           promtool into target/services/promtool (bin/promtool), from PATH or Debian; elsewhere it does without
   jvm-readers-fetch        Delta Kernel into target/services/delta-kernel (libs/*.jar, classes/); needs javac and mvn on PATH
   spark-fetch              Spark with Delta Lake into target/services/spark (bin/python, delta-jars/); needs java and mvn on PATH
   chromium-fetch           Chromium, headless, into target/services/chromium (bin/chromium), for make page
@@ -74,6 +76,7 @@ main() {
         clickhouse_fetch
         s3_fetch
         readers_fetch
+        promtool_fetch
         with_lock mysql-template make_template
         for flavour in mysql57 mysql80 mariadb; do
             source_fetch "$flavour"
@@ -99,6 +102,7 @@ main() {
     s3-start) s3_start "$@" ;;
     s3-stop) s3_stop "$@" ;;
     readers-fetch) readers_fetch ;;
+    promtool-fetch) promtool_fetch ;;
     jvm-readers-fetch) jvm_readers_fetch ;;
     spark-fetch) spark_fetch ;;
     chromium-fetch) chromium_fetch ;;

@@ -93,7 +93,7 @@ async fn source(config: &Config) -> Result<Vec<Line>, Error> {
             Ok(std::iter::once(connected).chain(checks).chain(configured).collect())
         }
         Err(error) => {
-            let mend = "see the grants that README.md lists for weir's user";
+            let mend = "see the grants that docs/sources.md lists for weir's user";
             Ok(vec![connected, Line::of("catalogue", Err(error.to_string()), mend)])
         }
     }

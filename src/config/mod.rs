@@ -177,4 +177,6 @@ fn unreadable(file: &Path, error: std::io::Error) -> Error {
 }
 
 #[cfg(test)]
+mod manual_tests;
+#[cfg(test)]
 mod tests;

@@ -5,13 +5,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::mysql::Mysql;
-use super::root;
 use super::weir::{Reading, Weir};
+use super::{root, services_folder};
 
 /// A script of the checkout, in the readers' Python environment.
 pub fn python(script: &str) -> Command {
-    let services = std::env::var_os("WEIR_SERVICES_DIR").map_or_else(|| root().join("target/services"), Into::into);
-    let python = services.join("readers/bin/python");
+    let python = services_folder().join("readers/bin/python");
     assert!(python.exists(), "the readers' Python environment is missing; `make services` fetches it");
     let mut command = Command::new(python);
     command.arg(root().join(script));

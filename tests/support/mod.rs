@@ -19,6 +19,11 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The folder of fetched servers and readers.
+pub fn services_folder() -> PathBuf {
+    std::env::var_os("WEIR_SERVICES_DIR").map_or_else(|| root().join("target/services"), Into::into)
+}
+
 /// Does `work` while `write` is at it in a thread of its own, which is told to stop when `work` ends, also by failing: a test
 /// that fails must come to its end.
 pub fn beside(write: impl FnOnce(&AtomicBool) + Send, work: impl FnOnce()) {

@@ -322,7 +322,7 @@ fn checked(weir: &Weir) -> Vec<serde_json::Value> {
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Without each of the privileges that README.md lists `weir check` names it, and the statement that mends it does.
+/// Without each of the privileges that docs/sources.md lists `weir check` names it, and the statement that mends it does.
 fn each_privilege_that_is_missing_is_named(flavour: Flavour) {
     let mysql = &Mysql::start_flavour(flavour, &[]);
     for statement in

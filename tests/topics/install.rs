@@ -8,14 +8,14 @@ fn weir(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_weir")).args(arguments).output().expect("weir starts")
 }
 
-fn said(arguments: &[&str]) -> String {
+pub(super) fn said(arguments: &[&str]) -> String {
     let output = weir(arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
 
 /// Words of `--help` that are subcommands.
-fn subcommands(of: &[&str]) -> Vec<String> {
+pub(super) fn subcommands(of: &[&str]) -> Vec<String> {
     let help = said(&[of, &["--help"]].concat());
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let named = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
@@ -23,7 +23,7 @@ fn subcommands(of: &[&str]) -> Vec<String> {
 }
 
 /// `--name` of every option that `--help` shows.
-fn options(help: &str) -> Vec<&str> {
+pub(super) fn options(help: &str) -> Vec<&str> {
     let words = help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(str::split_whitespace);
     words.filter(|word| word.starts_with("--")).map(|word| word.trim_end_matches([',', '.'])).collect()
 }

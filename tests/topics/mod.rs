@@ -1,6 +1,7 @@
 //! What the service must hold to, each topic against real servers and independent readers.
 
 mod accounts;
+mod alerts;
 mod backfill;
 mod backfill_random;
 mod binlog;
@@ -23,6 +24,7 @@ mod kafka_transport;
 mod kafka_usage;
 mod keys;
 mod kills;
+mod manual;
 mod matrix;
 mod mirror;
 mod modes;
@@ -30,6 +32,7 @@ mod oracle;
 mod partitions;
 mod positions;
 mod proving;
+mod quickstart;
 mod readers;
 mod repair;
 mod replica;

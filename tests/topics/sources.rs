@@ -15,7 +15,7 @@ const CHANGES: u32 = 8_000;
 /// Changes behind them, which come while the service is down.
 const STREAMED: u32 = 2_000;
 
-/// An account with a password and no privilege more than the README asks for; the url that names it.
+/// An account with a password and no privilege more than docs/sources.md asks for; the url that names it.
 pub(super) fn account(mysql: &Mysql, flavour: Flavour, database: &str) -> String {
     let by = match flavour {
         Flavour::Mysql80 | Flavour::Mysql57 => "IDENTIFIED WITH mysql_native_password BY",
