@@ -22,6 +22,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod failpoint;
 pub mod figures;
 pub mod http;
 pub mod limits;

@@ -9,6 +9,7 @@ use weir_model::clock;
 use super::checkpoint::{Checkpoint, may_follow};
 use super::series::{Put, StateSeries};
 use super::{CheckpointRule, StateError};
+use crate::failpoint;
 use crate::limits::{STATE_CLEAN_EVERY, STATE_TRIES_MAX};
 
 /// What became of a write.
@@ -64,6 +65,7 @@ impl CheckpointLog {
             }
         }
         Err(self.contended())
+                failpoint::reach(failpoint::EPOCH_TAKEN);
     }
 
     /// Writes `next` unless a higher epoch is about.

@@ -19,6 +19,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use crate::failpoint;
 use super::whole::WholeUpload;
 use crate::limits::FOLDERS_KNOWN_MAX;
 
@@ -137,15 +138,18 @@ fn write_durably(file: &FilePath, payload: &PutPayload, place: Place, known: &Kn
         temporary.write_all(part)?;
     }
     pass();
+    failpoint::reach(failpoint::DISK_WRITTEN);
     // Temporary files are private; the lake's readers run as other users.
     temporary.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
     temporary.as_file().sync_all()?;
     pass();
+    failpoint::reach(failpoint::DISK_SYNCED);
     match place {
         Place::Replace => temporary.persist(file).map_err(|error| error.error)?,
         Place::IfAbsent => temporary.persist_noclobber(file).map_err(|error| error.error)?,
     };
     pass();
+    failpoint::reach(failpoint::DISK_NAMED);
     sync_folder(folder)?;
     pass();
     Ok(())

@@ -14,6 +14,7 @@ use super::location::{Put, Warehouse};
 use super::record::CommitRecord;
 use super::sound::{LastSound, rests_on_what_is_gone};
 use crate::limits::COMMITS_READ_TOGETHER;
+use crate::failpoint;
 
 /// File name of version `version`.
 pub fn commit_name(version: i64) -> String {
@@ -164,7 +165,10 @@ impl Log {
 
     /// Puts `bytes` as `version` unless it is taken.
     pub async fn put(&self, version: i64, bytes: Bytes) -> Result<Put, TableError> {
-        self.warehouse.put_if_absent(&self.folder.clone().join(commit_name(version)), bytes).await
+        failpoint::reach(failpoint::LOG_PUT_BEFORE);
+        let put = self.warehouse.put_if_absent(&self.folder.clone().join(commit_name(version)), bytes).await;
+        failpoint::reach(failpoint::LOG_PUT_AFTER);
+        put
     }
 }
 

@@ -26,6 +26,7 @@ use super::keys::Keys;
 use super::pages::Pages;
 use super::shard::{Shape, Shard};
 use super::space::{FileRange, RowSpace};
+use crate::failpoint;
 
 const MAGIC: &[u8; 8] = b"weir-idx";
 /// Changes with what the bytes mean, which includes how keys are mixed and where slots stand.
@@ -80,12 +81,16 @@ impl IndexSnapshot {
         let temporary = Path::new(&name);
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
-        let written = self.write_to(temporary, header).and_then(|()| std::fs::rename(temporary, path));
+        let written = self.write_to(temporary, header).and_then(|()| {
+            failpoint::reach(failpoint::INDEX_KEPT_WRITTEN);
+            std::fs::rename(temporary, path)
+        });
         if written.is_err() {
             // What takes room on a full disk.
             let _ = std::fs::remove_file(temporary);
         }
         written?;
+        failpoint::reach(failpoint::INDEX_KEPT_NAMED);
         File::open(folder)?.sync_all()
     }
 
