@@ -24,6 +24,7 @@ pub mod config;
 pub mod error;
 pub mod failpoint;
 pub mod figures;
+pub mod format;
 pub mod http;
 pub mod limits;
 pub mod reconcile;

@@ -183,6 +183,7 @@ impl Table {
 
     fn actions(&self, staged: &Staged, commit_id: String) -> Bytes {
         let record = CommitRecord {
+            format: CommitRecord::FORMAT,
             source: self.writer.source.clone(),
             commit_id,
             state: staged.state.clone(),
