@@ -27,6 +27,7 @@ pub mod figures;
 pub mod format;
 pub mod http;
 pub mod limits;
+pub mod modes;
 pub mod reconcile;
 pub mod service;
 pub mod state;

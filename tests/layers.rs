@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms of the service by row; a room may name those of smaller rows. ARCHITECTURE.md has the same table.
 const ROWS: [&[&str]; 9] = [
-    &["limits", "error", "failpoint", "format"],
+    &["limits", "error", "failpoint", "format", "modes"],
     &["config", "state", "trace"],
     &["figures"],
     &["binlog", "transport", "table"],
