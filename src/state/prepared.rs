@@ -164,6 +164,12 @@ impl PreparedStore {
         Ok(held)
     }
 
+    /// Transactions that are held and that `position` has not passed: the source sends them again.
+    pub async fn held_beyond(&self, position: &GtidSet) -> Result<BTreeSet<Gtid>, StateError> {
+        let held = self.list_held().await?.into_iter().map(|head| head.gtid);
+        Ok(held.filter(|gtid| !position.contains(gtid)).collect())
+    }
+
     /// Every transaction that has a head and no end, for people.
     pub async fn list_held(&self) -> Result<Vec<PreparedHead>, StateError> {
         let names = self.objects.names().await?;
