@@ -36,6 +36,8 @@ mod kept;
 mod location;
 mod log;
 mod marking;
+#[cfg(test)]
+pub(crate) mod mortal;
 mod open;
 mod orders;
 mod partition;
