@@ -5,6 +5,7 @@ mod backfill;
 mod backfill_random;
 mod binlog;
 mod binlog_live;
+mod chaos;
 mod columns;
 mod connections;
 mod ddl_random;
