@@ -35,6 +35,7 @@ mod replica;
 mod s3;
 mod s3_faults;
 mod schedules;
+mod security;
 mod soak;
 mod sources;
 mod tables;
