@@ -52,6 +52,18 @@ soak: export WEIR_SOAK_SECONDS := $(SOAK_SECONDS)
 soak: packages services ## 2,000 random changes a second for an hour (SOAK_SECONDS), everything reconciled all the time: no false difference
 	$(CARGO) test --locked --test main -- topics::soak --nocapture
 
+CHAOS_KILLS ?= 1500
+CHAOS_REPEATS ?= 10
+chaos_results := $(CURDIR)/target/chaos/results.jsonl
+.PHONY: chaos
+chaos: export WEIR_CHAOS_KILLS := $(CHAOS_KILLS)
+chaos: export WEIR_CHAOS_REPEATS := $(CHAOS_REPEATS)
+chaos: export WEIR_CHAOS_RESULTS := $(chaos_results)
+chaos: packages services ## Kill the service CHAOS_KILLS times and make every other fault CHAOS_REPEATS times; writes docs/chaos.md, goes on where it was broken off
+	mkdir -p $(dir $(chaos_results))
+	$(CARGO) test --locked --test main -- topics::chaos --nocapture --test-threads 2
+	$(readers_python) tests/support/chaos_table.py $(chaos_results) docs/chaos.md
+
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
 fuzz: export FUZZ_SECONDS := $(FUZZ_SECONDS)

@@ -29,7 +29,7 @@ Usage: scripts/services.sh COMMAND
   mysql-fetch              MySQL into target/services/mysql (bin/mysqld, mysql, mysqlbinlog, mysqldump, mysqladmin)
   mysql-start DIR [FLAG…]  start a server in DIR on a free loopback port; prints its url
                            writes DIR/data, DIR/mysqld.pid, DIR/port, DIR/mysqld.log; FLAGs go to mysqld, after ours
-  mysql-stop DIR           stop the server of DIR and wait until it is gone
+  mysql-stop DIR [--kill]  stop the server of DIR, with --kill by SIGKILL, and wait until it is gone
   mysql57-fetch, mysql80-fetch, mariadb-fetch
                            MySQL 5.7, MySQL 8.0 and MariaDB 10.11 into target/services/mysql57, …/mysql80, …/mariadb (bin/mysqld)
   mysql57-start DIR [FLAG…], mysql80-start …, mariadb-start …

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms of the service by row; a room may name those of smaller rows. ARCHITECTURE.md has the same table.
 const ROWS: [&[&str]; 9] = [
-    &["limits", "error"],
+    &["limits", "error", "failpoint", "format", "modes"],
     &["config", "state", "trace"],
     &["figures"],
     &["binlog", "transport", "table"],
@@ -18,7 +18,8 @@ const ROWS: [&[&str]; 9] = [
 ];
 
 /// Clients of other people's software, and where their names may stand: paths below the package's folder.
-const CLIENTS: [(&str, &[&str]); 12] = [
+const CLIENTS: [(&str, &[&str]); 13] = [
+    ("fail", &["src/failpoint.rs"]),
     ("rusqlite", &["src/trace/sqlite.rs", "src/trace/sqlite/"]),
     ("clickhouse", &["src/trace/clickhouse.rs", "src/trace/clickhouse/", "src/trace/repairs.rs"]),
     ("rdkafka", &["src/transport/kafka/"]),

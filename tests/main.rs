@@ -1,5 +1,6 @@
 //! The one integration-test binary.
 
+mod failpoints;
 mod layers;
 mod support;
 mod topics;

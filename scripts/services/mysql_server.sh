@@ -107,9 +107,5 @@ SQL
 # --- mysql-stop ---
 
 mysql_stop() {
-    [ $# -eq 1 ] || die "mysql-stop needs a folder"
-    if is_running "$1/mysqld.pid" mysqld; then
-        stop_pid "$(cat "$1/mysqld.pid")"
-    fi
-    rm -f "$1/mysqld.pid"
+    stop_server mysql-stop mysqld mysqld "$@"
 }

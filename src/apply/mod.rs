@@ -54,6 +54,7 @@ pub use self::shared::SharedTable;
 use self::state::{advance, raise_orders, reads, state_at};
 use self::upkeep::Jobs;
 pub use self::upkeep::Upkeep;
+use crate::failpoint;
 use crate::figures::{counters, standing};
 use crate::table::{BucketRows, CommitOutcome, Located, RowAddress, Table, TableChange, TableError};
 use crate::trace::StageCount;
@@ -330,6 +331,7 @@ impl<S: Subscription> Worker<S> {
             let table = &self.table.schema().table;
             tracing::info!(%table, %gtid, "a transaction that is larger than memory is shown in parts");
         }
+        failpoint::reach(failpoint::CONSUMED);
         loop {
             self.pending.drop_applied(self.table.state());
             if self.shared.is_some() && self.pending.shares.is_empty() {

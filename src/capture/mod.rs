@@ -34,6 +34,7 @@ use self::xa::{Branch, Prepared};
 use crate::binlog::ddl::comments_of_mariadb;
 use crate::binlog::row::RowError;
 use crate::binlog::{EventBody, RowsImage, SourceError, SourceEvent, TransactionHead};
+use crate::failpoint;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DELAY_MAX};
 use crate::state::{LastTransaction, Phase, StateError, TableStanding};
 use crate::table::PartialTransaction;
@@ -444,6 +445,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             self.statement(&database, &sql, &end).await?;
         }
         let Some(open) = self.open.take() else { return Err(stop(&end, &"a commit outside a transaction")) };
+        failpoint::reach(failpoint::TRANSACTION_READ);
         for lane in self.lanes.values_mut().flatten() {
             lane.end_transaction();
         }

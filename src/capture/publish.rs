@@ -7,6 +7,7 @@ use weir_model::{Gtid, GtidSet, TableId};
 
 use super::request::{Registrar, Told};
 use super::{Capture, CaptureError};
+use crate::failpoint;
 use crate::figures::counters;
 use crate::state::Phase;
 use crate::transport::{Item, Marker, Publish, PublishError, PublishNumber, Publisher};
@@ -80,8 +81,10 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             tables: tables.into_iter().collect(),
         });
         let partial_rows = self.published_partial.clone();
+        failpoint::reach(failpoint::PUBLISH_BEFORE);
         self.hand_over(Publish { number: self.number, boundary, items, order: self.order, partial_rows, standings })
             .await?;
+        failpoint::reach(failpoint::PUBLISH_AFTER);
         counters().published(bytes, since.filter(|_| bytes > 0).map(|since| since.elapsed()));
         self.published = self.position.clone();
         self.prepared.published(&self.published.gtid_set);

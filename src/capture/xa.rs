@@ -26,6 +26,9 @@ pub struct Prepared {
     held: BTreeMap<Xid, Held>,
     /// Branches whose outcome has come since the last publish.
     settled: Vec<Settled>,
+    /// Prepared transactions that are durable, and that the position has not passed, so that they are read again: one that has
+    /// ended by then, before it is put once more, leaves objects all the same.
+    again: BTreeSet<Gtid>,
     /// Transactions that lie before every load: what they commit of branches from before the stream is read by the loads.
     pub(super) behind: GtidSet,
 }
@@ -59,30 +62,35 @@ impl Prepared {
     pub async fn open(store: PreparedStore, position: &GtidSet, begun: u64) -> Result<Self, StateError> {
         let behind = store.begins_behind(begun).await?;
         let heads = store.open(position, begun).await?;
+        let again = store.held_beyond(position).await?;
         store.clean(weir_model::clock::now_ms()).await?;
         let held = heads.into_iter().map(|head| (head.xid.clone(), Held { head, tail: Bytes::new(), durable: true }));
-        Ok(Self { store, held: held.collect(), settled: Vec::new(), behind })
+        Ok(Self { store, held: held.collect(), settled: Vec::new(), again, behind })
     }
 
     /// The stream goes on from `published`: what was read behind it comes again.
     pub(super) fn rewind(&mut self, published: &GtidSet) {
-        self.held.retain(|_, held| published.contains(&held.head.gtid));
-        for Settled { held, by } in std::mem::take(&mut self.settled) {
-            if !published.contains(&by) && published.contains(&held.head.gtid) {
-                self.held.insert(held.head.xid.clone(), held);
-            }
-        }
+        let settled = std::mem::take(&mut self.settled).into_iter().filter(|settled| !published.contains(&settled.by));
+        let settled: Vec<Held> = settled.map(|settled| settled.held).collect();
+        let (passed, unpassed): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
+            .into_values()
+            .chain(settled)
+            .partition(|held| published.contains(&held.head.gtid));
+        self.held = passed.into_iter().map(|held| (held.head.xid.clone(), held)).collect();
+        self.again.extend(unpassed.into_iter().filter(|held| held.durable).map(|held| held.head.gtid));
     }
 
     /// Forgets what a publish has passed the end of.
     pub(super) fn published(&mut self, set: &GtidSet) {
         self.settled.retain(|settled| !set.contains(&settled.by));
+        self.again.retain(|gtid| !set.contains(gtid));
     }
 
     /// Puts what a position that is about to be published relies on.
     pub(super) async fn make_durable(&mut self) -> Result<(), StateError> {
         let store = &self.store;
-        let ended = self.settled.iter().filter(|settled| settled.held.durable);
+        let lies_there = |held: &Held| held.durable || self.again.contains(&held.head.gtid);
+        let ended = self.settled.iter().filter(|settled| lies_there(&settled.held));
         let ended: Vec<(Gtid, Gtid)> = ended.map(|s| (s.held.head.gtid.clone(), s.by.clone())).collect();
         stream::iter(ended)
             .map(Ok)

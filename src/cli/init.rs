@@ -1,5 +1,6 @@
 //! `weir init`: a commented configuration to begin with.
 
+use std::io::Write;
 use std::path::Path;
 
 use clap::Args;
@@ -7,6 +8,7 @@ use weir_mysql::{SourceOptions, TablePatterns, catalogue};
 
 use super::output::print;
 use crate::error::{Error, Exit};
+use crate::modes;
 
 /// Writes a commented weir.toml; with `--url` it also looks at the server and lists its tables.
 #[derive(Debug, Args)]
@@ -34,7 +36,8 @@ impl Init {
             None => Vec::new(),
         };
         let text = configuration(self.url.as_deref().map_or(URL_EXAMPLE.to_owned(), without_password), &tables);
-        std::fs::write(file, text).map_err(|error| {
+        // Passwords may come to stand in it.
+        modes::create_file(file).and_then(|mut made| made.write_all(text.as_bytes())).map_err(|error| {
             Error::failed("the configuration cannot be written").at(file.display().to_string()).because(error)
         })?;
         for table in &tables {

@@ -14,6 +14,7 @@ use super::seed::{LoadFigures, SeedError, running};
 use super::supervisor::{Finished, LoadBegin, LoadUnderWay, Supervisor};
 use crate::config::Config;
 use crate::error::Error;
+use crate::failpoint;
 use crate::figures::standing;
 use crate::state::jobs::{Ended, Job, JobEntry, JobId, JobOutcome, JobProgress, JobState, JobStore, Work, refusal};
 use crate::state::schedules::ScheduleStore;
@@ -128,7 +129,9 @@ impl JobDesk {
             if let Some(progress) = progress {
                 self.store.note_progress(id, progress).await?;
             }
+            failpoint::reach(failpoint::JOB_END_BEFORE);
             self.store.end(id, outcome).await?;
+            failpoint::reach(failpoint::JOB_END_AFTER);
             let id = id.clone();
             self.noted.remove(&id);
             self.ended.remove(&id);

@@ -23,6 +23,8 @@ mod registrar;
 pub mod schedule;
 mod seed;
 mod shipping;
+#[cfg(test)]
+mod simulation_tests;
 mod source_tables;
 mod start;
 pub mod status;

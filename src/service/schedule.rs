@@ -11,6 +11,7 @@ use weir_model::{Minute, TableId};
 use super::ms;
 use crate::config::{Backfill, Config, KeyBound, KeyPart};
 use crate::error::Error;
+use crate::failpoint;
 use crate::limits::{JOBS_FORGOTTEN_EVERY, JOBS_KEPT, JOBS_KEPT_MIN, SCHEDULE_CLOCK_BACK_MAX};
 use crate::state::jobs::{Bound, Ended, Job, JobEntry, JobId, JobOutcome, JobStore, Origin, Scope, Work, refusal};
 use crate::state::schedules::{Looked, Missed, Schedule, ScheduleId, ScheduleStore, Seen, due};
@@ -89,9 +90,13 @@ impl Scheduler {
         schedules.extend(self.configured.iter().cloned());
         let plan = plan(&looked, &schedules, now_ms);
         let requested = self.request(&plan.runs, now_ms).await?;
+        if !requested.is_empty() {
+            failpoint::reach(failpoint::SCHEDULE_FIRED);
+        }
         // Without schedules there is nothing to remember: one that is added later begins when it was added.
         if !(schedules.is_empty() && looked.schedules.is_empty()) {
             self.schedules.note_looked(&plan.looked).await?;
+            failpoint::reach(failpoint::SCHEDULE_NOTED);
         }
         self.looked = Some(plan.looked);
         for (schedule, missed) in &plan.missed {

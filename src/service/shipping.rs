@@ -18,6 +18,7 @@ use weir_model::TableId;
 
 use self::backlog::{Backlog, Step};
 use crate::error::Error;
+use crate::failpoint;
 use crate::figures::{counters, standing};
 use crate::limits::{
     TRACE_BATCH_DELAY_MAX, TRACE_BATCH_MAX, TRACE_CAUGHT_UP_MAX, TRACE_RETRY_DELAY, TRACE_RETRY_DELAY_MAX,
@@ -242,7 +243,9 @@ impl<T: TraceSink> Work<T> {
     async fn take(&self, step: Step) -> Result<(), Error> {
         match step {
             Step::Ship(batch) => {
+                failpoint::reach(failpoint::TRACE_SHIP_BEFORE);
                 let shipped = self.shipping.sink.ship(&self.shipping.source, &batch).await;
+                failpoint::reach(failpoint::TRACE_SHIP_AFTER);
                 match &shipped {
                     Ok(()) => counters().shipped(batch.iter().map(|shipment| shipment.counts.len()).sum()),
                     Err(_) => self.shared.state().backlog.ship_failed(batch),

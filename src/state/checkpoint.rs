@@ -9,11 +9,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weir_model::{Gtid, GtidSet, LogPosition, TableId};
 
+use crate::format::Format;
 use crate::limits::LIVENESS_MAX;
+
+/// The format of what this version writes into the state folder.
+pub const STATE_FORMAT: Format = Format(1);
 
 /// Where a source's service stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Checkpoint {
+    /// Of everything in the source's state folder: a version that knows a lower one must leave it alone.
+    #[serde(default)]
+    pub format: Format,
     /// Incarnation of the service that wrote it; the greatest is the one that may write.
     pub epoch: u64,
     /// Drawn anew when an epoch is taken, so that no two processes ever write the same bytes.

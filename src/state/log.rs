@@ -6,9 +6,11 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use weir_model::clock;
 
-use super::checkpoint::{Checkpoint, may_follow};
+use super::checkpoint::{Checkpoint, STATE_FORMAT, may_follow};
 use super::series::{Put, StateSeries};
 use super::{CheckpointRule, StateError};
+use crate::failpoint;
+use crate::format;
 use crate::limits::{STATE_CLEAN_EVERY, STATE_TRIES_MAX};
 
 /// What became of a write.
@@ -43,6 +45,9 @@ impl CheckpointLog {
     pub async fn read(&mut self) -> Result<Option<Checkpoint>, StateError> {
         let Some((number, bytes)) = self.series.latest().await? else { return Ok(None) };
         let object = || self.series.object(number).to_string();
+        if let Some(found) = format::newer(&bytes, STATE_FORMAT) {
+            return Err(StateError::Newer { object: object(), found, known: STATE_FORMAT });
+        }
         let checkpoint: Checkpoint =
             serde_json::from_slice(&bytes).map_err(|source| StateError::Damaged { object: object(), source })?;
         checkpoint.is_sound().map_err(|rule| StateError::Rule { object: object(), rule })?;
@@ -55,11 +60,13 @@ impl CheckpointLog {
     pub async fn take_epoch(&mut self) -> Result<Checkpoint, StateError> {
         for _ in 0..STATE_TRIES_MAX {
             let mut checkpoint = self.read().await?.unwrap_or_default();
+            checkpoint.format = STATE_FORMAT;
             checkpoint.epoch += 1;
             checkpoint.instance = uuid::Uuid::new_v4().to_string();
             checkpoint.running = true;
             checkpoint.written_at_ms = clock::now_ms();
             if self.put(&checkpoint).await? == Put::Done {
+                failpoint::reach(failpoint::EPOCH_TAKEN);
                 return Ok(checkpoint);
             }
         }
@@ -204,6 +211,30 @@ mod tests {
         }
         epochs.sort_unstable();
         assert_eq!(epochs, [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[tokio::test]
+    async fn the_state_of_a_newer_version_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log_in(folder.path());
+        log.series.put_next(1, r#"{"format": 2, "epoch": {"of": "another shape"}}"#.into()).await.unwrap();
+        for error in [log.read().await.unwrap_err(), log.take_epoch().await.unwrap_err()] {
+            let said = error.to_string();
+            assert!(said.contains("00000000000000000001.json") && said.contains("format 2"), "{said}");
+        }
+        assert_eq!(log.series.latest().await.unwrap().unwrap().0, 1);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_from_before_formats_were_named_is_of_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log_in(folder.path());
+        let mut before = serde_json::to_value(Checkpoint { epoch: 7, ..Checkpoint::default() }).unwrap();
+        assert!(before.as_object_mut().unwrap().remove("format").is_some());
+        log.series.put_next(1, before.to_string().into()).await.unwrap();
+        assert_eq!(log.take_epoch().await.unwrap().epoch, 8);
+        let bytes = log.series.latest().await.unwrap().unwrap().1;
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["format"], 1);
     }
 
     #[tokio::test]

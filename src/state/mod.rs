@@ -18,12 +18,14 @@ mod requests;
 pub mod schedules;
 mod series;
 
-pub use checkpoint::{Checkpoint, CheckpointRule, LastTransaction, Phase, TableStanding, may_follow};
+pub use checkpoint::{Checkpoint, CheckpointRule, LastTransaction, Phase, STATE_FORMAT, TableStanding, may_follow};
 pub use log::{CheckpointLog, Written};
 pub use prepared::{PreparedHead, PreparedPart, PreparedStore};
 pub use repairs::RepairStore;
 pub use requests::{Appeal, AppealKind, Appeals};
 pub use series::{Put, StateSeries};
+
+use crate::format::Format;
 
 /// State that could not be read or written. Says which object.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum StateError {
     /// What an object holds makes no sense; it was written by another program or damaged.
     #[error("state object {object} cannot be read: {source}")]
     Damaged { object: String, source: serde_json::Error },
+    /// A later version of weir wrote it.
+    #[error("state object {object} has format {found}; this version of weir knows {known}")]
+    Newer { object: String, found: Format, known: Format },
     /// We were about to write, or have read, a checkpoint that breaks a rule. A bug, or foreign hands.
     #[error("checkpoint {object}: {rule}")]
     Rule { object: String, rule: CheckpointRule },
@@ -62,6 +67,9 @@ impl From<StateError> for crate::error::Error {
             StateError::Damaged { object, .. } => Self::failed("a state object is damaged").at(object.clone()).way_out(
                 "remove that object: the number before it takes over, and the tables' own commits know what they hold",
             ),
+            StateError::Newer { object, .. } => Self::failed("the state was written by a newer version of weir")
+                .at(object.clone())
+                .way_out("run that version, or a later one"),
             StateError::Rule { object, .. } => Self::failed("the checkpoint breaks a rule").at(object.clone()),
             StateError::Lost { object } => {
                 Self::failed("rows of a prepared XA transaction cannot be read").at(object.clone()).way_out(

@@ -17,6 +17,7 @@ use weir_model::{Gtid, GtidSet, TableId, Xid};
 
 use super::objects::{Found, ObjectFolder};
 use super::{Put, StateError};
+use crate::failpoint;
 use crate::limits::{PREPARED_PUT_TOGETHER, STATE_KEPT};
 
 /// The layout of heads and parts.
@@ -91,7 +92,10 @@ impl PreparedStore {
         let name = format!("{}.{}{ROWS}", file_name(gtid), uuid::Uuid::new_v4().simple());
         let part = PreparedPart { bytes: bytes.len() as u64, crc: crc32fast::hash(&bytes), name };
         let object = self.folder.clone().join(&*part.name);
-        match self.store.put_opts(&object, bytes.into(), PutOptions::from(PutMode::Create)).await {
+        failpoint::reach(failpoint::PREPARED_PART_BEFORE);
+        let put = self.store.put_opts(&object, bytes.into(), PutOptions::from(PutMode::Create)).await;
+        failpoint::reach(failpoint::PREPARED_PART_AFTER);
+        match put {
             Ok(_) => Ok(part),
             // The answer to the client's first attempt got lost.
             Err(object_store::Error::AlreadyExists { .. }) => self.read_part(&part).await.map(|_| part),
@@ -120,7 +124,10 @@ impl PreparedStore {
     /// that stands is returned, whose parts are those that stay.
     pub async fn hold(&self, head: PreparedHead) -> Result<PreparedHead, StateError> {
         let name = head_name(&head.gtid);
-        match self.objects.put_absent(&name, &head).await? {
+        failpoint::reach(failpoint::PREPARED_HEAD_BEFORE);
+        let put = self.objects.put_absent(&name, &head).await?;
+        failpoint::reach(failpoint::PREPARED_HEAD_AFTER);
+        match put {
             Put::Done => Ok(head),
             Put::Taken => self.read_head(&name).await?.ok_or_else(|| self.lost(&name)),
         }
@@ -128,7 +135,9 @@ impl PreparedStore {
 
     /// The outcome of `prepared` has come with transaction `by`.
     pub async fn note_end(&self, prepared: &Gtid, by: &Gtid) -> Result<(), StateError> {
+        failpoint::reach(failpoint::PREPARED_END_BEFORE);
         self.objects.put(&end_name(prepared), by).await?;
+        failpoint::reach(failpoint::PREPARED_END_AFTER);
         self.lock().insert(prepared.clone(), by.clone());
         Ok(())
     }
@@ -153,6 +162,12 @@ impl PreparedStore {
         }
         self.forget_ended(position).await?;
         Ok(held)
+    }
+
+    /// Transactions that are held and that `position` has not passed: the source sends them again.
+    pub async fn held_beyond(&self, position: &GtidSet) -> Result<BTreeSet<Gtid>, StateError> {
+        let held = self.list_held().await?.into_iter().map(|head| head.gtid);
+        Ok(held.filter(|gtid| !position.contains(gtid)).collect())
     }
 
     /// Every transaction that has a head and no end, for people.
@@ -258,6 +273,7 @@ impl PreparedStore {
         for name in names.filter(|name| name.starts_with(&of) && name.ends_with(ROWS)) {
             self.objects.remove(name).await?;
         }
+        failpoint::reach(failpoint::PREPARED_REMOVE);
         self.objects.remove(&head_name(gtid)).await?;
         self.objects.remove(&end_name(gtid)).await
     }

@@ -8,6 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use super::StateError;
+use crate::failpoint;
 use crate::limits::{AMBIGUOUS_PUT_DELAY, AMBIGUOUS_PUT_TRIES, STATE_KEPT, STATE_KEPT_MIN, STATE_TRIES_MAX};
 
 /// What became of a put.
@@ -63,7 +64,10 @@ impl StateSeries {
     async fn put_once(&self, n: u64, bytes: Bytes) -> Result<Put, StateError> {
         let object = self.object(n);
         let create = PutOptions::from(PutMode::Create);
-        match self.store.put_opts(&object, bytes.clone().into(), create).await {
+        failpoint::reach(failpoint::STATE_PUT_BEFORE);
+        let put = self.store.put_opts(&object, bytes.clone().into(), create).await;
+        failpoint::reach(failpoint::STATE_PUT_AFTER);
+        match put {
             Ok(_) => {}
             Err(object_store::Error::AlreadyExists { .. }) => match self.read(n).await? {
                 Some(found) if found == bytes => {}

@@ -61,6 +61,9 @@ impl Standing {
             return Err(TableError::Fenced { table: id.clone(), epoch: record.state.epoch, ours: writer.epoch });
         }
         let meta_data = replay.meta_data.clone().ok_or_else(|| rule("it has no metaData action"))?;
+        if meta_data.weir_format() > CommitRecord::FORMAT {
+            return Err(TableError::newer(id.clone(), replay.version, meta_data.weir_format()));
+        }
         let schema = record.state.schema.clone().ok_or_else(|| rule("its record does not say its columns"))?;
         if !replay.protocol.as_ref().is_some_and(|protocol| protocol.is_of(&schema)) {
             return Err(rule("its protocol was changed by someone else"));

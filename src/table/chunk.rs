@@ -23,6 +23,7 @@ use super::partition::{PartitionValues, ToldKeys, file_rows, rows_by_partition};
 use super::read::Folder;
 use super::reshape::widened;
 use super::writer::{EncodedFile, FileWriter};
+use crate::failpoint;
 use crate::limits::{CHUNK_FILE_AGE_MAX, CHUNK_HELD_BYTES_MAX, FILES_WRITTEN_TOGETHER};
 
 /// Where data files of one table go; cheap to clone, independent of the table's writer.
@@ -56,7 +57,14 @@ impl TableFiles {
 
     /// Writes a data file; durable when it returns.
     pub(super) async fn put(&self, name: &str, bytes: bytes::Bytes) -> Result<(), TableError> {
-        self.warehouse.put(&self.folder().child(name), bytes).await
+        let (before, after) = match name.ends_with(".bin") {
+            true => (failpoint::VECTOR_FILE_BEFORE, failpoint::VECTOR_FILE_AFTER),
+            false => (failpoint::DATA_FILE_BEFORE, failpoint::DATA_FILE_AFTER),
+        };
+        failpoint::reach(before);
+        let put = self.warehouse.put(&self.folder().child(name), bytes).await;
+        failpoint::reach(after);
+        put
     }
 }
 

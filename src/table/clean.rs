@@ -16,6 +16,7 @@ use super::delta::Add;
 use super::log::{Log, Replay, commit_name};
 use super::stage::Staged;
 use super::{Table, TableError, TableFiles, Warehouse};
+use crate::failpoint;
 use crate::limits::{CLEANED_AT_ONCE_MAX, ORPHAN_AGE_MIN};
 
 /// How long what was replaced is kept, and how hard to look.
@@ -168,7 +169,9 @@ impl Table {
         let state = self.next_state(self.state.clone(), &self.schema)?;
         let mut staged = Staged::of_upkeep("VACUUM START", state, self);
         staged.cleans.clone_from(&names);
-        Ok((self.put_staged(staged).await?, names))
+        let outcome = self.put_staged(staged).await?;
+        failpoint::reach(failpoint::CLEAN_NAMED);
+        Ok((outcome, names))
     }
 }
 
@@ -176,6 +179,7 @@ impl Table {
 pub async fn remove(files: &TableFiles, names: &[String]) {
     for name in names {
         files.discard(name).await;
+        failpoint::reach(failpoint::CLEAN_REMOVED);
     }
 }
 
@@ -212,6 +216,7 @@ pub async fn clean_log(
     let commits: Vec<i64> = versions.commits.iter().map(|(version, _)| *version).filter(|v| *v < first).collect();
     for version in &commits {
         warehouse.delete(&folder.clone().join(commit_name(*version))).await?;
+        failpoint::reach(failpoint::LOG_CLEANED);
     }
     for version in versions.checkpoints.iter().filter(|version| **version < first) {
         warehouse.delete(&folder.clone().join(format!("{version:020}.checkpoint.parquet"))).await?;

@@ -17,6 +17,7 @@ use super::record::{BucketShare, CommitRecord, TableState, may_follow};
 use super::sound::tells_removals;
 use super::stage::{NewFile, NewVector, Staged};
 use super::{Table, TableError};
+use crate::failpoint;
 use crate::figures::counters;
 use crate::limits::{AMBIGUOUS_PUT_DELAY, AMBIGUOUS_PUT_TRIES, DELTA_CHECKPOINT_EVERY, FILES_WRITTEN_TOGETHER};
 
@@ -68,7 +69,9 @@ impl Table {
         match &ended {
             Ended::In(_) => {
                 let leftover = std::mem::take(&mut staged.leftover);
+                failpoint::reach(failpoint::INDEX_PUBLISH_BEFORE);
                 let published = self.publish(staged);
+                failpoint::reach(failpoint::INDEX_PUBLISH_AFTER);
                 self.checkpoint_if_due();
                 self.discard_drafts().await;
                 for name in &leftover {
@@ -180,6 +183,7 @@ impl Table {
 
     fn actions(&self, staged: &Staged, commit_id: String) -> Bytes {
         let record = CommitRecord {
+            format: CommitRecord::FORMAT,
             source: self.writer.source.clone(),
             commit_id,
             state: staged.state.clone(),
@@ -311,7 +315,10 @@ impl Table {
         }
         let (warehouse, path, table) = (self.warehouse.clone(), self.path.clone(), self.schema.table.clone());
         tokio::spawn(async move {
-            if let Err(error) = checkpoint::write(&warehouse, &path).await {
+            failpoint::reach(failpoint::DELTA_CHECKPOINT_BEFORE);
+            let written = checkpoint::write(&warehouse, &path).await;
+            failpoint::reach(failpoint::DELTA_CHECKPOINT_AFTER);
+            if let Err(error) = written {
                 tracing::warn!(%table, %error, "the log's checkpoint could not be written; reading takes longer until the next");
             }
         });

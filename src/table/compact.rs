@@ -14,6 +14,7 @@ use super::partition::PartitionValues;
 use super::rewrite::{Input, Rewriting, Rewritten, RowsOf};
 use super::stage::Staged;
 use super::{Table, TableError};
+use crate::failpoint;
 use crate::limits::{
     COMPACT_BYTES_MAX, COMPACT_DEAD_SHARE, COMPACT_FILES_MAX, COMPACT_FILES_MIN, COMPACT_SMALL_BYTES, COMPACT_TIER,
     UPKEEP_TRIES_MAX,
@@ -165,7 +166,10 @@ impl Table {
             }
             let staged = self.stage_rewritten(&rewritten).await?;
             match self.end_staged(staged).await? {
-                Ended::In(outcome) => return Ok(Some(outcome)),
+                Ended::In(outcome) => {
+                    failpoint::reach(failpoint::COMPACTION_COMMITTED);
+                    return Ok(Some(outcome));
+                }
                 // Whether the new files are named is not known: they stay.
                 Ended::Unread => return Ok(Some(CommitOutcome::Moved)),
                 Ended::Lost(outcome) => lost = Some(outcome),

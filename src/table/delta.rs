@@ -11,6 +11,7 @@ use weir_model::TableSchema;
 
 use super::partition::partition_names;
 use super::record::CommitRecord;
+use crate::format::Format;
 
 /// One line of a commit; exactly one member is set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -130,10 +131,18 @@ impl MetaData {
             && columns(&self.schema_string) == columns(&schema_string(schema))
     }
 
+    /// The format of a table of ours; those of the first versions do not say it.
+    pub fn weir_format(&self) -> Format {
+        let named = self.configuration.get(FORMAT_PROPERTY);
+        named.map_or(Format::FIRST, |text| text.parse().map_or(Format(u32::MAX), Format))
+    }
+
     /// A table of `schema`; `id` stays the same for the table's life.
     pub fn of(schema: &TableSchema, id: String, created_ms: i64) -> Self {
         let vectors = (!schema.layout.copies_on_write()).then_some(("delta.enableDeletionVectors", "true"));
+        let format = CommitRecord::FORMAT.to_string();
         let configuration = [
+            (FORMAT_PROPERTY, &*format),
             // Our records are in the log: nobody else's cleanup may remove them before they are shipped.
             ("delta.enableExpiredLogCleanup", "false"),
             // Every replaced deletion vector is a tombstone in each checkpoint until then.
@@ -153,6 +162,9 @@ impl MetaData {
         }
     }
 }
+
+/// The table property that names the format, for whoever reads no commit of ours.
+const FORMAT_PROPERTY: &str = "weir.format";
 
 /// Delta's JSON of the lake table's columns, all nullable.
 fn schema_string(schema: &TableSchema) -> String {

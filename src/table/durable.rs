@@ -6,7 +6,6 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +19,9 @@ use object_store::{
 };
 
 use super::whole::WholeUpload;
+use crate::failpoint;
 use crate::limits::FOLDERS_KNOWN_MAX;
+use crate::modes;
 
 /// A folder whose objects are durable once they are put.
 #[derive(Debug, Clone)]
@@ -137,15 +138,18 @@ fn write_durably(file: &FilePath, payload: &PutPayload, place: Place, known: &Kn
         temporary.write_all(part)?;
     }
     pass();
-    // Temporary files are private; the lake's readers run as other users.
-    temporary.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
+    failpoint::reach(failpoint::DISK_WRITTEN);
+    // Temporary files are private; the lake's readers may be others of the group.
+    temporary.as_file().set_permissions(modes::of_files())?;
     temporary.as_file().sync_all()?;
     pass();
+    failpoint::reach(failpoint::DISK_SYNCED);
     match place {
         Place::Replace => temporary.persist(file).map_err(|error| error.error)?,
         Place::IfAbsent => temporary.persist_noclobber(file).map_err(|error| error.error)?,
     };
     pass();
+    failpoint::reach(failpoint::DISK_NAMED);
     sync_folder(folder)?;
     pass();
     Ok(())
@@ -202,7 +206,7 @@ fn parent_of(folder: &FilePath) -> std::io::Result<&FilePath> {
 }
 
 fn create_folder(folder: &FilePath) -> std::io::Result<()> {
-    match std::fs::create_dir(folder) {
+    match modes::create_folder(folder) {
         Err(_) if folder.is_dir() => Ok(()),
         made => made,
     }

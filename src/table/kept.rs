@@ -20,6 +20,7 @@ use super::index::{Index, IndexHome, IndexSnapshot};
 use super::writer::orders_of_entry;
 use super::{Table, TableError};
 use crate::limits::{INDEX_KEPT_AFTER_ROWS, INDEX_KEPT_AFTER_SHARE, INDEX_KEPT_ROWS_MIN};
+use crate::modes;
 
 /// What the index was the index of.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,7 +60,7 @@ impl Keeping {
     /// When the disk cannot be written; the table is as good without it.
     pub fn write(self) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
-            std::fs::create_dir_all(folder)?;
+            modes::create_folders(folder)?;
         }
         self.snapshot.write(&self.path, &self.header).map(|_| ())
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
+use serde::Deserialize;
 use weir_model::TableId;
 
 use super::TableError;
@@ -13,6 +14,8 @@ use super::delta::{Action, Add, MetaData, Protocol};
 use super::location::{Put, Warehouse};
 use super::record::CommitRecord;
 use super::sound::{LastSound, rests_on_what_is_gone};
+use crate::failpoint;
+use crate::format::{Format, Head};
 use crate::limits::COMMITS_READ_TOGETHER;
 
 /// File name of version `version`.
@@ -103,6 +106,9 @@ impl Log {
             Err(TableError::Store(object_store::Error::NotFound { .. })) => return Ok(None),
             Err(error) => return Err(error),
         };
+        if let Some(found) = newer_format(&bytes) {
+            return Err(TableError::newer(self.table.clone(), version, found));
+        }
         parse(&bytes).map(Some).map_err(|error| {
             TableError::Damaged(format!("version {version} of {} is not a Delta commit: {error}", self.table))
         })
@@ -164,7 +170,10 @@ impl Log {
 
     /// Puts `bytes` as `version` unless it is taken.
     pub async fn put(&self, version: i64, bytes: Bytes) -> Result<Put, TableError> {
-        self.warehouse.put_if_absent(&self.folder.clone().join(commit_name(version)), bytes).await
+        failpoint::reach(failpoint::LOG_PUT_BEFORE);
+        let put = self.warehouse.put_if_absent(&self.folder.clone().join(commit_name(version)), bytes).await;
+        failpoint::reach(failpoint::LOG_PUT_AFTER);
+        put
     }
 }
 
@@ -179,7 +188,26 @@ pub fn serialise(actions: &[Action]) -> Bytes {
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<Action>, serde_json::Error> {
-    bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(serde_json::from_slice).collect()
+    lines(bytes).map(serde_json::from_slice).collect()
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty())
+}
+
+/// The format of a commit of ours that is above the one we know. Ours come first in a commit, so nothing else is looked at.
+fn newer_format(bytes: &[u8]) -> Option<Format> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct First {
+        commit_info: Info,
+    }
+    #[derive(Deserialize)]
+    struct Info {
+        weir: Head,
+    }
+    let first: First = serde_json::from_slice(lines(bytes).next()?).ok()?;
+    first.commit_info.weir.newer(CommitRecord::FORMAT)
 }
 
 impl Replay {

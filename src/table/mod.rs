@@ -36,6 +36,8 @@ mod kept;
 mod location;
 mod log;
 mod marking;
+#[cfg(test)]
+pub(crate) mod mortal;
 mod open;
 mod orders;
 mod partition;
@@ -89,6 +91,7 @@ use self::read::Folder;
 use self::reshape::Drafts;
 use crate::error::{Error, Kind};
 use crate::figures::TableNow;
+use crate::format::Format;
 
 /// Why a table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +113,12 @@ pub enum TableError {
     /// What is stored is not what it should be.
     #[error("damaged: {0}")]
     Damaged(String),
+    /// A later version of weir wrote it.
+    #[error(
+        "{table} at version {version} has format {found}; this version of weir knows {known}. Run the version that wrote it, \
+         or a later one"
+    )]
+    Newer { table: TableId, version: i64, found: Format, known: Format },
     /// A rule about durable state would be broken by the write, or is by what was read.
     #[error(
         "{table} at version {version}: {rule}; nothing was written. Re-seed it with `weir snapshot --table {table}`"
@@ -157,6 +166,10 @@ pub enum TableError {
 impl TableError {
     fn warehouse(url: &str, what: String) -> Self {
         Self::Warehouse { url: url.to_owned(), what }
+    }
+
+    fn newer(table: TableId, version: i64, found: Format) -> Self {
+        Self::Newer { table, version, found, known: CommitRecord::FORMAT }
     }
 
     /// Whether something that the log names is not in the store.

@@ -234,6 +234,7 @@ impl Table {
             drafts: Drafts::default(),
         };
         let record = CommitRecord {
+            format: CommitRecord::FORMAT,
             source: table.writer.source.clone(),
             commit_id: Uuid::new_v4().to_string(),
             state,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use weir_model::{Absences, Gtid, GtidSet, Order, OrderState, TableSchema};
 
 use super::buckets::Buckets;
+use crate::format::Format;
 use crate::trace::StageCount;
 
 /// What every own commit repeats.
@@ -127,6 +128,8 @@ pub struct SeedProgress {
 /// The `weir` member of an own commit's `commitInfo`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitRecord {
+    #[serde(default)]
+    pub format: Format,
     /// Name of the source that the table mirrors.
     pub source: String,
     /// Unique to one attempt at a commit, so that an ambiguous answer can be settled by reading.
@@ -138,6 +141,11 @@ pub struct CommitRecord {
     /// them may not, since its version comes after this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cleans: Vec<String>,
+}
+
+impl CommitRecord {
+    /// The format that this version writes, also of everything else in the table's folder.
+    pub const FORMAT: Format = Format(1);
 }
 
 /// A state that may stand behind `before`: nothing that is held is given up.

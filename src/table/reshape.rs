@@ -309,6 +309,7 @@ impl Table {
     fn reshaped_actions(&self, reshaping: &Reshaping, replay: &Replay, state: &TableState, commit_id: String) -> Bytes {
         let (at_ms, data_change) = (clock::now_ms(), reshaping.changes_rows());
         let record = CommitRecord {
+            format: CommitRecord::FORMAT,
             source: self.writer.source.clone(),
             commit_id,
             state: state.clone(),

@@ -27,6 +27,7 @@ use super::scan::conform;
 use super::stage::NewFile;
 use super::writer::{EncodedFile, FileOrders, FileWriter, Placed, add_action};
 use super::{Table, TableError};
+use crate::failpoint;
 
 /// Rows written at a time.
 const ROWS_AT_A_TIME: usize = 16_384;
@@ -209,6 +210,7 @@ impl Rewriting {
             files.put(&output.path, bytes).await?;
             outputs.push(output);
         }
+        failpoint::reach(failpoint::COMPACTION_WRITTEN);
         Ok(Rewritten { files, partition, schema, inputs, outputs, written_ms: clock::now_ms() })
     }
 }

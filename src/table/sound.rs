@@ -58,6 +58,7 @@ impl Table {
         );
         let (at_ms, commit_id) = (clock::now_ms(), Uuid::new_v4().to_string());
         let record = CommitRecord {
+            format: CommitRecord::FORMAT,
             source: self.writer.source.clone(),
             commit_id: commit_id.clone(),
             state: TableState { commits: own.commits + 1, ..own.clone() },

@@ -16,6 +16,7 @@ use weir_model::{Digest, Op, Repair, TableId, Window};
 use super::repairs::RepairRow;
 use super::{AddsUp, Hop, Origin, Shipment, StageCount, TraceError, TraceSink, summed};
 use crate::limits::TRACE_BUSY_MAX;
+use crate::modes;
 
 /// `PRAGMA user_version` of the tables below.
 const FORMAT: i64 = 3;
@@ -63,7 +64,12 @@ impl SqliteTrace {
         let failed =
             |source: Box<dyn std::error::Error + Send + Sync>| TraceError::Store { place: place.to_string(), source };
         if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| failed(e.into()))?;
+            modes::create_folders(folder).map_err(|e| failed(e.into()))?;
+        }
+        // SQLite gives the files beside it the mode that this one has.
+        match modes::options().write(true).create_new(true).open(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error.into())),
+            _ => {}
         }
         let mut connection = Connection::open(file).map_err(|e| failed(e.into()))?;
         match prepare(&mut connection).map_err(|e| failed(e.into()))? {

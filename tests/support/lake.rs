@@ -93,6 +93,20 @@ pub fn assert_equal_by(
 
 /// Fails unless the tables of `databases`, which have commas between them, are equal by `reading`. Gives what was found.
 fn compare_by(mysql: &Mysql, databases: &str, reading: &Reading, options: &[&str], when: &str) -> serde_json::Value {
+    let Reading { reader, warehouse, .. } = reading;
+    match differences(mysql, databases, reading, options) {
+        Ok(found) => found,
+        Err(found) => panic!("{databases} differ by {reader} in {warehouse}, {when}:\n{found:#}"),
+    }
+}
+
+/// What is found of the tables of `databases`, which have commas between them, by `reading`: an error if they differ.
+pub fn differences(
+    mysql: &Mysql,
+    databases: &str,
+    reading: &Reading,
+    options: &[&str],
+) -> Result<serde_json::Value, serde_json::Value> {
     let Reading { reader, warehouse, environment } = reading;
     let output = python("tests/support/compare.py")
         .args(["--url", &mysql.url, "--database", databases, "--reader", reader, "--warehouse", warehouse])
@@ -100,13 +114,9 @@ fn compare_by(mysql: &Mysql, databases: &str, reading: &Reading, options: &[&str
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .output()
         .expect("the comparer starts");
-    assert!(
-        output.status.success(),
-        "{databases} differ by {reader} in {warehouse}, {when}:\n{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    serde_json::from_slice(&output.stdout).expect("the comparer prints JSON")
+    let found = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("the comparer failed: {}", String::from_utf8_lossy(&output.stderr)));
+    if output.status.success() { Ok(found) } else { Err(found) }
 }
 
 /// Fails unless the table's partition columns say what they are made of, and its log is as every reader reads it.

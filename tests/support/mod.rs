@@ -9,6 +9,7 @@ pub mod random;
 pub mod s3;
 pub mod s3_ways;
 pub mod weir;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -78,6 +78,11 @@ impl Mysql {
         services(&["mysql-stop", path(self.folder.as_ref().expect("a server of the test's own").path())]);
     }
 
+    /// SIGKILL to a server of the test's own.
+    pub fn kill(&self) {
+        services(&["mysql-stop", path(self.folder.as_ref().expect("a server of the test's own").path()), "--kill"]);
+    }
+
     /// Of the newest flavour only.
     pub fn start_again(&self) {
         self.start_again_with(&[]);

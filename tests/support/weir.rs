@@ -1,7 +1,7 @@
 //! A `weir` with a warehouse, a state folder and a configuration of its own, driven as users drive it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use super::clickhouse::Clickhouse;
@@ -224,10 +224,18 @@ impl Weir {
 
     /// Starts a command in the background; what it logs is appended to the file `log`.
     pub fn start(&self, arguments: &[&str], log: &str) -> Running {
+        self.start_at(arguments, log, "")
+    }
+
+    /// The same, with what it is to do at its failpoints: `name=actions`, as `src/failpoint.rs` says.
+    pub fn start_at(&self, arguments: &[&str], log: &str, failpoints: &str) -> Running {
         let log = self.folder.path().join(log);
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
-        let child =
-            self.command(arguments).stdout(Stdio::null()).stderr(Stdio::from(file)).spawn().expect("weir starts");
+        let mut command = self.command(arguments);
+        if !failpoints.is_empty() {
+            command.env("FAILPOINTS", failpoints);
+        }
+        let child = command.stdout(Stdio::null()).stderr(Stdio::from(file)).spawn().expect("weir starts");
         Running { child, log }
     }
 }
@@ -266,9 +274,27 @@ impl Running {
     /// SIGTERM; gives the exit code and how long it took.
     pub fn terminate(mut self) -> (Option<i32>, Duration) {
         let asked = Instant::now();
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
-        assert!(status.success());
+        self.signal("TERM");
         (self.child.wait().expect("the service ends").code(), asked.elapsed())
+    }
+
+    /// Sends a signal, by its name.
+    pub fn signal(&self, name: &str) {
+        let process = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &process]).status().expect("kill runs");
+        assert!(status.success(), "no signal {name} for {process}");
+    }
+
+    /// Waits until it ends by itself, for `limit` at most.
+    pub fn wait_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let end = Instant::now() + limit;
+        loop {
+            let status = self.child.try_wait().expect("its state can be asked");
+            if status.is_some() || Instant::now() >= end {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Waits until it ends by itself.

@@ -88,3 +88,38 @@ async fn a_branch_read_again_after_a_restart_is_held_once() {
     second.make_durable().await.unwrap();
     assert_eq!(second.held[&xid(b'a')].head.parts, [part]);
 }
+
+/// A branch that is durable, not published, and read again, where it ends before the next publish.
+async fn ends_before_it_is_put_again(objects: &Arc<InMemory>, again: &mut Prepared) {
+    again.hold(b'a', 4);
+    again.end(b'a', 5);
+    again.make_durable().await.unwrap();
+    again.published(&to(5));
+    again.hold(b'a', 6);
+    again.make_durable().await.unwrap();
+    let next = open(objects, &to(6)).await;
+    // Another branch has the name by now, and is not mistaken for the first.
+    assert_eq!(next.held.values().map(|held| held.head.gtid.clone()).collect::<Vec<_>>(), [gtid(6)]);
+    next.store.forget_ended(&to(6)).await.unwrap();
+    assert_eq!(next.store.list_held().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_branch_that_a_killed_process_has_put_is_forgotten_if_it_ends_before_it_is_put_again() {
+    let objects = Arc::new(InMemory::new());
+    let mut first = open(&objects, &to(3)).await;
+    first.hold(b'a', 4);
+    first.make_durable().await.unwrap();
+    let mut second = open(&objects, &to(3)).await;
+    ends_before_it_is_put_again(&objects, &mut second).await;
+}
+
+#[tokio::test]
+async fn a_branch_that_was_put_before_a_connection_broke_is_forgotten_if_it_ends_before_it_is_put_again() {
+    let objects = Arc::new(InMemory::new());
+    let mut prepared = open(&objects, &to(3)).await;
+    prepared.hold(b'a', 4);
+    prepared.make_durable().await.unwrap();
+    prepared.rewind(&to(3));
+    ends_before_it_is_put_again(&objects, &mut prepared).await;
+}

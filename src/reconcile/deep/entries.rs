@@ -17,6 +17,7 @@ use weir_model::{Order, RecordKey, RecordKeys};
 use super::columns::SharedRows;
 use super::compare::Counting;
 use crate::limits::{DEEP_HELD_BYTES, DEEP_RUN_BUFFER_BYTES};
+use crate::modes;
 use weir_model::row_hash::{RowHash, RowsDigest};
 
 /// One row of a side.
@@ -157,7 +158,7 @@ struct Runs {
 
 impl Runs {
     fn create(folder: &PathBuf) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
+        modes::create_folders(folder)?;
         Ok(Self { file: Arc::new(tempfile::tempfile_in(folder)?), ends: Vec::new() })
     }
 

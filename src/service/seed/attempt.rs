@@ -20,6 +20,7 @@ use super::plan::Piece;
 use super::{Load, Loader, Merging, SeedError};
 use crate::apply::chunks::{ChunkDesk, ChunkOutcome, UNPLANNED, WaitingChunk};
 use crate::capture::request::{ChunkOpening, ReadChunk, Request};
+use crate::failpoint;
 use crate::limits::{
     CAPTURE_LOOKED_AT_EVERY, CHUNK_BATCH_BYTES, CHUNK_RETRY_DELAY, EXECUTED_WAIT_MAX, TABLE_LOCK_WAIT_MAX,
     TABLE_LOCKED_AGAIN_AFTER, TABLE_LOCKED_MAX, WRITERS_WAIT_MAX,
@@ -89,6 +90,7 @@ impl Loader {
         drop(rows);
         let (upper, server_uuid) = self.end_of_stream(connection).await?;
         drop(permit);
+        failpoint::reach(failpoint::CHUNK_READ);
         let taken = Taken { rows: staged.iter().map(StagedChunk::rows).sum(), absent: absent.len() as u64 };
         let rows = taken.rows;
         let bytes = staged.iter().map(StagedChunk::bytes).sum();
@@ -100,6 +102,7 @@ impl Loader {
             Merging::Lake(lake) => self.merge_by_lake(lake, load, parts).await?,
         };
         if fate == ChunkFate::Merged {
+            failpoint::reach(failpoint::CHUNK_DONE);
             return Ok(Some(taken));
         }
         progress.take_back(rows, bytes);

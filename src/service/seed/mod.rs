@@ -25,6 +25,7 @@ use super::kafka::merging::LakeMerging;
 use crate::apply::Report;
 use crate::apply::chunks::ChunkDesk;
 use crate::capture::request::{Request, SeedOpening};
+use crate::failpoint;
 use crate::limits::CHUNK_RETRY_DELAY;
 use crate::state::jobs::{JobId, JobProgress, JobState, JobStore, Scope};
 use crate::state::{StateError, StateSeries};
@@ -206,6 +207,7 @@ impl Loader {
         while let Some(finished) = attempts.join_next().await {
             taken_of(finished)?;
         }
+        failpoint::reach(failpoint::LOAD_DONE);
         if load.looks_for_absent() {
             let removed = self.remove_absent(&load, number, start, &progress).await?;
             load.figures.removed.fetch_add(removed, Ordering::Relaxed);
@@ -244,6 +246,7 @@ impl Loader {
         let plan = plan::plan(&mut connection, &description, &load.scope).await?;
         let bytes = serde_json::to_vec(&plan).expect("a plan is plain data");
         let number = load.plans.append(bytes.into()).await?;
+        failpoint::reach(failpoint::LOAD_PLANNED);
         load.plan_under_way.store(number, Ordering::Release);
         if let Merging::Lake(lake) = &self.merging {
             // Before the load is announced: one that was announced must find how far it is.

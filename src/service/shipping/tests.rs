@@ -106,6 +106,7 @@ impl Setting {
     fn commit(&self, version: i64) -> Shipment {
         let counts = vec![counted()];
         let record = CommitRecord {
+            format: CommitRecord::FORMAT,
             source: "shop".into(),
             commit_id: version.to_string(),
             state: TableState::default(),

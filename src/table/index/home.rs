@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::limits::{INDEX_CACHE_SHARE, INDEX_MEMORY_MIN, INDEX_PAGE_BYTES};
+use crate::modes;
 
 /// Bytes of memory for all indexes of a process.
 #[derive(Debug)]
@@ -86,10 +87,10 @@ impl IndexHome {
             return Err(io::Error::new(io::ErrorKind::NotFound, "there is no folder for scratch files"));
         };
         let in_folder = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()));
-        std::fs::create_dir_all(folder).map_err(in_folder)?;
+        modes::create_folders(folder).map_err(in_folder)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path: PathBuf = folder.join(format!("{}-{number}.{SCRATCH}", std::process::id()));
-        let mut options = File::options();
+        let mut options = modes::options();
         let file = options.read(true).write(true).create(true).truncate(true).open(&path).map_err(in_folder)?;
         match std::fs::remove_file(&path) {
             // Another process that starts in this folder takes it for a left one.

@@ -26,6 +26,8 @@ use super::keys::Keys;
 use super::pages::Pages;
 use super::shard::{Shape, Shard};
 use super::space::{FileRange, RowSpace};
+use crate::failpoint;
+use crate::modes;
 
 const MAGIC: &[u8; 8] = b"weir-idx";
 /// Changes with what the bytes mean, which includes how keys are mixed and where slots stand.
@@ -79,18 +81,22 @@ impl IndexSnapshot {
         name.push(".tmp");
         let temporary = Path::new(&name);
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)?;
-        let written = self.write_to(temporary, header).and_then(|()| std::fs::rename(temporary, path));
+        modes::create_folders(folder)?;
+        let written = self.write_to(temporary, header).and_then(|()| {
+            failpoint::reach(failpoint::INDEX_KEPT_WRITTEN);
+            std::fs::rename(temporary, path)
+        });
         if written.is_err() {
             // What takes room on a full disk.
             let _ = std::fs::remove_file(temporary);
         }
         written?;
+        failpoint::reach(failpoint::INDEX_KEPT_NAMED);
         File::open(folder)?.sync_all()
     }
 
     fn write_to(self, path: &Path, header: &[u8]) -> io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
+        let mut file = BufWriter::new(modes::create_file(path)?);
         let mut preamble = Vec::with_capacity(PREAMBLE_BYTES);
         preamble.extend_from_slice(MAGIC);
         preamble.extend_from_slice(&VERSION.to_le_bytes());

@@ -8,10 +8,10 @@ use weir_model::layout::{Deletes, Layout, Storage};
 
 use super::buckets::{self, bucket_of, create_shared_of, id_in, of, optimise, sharded_change};
 use super::cleaning::{clean_all, now_ms};
-use super::mortal::{Last, MortalStore};
 use super::*;
 use crate::table::clean::clean_log;
 use crate::table::log::Log;
+use crate::table::mortal::{Last, MortalStore};
 
 /// A table before a step, and what its rows may be.
 struct Scene {

@@ -98,3 +98,49 @@ async fn columns_that_someone_else_changed_stop_the_table() {
     .await;
     assert!(matches!(opened(&warehouse).await, Err(TableError::Rule { .. })));
 }
+
+#[tokio::test]
+async fn a_table_of_a_newer_version_is_refused_by_its_format_and_left_alone() {
+    let warehouse = in_memory();
+    let table = table_with_a_vector(&warehouse).await;
+    let objects_before = objects(&**warehouse.store()).await;
+    let newest = commit_path(&table, table.version());
+    let good = warehouse.get(&newest).await.unwrap();
+    let told = |error: TableError| {
+        assert!(matches!(error, TableError::Newer { found: Format(2), .. }) && !error.is_damage(), "{error}");
+        assert!(error.to_string().contains("has format 2; this version of weir knows 1"), "{error}");
+    };
+    // Its record is of a shape that this version does not know.
+    let newer =
+        r#"{"commitInfo": {"timestamp": 1, "operation": "MERGE", "weir": {"format": 2, "state": ["otherwise"]}}}"#;
+    warehouse.put(&newest, newer.into()).await.unwrap();
+    told(opened(&warehouse).await.unwrap_err());
+    told(scanned(&warehouse).await.unwrap_err());
+    // The property alone: of a table whose newer commits have been cleaned away.
+    warehouse.put(&newest, good).await.unwrap();
+    put_foreign(&table, 0, |action| {
+        action.add = None;
+        action.protocol = None;
+        if let Some(meta_data) = &mut action.meta_data {
+            meta_data.configuration.insert("weir.format".into(), "2".into());
+        }
+    })
+    .await;
+    told(opened(&warehouse).await.unwrap_err());
+    assert_eq!(objects(&**warehouse.store()).await.len(), objects_before.len() + 1);
+}
+
+#[tokio::test]
+async fn a_table_from_before_formats_were_named_is_of_the_first() {
+    let warehouse = in_memory();
+    let table = table_with_a_vector(&warehouse).await;
+    for version in 0..=table.version() {
+        let path = commit_path(&table, version);
+        let text = String::from_utf8(warehouse.get(&path).await.unwrap().to_vec()).unwrap();
+        let before = text.replace("\"weir.format\":\"1\",", "").replace("\"format\":1,", "");
+        assert_ne!(before, text);
+        warehouse.put(&path, before.into()).await.unwrap();
+    }
+    assert_eq!(opened(&warehouse).await.unwrap().unwrap().figures(), table.figures());
+    scanned(&warehouse).await.unwrap();
+}

@@ -274,6 +274,7 @@ async fn a_version_that_is_not_of_a_writer_beside_moves_the_table() {
     move_share(&mut state, 2);
     state.commits += 1;
     let record = |source: &str| CommitRecord {
+        format: CommitRecord::FORMAT,
         source: source.into(),
         commit_id: "theirs".into(),
         state: state.clone(),

@@ -31,6 +31,7 @@ fn three_updated() -> Rows {
 /// A version that changes no row, written by `source` in `epoch`.
 fn version_of(table: &Table, source: &str, epoch: u64) -> Bytes {
     let record = CommitRecord {
+        format: CommitRecord::FORMAT,
         source: source.into(),
         commit_id: "theirs".into(),
         state: TableState { epoch, ..table.state().clone() },
@@ -282,6 +283,7 @@ fn version_beside(table: &Table) -> Bytes {
     let bucket = *table.buckets().owned.first().unwrap();
     state.shares[bucket as usize].offset += 1;
     let record = CommitRecord {
+        format: CommitRecord::FORMAT,
         source: "shop".into(),
         commit_id: "theirs".into(),
         state,

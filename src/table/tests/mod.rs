@@ -15,7 +15,6 @@ mod faults;
 mod kept;
 mod lifecycle;
 mod model;
-mod mortal;
 mod orders;
 mod partitions;
 mod reshape;

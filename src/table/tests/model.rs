@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::cleaning::{at_once, clean_all, now_ms};
-use super::mortal::{Last, MortalStore};
 use super::*;
+use crate::table::mortal::{Last, MortalStore};
 use crate::table::writer::FileOrders;
 
 /// One thing that happens.

@@ -6,12 +6,12 @@ use weir_model::{Absences, Layout};
 
 use super::buckets::{COUNT, id_in, of, open_of, optimise, put, sharded_change, went_in};
 use super::cleaning::{at_once, clean_all, now_ms};
-use super::mortal::{Last, MortalStore};
 use super::partitions::partitioned;
 use super::*;
 use crate::table::delta::Add;
 use crate::table::faulty::{Fault, FaultyStore};
 use crate::table::log::{Replay, commit_name};
+use crate::table::mortal::{Last, MortalStore};
 
 fn decimal(precision: u8, scale: u8) -> ColumnType {
     ColumnType::Decimal { precision, scale }

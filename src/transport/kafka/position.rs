@@ -9,17 +9,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use weir_model::{Gtid, GtidSet, LogPosition, OrderState, TableId};
 
+use crate::format::{self, Format};
 use crate::state::{LastTransaction, TableStanding};
 use crate::trace::StageCount;
 use crate::transport::{Boundary, PublishNumber};
 
 /// Version of the records; a greater one is refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: Format = Format(1);
 
 /// One record of the position topic, as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PositionRecord {
-    pub format: u32,
+    pub format: Format,
     pub source: String,
     /// Epoch of the service that wrote it.
     pub epoch: u64,
@@ -68,7 +69,9 @@ pub struct TopicStanding {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PositionError {
     #[error("record {offset} has format {format}; this version of weir knows {FORMAT}")]
-    Format { offset: i64, format: u32 },
+    Format { offset: i64, format: Format },
+    #[error("record {offset} cannot be read: {why}")]
+    Unreadable { offset: i64, why: String },
     #[error("record {offset} is of source `{theirs}`, not of `{ours}`")]
     OtherSource { offset: i64, ours: String, theirs: String },
     #[error("record {offset} breaks a rule: {rule}")]
@@ -95,15 +98,25 @@ pub struct Position {
     pub newest_full: Option<(i64, PublishNumber)>,
 }
 
+impl PositionRecord {
+    /// The record that lies at `offset`.
+    ///
+    /// # Errors
+    /// When a newer version wrote it, or it is none.
+    pub fn read(offset: i64, bytes: &[u8]) -> Result<Self, PositionError> {
+        if let Some(format) = format::newer(bytes, FORMAT) {
+            return Err(PositionError::Format { offset, format });
+        }
+        serde_json::from_slice(bytes).map_err(|error| PositionError::Unreadable { offset, why: error.to_string() })
+    }
+}
+
 impl Position {
     /// Takes in the record at `offset`; records come in ascending order.
     ///
     /// # Errors
     /// When it is not one that may follow.
     pub fn fold(&mut self, source: &str, offset: i64, record: &PositionRecord) -> Result<(), PositionError> {
-        if record.format > FORMAT {
-            return Err(PositionError::Format { offset, format: record.format });
-        }
         if record.source != source {
             let (ours, theirs) = (source.to_owned(), record.source.clone());
             return Err(PositionError::OtherSource { offset, ours, theirs });
@@ -244,11 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_a_newer_format_is_refused_whatever_it_looks_like() {
+        let newer = br#"{"format": 2, "gtid_set": {"of": "another shape"}}"#;
+        assert_eq!(PositionRecord::read(5, newer), Err(PositionError::Format { offset: 5, format: Format(2) }));
+        assert!(matches!(PositionRecord::read(5, b"{"), Err(PositionError::Unreadable { offset: 5, .. })));
+    }
+
+    #[test]
     fn a_record_is_read_as_it_was_written() {
         let mut record = record(3, 8, true);
         record.tables.insert(TableId::new("shop", "a.b"), standing(Phase::Streaming));
         record.ends.insert(TableId::new("shop", "a.b"), BTreeMap::from([(3, 17)]));
         let text = serde_json::to_string(&record).unwrap();
-        assert_eq!(serde_json::from_str::<PositionRecord>(&text).unwrap(), record);
+        assert_eq!(PositionRecord::read(7, text.as_bytes()), Ok(record));
     }
 }

@@ -12,6 +12,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 
 use super::outgoing::Outgoing;
 use super::{KafkaSettings, Quiet, TransportError};
+use crate::failpoint;
 use crate::limits::{KAFKA_ANSWER_MAX, KAFKA_TRANSACTION_MAX};
 
 /// Why a transaction did not go through.
@@ -111,8 +112,14 @@ impl TransactionalProducer {
         record_of: impl FnOnce(&Ends) -> Result<Vec<u8>, String>,
     ) -> Result<i64, SendError> {
         self.producer.begin_transaction().map_err(|error| self.judge(&error))?;
+        failpoint::reach(failpoint::KAFKA_BEGUN);
         let sent = self.send_all(messages, position_topic, record_of);
-        let done = sent.and_then(|done| self.commit().map(|()| done));
+        let done = sent.and_then(|done| {
+            failpoint::reach(failpoint::KAFKA_RECORDED);
+            self.commit()?;
+            failpoint::reach(failpoint::KAFKA_COMMITTED);
+            Ok(done)
+        });
         if let Err(SendError::Again(_) | SendError::Failed(_)) = &done {
             self.abort()?;
         }
@@ -133,6 +140,7 @@ impl TransactionalProducer {
             self.send(&message.topic, message.partition, &message.payload, headers)?;
         }
         self.wait_until_written()?;
+        failpoint::reach(failpoint::KAFKA_PRODUCED);
         let ends = self.written().ends.clone();
         let record = record_of(&ends).map_err(SendError::Failed)?;
         self.send(position_topic, 0, &record, OwnedHeaders::new())?;

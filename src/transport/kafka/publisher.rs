@@ -447,9 +447,8 @@ fn fold_up_to(
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
             Some(Ok(message)) => {
-                let record = serde_json::from_slice(message.payload().unwrap_or_default())
-                    .map_err(|error| broken(format!("record {} cannot be read: {error}", message.offset())))?;
-                fold(message.offset(), record).map_err(broken)?;
+                let record = PositionRecord::read(message.offset(), message.payload().unwrap_or_default());
+                fold(message.offset(), record.map_err(|error| broken(error.to_string()))?).map_err(broken)?;
             }
             Some(Err(KafkaError::PartitionEOF(_))) => {
                 let at = consumer.position().map_err(|error| settings.failed(&error))?;

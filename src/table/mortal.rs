@@ -18,7 +18,7 @@ use crate::table::whole::WholeUpload;
 
 /// What becomes of the request during which the client dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Last {
+pub enum Last {
     NotDone,
     /// It is done, and its answer is lost.
     Done,
@@ -54,50 +54,53 @@ struct Life {
 
 /// A store as one client sees it. Clones are of the same client.
 #[derive(Debug, Clone)]
-pub(super) struct MortalStore {
+pub struct MortalStore {
     inner: Arc<dyn ObjectStore>,
     life: Arc<Life>,
 }
 
 impl MortalStore {
     /// Whoever uses it is spared at first.
-    pub(super) fn over(inner: Arc<dyn ObjectStore>) -> Self {
+    pub fn over(inner: Arc<dyn ObjectStore>) -> Self {
         let life = Life { state: Mutex::new(State::Spared), ended: Notify::new(), hears: AtomicBool::new(false) };
         Self { inner, life: Arc::new(life) }
     }
 
     /// Gives what comes of `step`, in which requests of the dead fail: for a step that holds its thread until they are answered.
-    pub(super) async fn heard<T, E: fmt::Debug>(&self, step: impl Future<Output = std::result::Result<T, E>>) -> T {
+    pub async fn heard<T, E: fmt::Debug>(&self, step: impl Future<Output = std::result::Result<T, E>>) -> T {
         self.life.hears.store(true, Ordering::SeqCst);
         let done = step.await;
         self.life.hears.store(false, Ordering::SeqCst);
         match done {
             Ok(done) => done,
-            Err(_) if matches!(*self.life.state.lock().unwrap(), State::Dead) => std::future::pending().await,
+            Err(_) if matches!(*self.life.state.lock().expect("no code panics while holding it"), State::Dead) => {
+                std::future::pending().await
+            }
             Err(error) => panic!("{error:?}"),
         }
     }
 
     /// From here on `left` requests are answered; the client dies in the next.
-    pub(super) fn expose(&self, left: usize, last: Last) {
-        *self.life.state.lock().unwrap() = State::Exposed { left, last };
+    pub fn expose(&self, left: usize, last: Last) {
+        *self.life.state.lock().expect("no code panics while holding it") = State::Exposed { left, last };
     }
 
     /// From here on requests are answered again and not counted.
-    pub(super) fn spare(&self) {
-        *self.life.state.lock().unwrap() = State::Spared;
+    pub fn spare(&self) {
+        *self.life.state.lock().expect("no code panics while holding it") = State::Spared;
     }
 
     /// What comes of `step`, whose requests are answered and not counted.
-    pub(super) async fn spared<T>(&self, step: impl Future<Output = T>) -> T {
-        let before = std::mem::replace(&mut *self.life.state.lock().unwrap(), State::Spared);
+    pub async fn spared<T>(&self, step: impl Future<Output = T>) -> T {
+        let before =
+            std::mem::replace(&mut *self.life.state.lock().expect("no code panics while holding it"), State::Spared);
         let done = step.await;
-        *self.life.state.lock().unwrap() = before;
+        *self.life.state.lock().expect("no code panics while holding it") = before;
         done
     }
 
     /// What comes of `step`; `None` if the client died in it.
-    pub(super) async fn outlives<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+    pub async fn outlives<T>(&self, step: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             () = self.life.ended.notified() => None,
@@ -106,7 +109,7 @@ impl MortalStore {
     }
 
     fn turn(&self) -> Turn {
-        let mut state = self.life.state.lock().unwrap();
+        let mut state = self.life.state.lock().expect("no code panics while holding it");
         match *state {
             State::Spared => Turn::Answered,
             State::Exposed { left: 0, last } => {
