@@ -2,10 +2,13 @@
 //!
 //! [`sections`] has the keys and their defaults, [`document`] turns text into them and knows on which line a key
 //! stands, [`environment`] the variables, [`validate`] what contradicts, what a later version brings and what has no
-//! effect yet. Nothing here connects to anything.
+//! effect yet, [`file`] where it all comes from and what a process runs by, [`reload`] what of it can change meanwhile.
+//! Nothing here connects to anything.
 
 mod document;
 mod environment;
+mod file;
+pub mod reload;
 mod secret;
 mod sections;
 mod span;
@@ -21,6 +24,7 @@ use weir_model::{Layout, TableId, ZeroDates};
 use weir_mysql::{SourceOptions, TablePatterns};
 
 use self::document::Document;
+pub use self::file::{ConfigFile, Configured, Contents};
 pub use self::secret::{Options, Secret, SecretUrl};
 pub use self::sections::{
     Apply, Backfill, DdlPolicy, HTTP_OFF, Http, KeyBound, KeyPart, Reconcile, SnapshotMode, Source, TableRule, Trace,

@@ -300,7 +300,7 @@ impl TableRule {
 }
 
 /// `[[backfill]]`: a load that is repeated.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backfill {
     /// What the schedule is called; see [`super::Config::backfill_ids`] for the default.

@@ -163,9 +163,12 @@ impl Config {
         if let Some(state_dir) = &mut self.apply.state_dir {
             *state_dir = folder.join(&*state_dir);
         }
+        if let Some(file) = &mut self.source.password_file {
+            *file = folder.join(&*file);
+        }
         self.source.password = match (environment.get(environment::PASSWORD), &self.source.password_file) {
             (Some(password), _) => Some(Secret::new(password)),
-            (None, Some(file)) => Some(password_of(&folder.join(file))?),
+            (None, Some(file)) => Some(password_of(file)?),
             (None, None) => None,
         };
         self.trace.password = environment.get(environment::TRACE_PASSWORD).map(Secret::new);

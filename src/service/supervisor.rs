@@ -51,6 +51,15 @@ pub enum Finished {
     LoadAnew(Vec<TableId>),
 }
 
+/// What comes behind an incarnation in its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    /// Nothing, as far as is known.
+    Ends,
+    /// The next one, at once.
+    GoesOn,
+}
+
 /// Why an incarnation cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -230,7 +239,7 @@ impl Supervisor {
     }
 
     /// Takes in what is left once workers and capture have ended, and makes it durable.
-    pub async fn finish(&mut self, patience: Patience) -> Result<(), Failure> {
+    pub async fn finish(&mut self, patience: Patience, afterwards: Afterwards) -> Result<(), Failure> {
         self.loads.clear();
         while let Ok(told) = self.told.try_recv() {
             self.on_told(told);
@@ -246,7 +255,7 @@ impl Supervisor {
         if let Some(proving) = self.proving.take() {
             proving.finish().await;
         }
-        self.checkpoint.running = false;
+        self.checkpoint.running = afterwards == Afterwards::GoesOn;
         self.dirty = true;
         self.write_checkpoint().await?;
         match self.shipper.finish(patience).await {
@@ -482,6 +491,7 @@ impl Supervisor {
             take_position(&mut self.checkpoint, &safe);
         }
         self.checkpoint.written_at_ms = clock::now_ms();
+        self.checkpoint.config = standing().config();
         self.dirty = false;
         match self.checkpoints.write(&self.checkpoint).await? {
             crate::state::Written::Done => {

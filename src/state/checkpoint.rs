@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weir_model::{Gtid, GtidSet, LogPosition, TableId};
 
+use super::ConfigStanding;
 use crate::limits::LIVENESS_MAX;
 
 /// Where a source's service stands.
@@ -47,6 +48,9 @@ pub struct Checkpoint {
     pub running: bool,
     /// Ms since the epoch by the writer's clock.
     pub written_at_ms: i64,
+    /// What the service runs by, and why not by what its file holds.
+    #[serde(default, skip_serializing_if = "ConfigStanding::is_unknown")]
+    pub config: ConfigStanding,
 }
 
 /// Identity of the newest transaction behind a position; a source whose history was rewritten shows another one.

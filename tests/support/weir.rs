@@ -271,6 +271,12 @@ impl Running {
         (self.child.wait().expect("the service ends").code(), asked.elapsed())
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let status = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
     /// Waits until it ends by itself.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("the service ends").code()

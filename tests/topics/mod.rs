@@ -29,6 +29,7 @@ mod partitions;
 mod positions;
 mod proving;
 mod readers;
+mod reload;
 mod repair;
 mod replica;
 mod s3;

@@ -12,7 +12,7 @@ use super::merging::LakeMerging;
 use super::published::PositionLog;
 use super::registrar::TopicRegistrar;
 use super::settings_of;
-use super::standing::{begin_as_it_stands, forget_stops, standings, stop, stop_lost_tables, under_way};
+use super::standing::{begin_as_it_stands, forget_stops, leave, standings, stop, stop_lost_tables, under_way};
 use super::watch::LakeWatch;
 use crate::capture::lane::LaneStart;
 use crate::capture::request::{Registration, Request};
@@ -77,6 +77,7 @@ pub(super) async fn start(
     let asked = asked_tables(&facts, &options.reseed);
     let mut position = position;
     let mut standings = standings(&position, &facts, &asked, |table| patterns.matches(table));
+    leave(&mut position, &standings);
     let lost = stop_lost_tables(config, &topics, &mut position, &mut standings, &asked).await?;
 
     let appeals = Appeals::new(warehouse.store().clone(), state);
