@@ -5,7 +5,8 @@ use std::sync::Arc;
 use weir_model::change::Stamp;
 use weir_model::order::EventIds;
 use weir_model::{
-    ChangeBatch, ChangeBuilder, Gtid, GtidSet, Half, Order, OrderState, TableId, TableSchema, Window, ZeroDates,
+    BoundRules, ChangeBatch, ChangeBuilder, Gtid, GtidSet, Half, Order, OrderState, RowRules, TableId, TableSchema,
+    Window, ZeroDates,
 };
 
 use super::request::Catalogued;
@@ -27,6 +28,8 @@ pub struct LaneStart {
     /// Names of the record key's columns.
     pub key: Vec<String>,
     pub zero_dates: ZeroDates,
+    /// What of its columns the lake gets.
+    pub rules: RowRules,
     /// The table as the catalogue describes it, if the binlog may not.
     pub catalogued: Option<Box<Catalogued>>,
 }
@@ -50,6 +53,7 @@ struct Plan {
     map: Arc<TableMap>,
     decoder: RowDecoder,
     builder: ChangeBuilder,
+    rules: Option<BoundRules>,
 }
 
 /// A description that a statement has ended.
@@ -204,9 +208,11 @@ impl Lane {
         };
         let described = completed.as_ref().unwrap_or(map);
         let schema: Arc<TableSchema> = Arc::new(described.schema(Some(&self.start.key))?);
+        let of_rules = |source| RowError::Rules { table: self.table.clone(), source };
+        let rules = self.start.rules.bind(&schema).map_err(of_rules)?;
         let decoder = RowDecoder::new(described, schema.clone())?;
         let builder = ChangeBuilder::new(schema, self.start.zero_dates);
-        self.plan = Some(Plan { map: map.clone(), decoder, builder });
+        self.plan = Some(Plan { map: map.clone(), decoder, builder, rules });
         Ok(())
     }
 
@@ -216,7 +222,11 @@ impl Lane {
         if plan.builder.is_empty() {
             return;
         }
-        let batch = plan.builder.finish();
+        let decoded = plan.builder.finish();
+        let batch = match &plan.rules {
+            Some(rules) => rules.changes(decoded),
+            None => decoded,
+        };
         let mut sent = std::mem::take(&mut self.sent);
         count_published(&mut sent, &batch);
         self.sealed.push(Changes { batch, sent, partial_rows });
@@ -282,6 +292,7 @@ mod tests {
             order: OrderState::default(),
             key: vec!["id".into()],
             zero_dates: ZeroDates::Null,
+            rules: RowRules::default(),
             catalogued: Some(Box::new(catalogued)),
         };
         Lane::new(table, start)

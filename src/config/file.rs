@@ -41,9 +41,10 @@ impl ConfigFile {
         Config::load(&self.path, self.is_default, &self.environment)
     }
 
-    /// What stands in it, and in the files that `running`, which came from it, names for passwords.
+    /// What stands in it, and in the files that `running`, which came from it, names for secrets.
     pub fn contents(&self, running: &Config) -> Contents {
-        let files = std::iter::once(&self.path).chain(&running.source.password_file);
+        let files =
+            std::iter::once(&self.path).chain(&running.source.password_file).chain(&running.source.hash_salt_file);
         Contents(files.map(|file| std::fs::read(file).map_err(|error| error.kind())).collect())
     }
 }

@@ -85,6 +85,8 @@ fn of_source(found: &mut Differences, running: &Source, read: &Source) {
         url,
         password_file: _,
         password,
+        hash_salt_file: _,
+        hash_salt,
         tables,
         snapshot,
         snapshot_url,
@@ -101,6 +103,7 @@ fn of_source(found: &mut Differences, running: &Source, read: &Source) {
     // Another server is gone on with if it has the same history, as after a failover.
     found.free("source.url", url, &read.url);
     found.free("source.password", password, &read.password);
+    found.free("source.hash_salt", hash_salt, &read.hash_salt);
     found.free("source.tables", tables, &read.tables);
     found.free("source.snapshot", snapshot, &read.snapshot);
     found.free("source.snapshot_url", snapshot_url, &read.snapshot_url);
@@ -179,10 +182,29 @@ fn of_tables(found: &mut Differences, running: &Config, read: &Config, is_follow
         let goes_on = before.matches(name) && after.matches(name) && is_followed(name);
         let (running_rule, read_rule) = (rule_in(running, name), rule_in(read, name));
         let (Layout { mode, storage, deletes, partitions }, of_read) = (running_rule.layout(), read_rule.layout());
-        let TableRule { name: _, mode: _, storage: _, deletes: _, partition_by: _, key, buckets, zero_dates } =
-            &running_rule;
+        let TableRule {
+            name: _,
+            mode: _,
+            storage: _,
+            deletes: _,
+            partition_by: _,
+            key,
+            buckets,
+            zero_dates,
+            include_columns,
+            exclude_columns,
+            hash_columns,
+            mask_columns,
+            null_columns,
+        } = &running_rule;
         let setting = |name_of: &str| format!("[[table]] {name}: {name_of}");
         found.free(setting("zero_dates"), zero_dates, &read_rule.zero_dates);
+        // The table is loaded anew by them.
+        found.free(setting("include_columns"), include_columns, &read_rule.include_columns);
+        found.free(setting("exclude_columns"), exclude_columns, &read_rule.exclude_columns);
+        found.free(setting("hash_columns"), hash_columns, &read_rule.hash_columns);
+        found.free(setting("mask_columns"), mask_columns, &read_rule.mask_columns);
+        found.free(setting("null_columns"), null_columns, &read_rule.null_columns);
         let mut kept = Differences::default();
         kept.fixed(setting("mode"), &mode, &of_read.mode);
         kept.fixed(setting("storage"), &storage, &of_read.storage);

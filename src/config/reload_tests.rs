@@ -131,6 +131,13 @@ fn how_a_table_is_kept_is_fixed_once_the_lake_has_it() {
 }
 
 #[test]
+fn row_rules_of_a_table_that_the_lake_has_can_change() {
+    let rules = "hash_columns = [\"email\"]\nnull_columns = [\"born\"]\n";
+    let names = ["[[table]] shop.orders: hash_columns", "[[table]] shop.orders: null_columns"];
+    assert_eq!(added(rules), apply(&names));
+}
+
+#[test]
 fn a_password_counts_wherever_it_stands() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");

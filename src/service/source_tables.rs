@@ -19,8 +19,9 @@ pub struct SourceTables {
 
 /// What became of a question about a table.
 pub enum Asked {
-    /// With the key that it is mirrored by; and as capture reads its rows, if the binlog does not describe them.
-    Found(Box<TableDescription>, Option<Box<Catalogued>>),
+    /// With the key that it is mirrored by; what the lake gets of its columns; and as capture reads its rows, if the binlog does
+    /// not describe them.
+    Found(Box<TableDescription>, Box<TableSchema>, Option<Box<Catalogued>>),
     Gone,
     /// It cannot be mirrored; says why and the way out.
     Refused(String),
@@ -36,7 +37,7 @@ pub async fn described(config: &Config, table: &TableId) -> Result<TableDescript
     let settings = Arc::new(move |table: &TableId| settings.table_settings(table));
     let tables = SourceTables { source: config.source_options()?, settings };
     match tables.ask(table).await {
-        Ok(Asked::Found(description, _)) => Ok(*description),
+        Ok(Asked::Found(description, ..)) => Ok(*description),
         Ok(Asked::Gone) => Err(Error::config(format!("the source has no table {table}"))),
         Ok(Asked::Refused(why)) => Err(Error::failed(why).at(table.to_string())),
         Err(error) => {
@@ -65,12 +66,12 @@ impl SourceTables {
             Err(error) => return Ok(Asked::Refused(error.to_string())),
         };
         Ok(match self.admit(description) {
-            Ok(description) => Asked::Found(Box::new(description), catalogued.map(Box::new)),
+            Ok((description, lake)) => Asked::Found(Box::new(description), Box::new(lake), catalogued.map(Box::new)),
             Err(why) => Asked::Refused(why),
         })
     }
 
-    /// The table's columns at this moment; `None` if it is gone or cannot be mirrored, which its next rows will say.
+    /// What the lake gets of the table's columns at this moment; `None` if it is gone or cannot be mirrored, which its next rows will say.
     pub async fn describe(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
         let description = match self.description(table).await {
             Err(error) if error.is_retryable() => return Err(RegisterError(error.to_string())),
@@ -80,7 +81,7 @@ impl SourceTables {
             }
             Ok(description) => description,
         };
-        Ok(description.and_then(|description| self.admit(description).ok()).map(|d| Arc::new(d.schema)))
+        Ok(description.and_then(|description| self.admit(description).ok()).map(|(_, lake)| Arc::new(lake)))
     }
 
     /// The table as the catalogue describes it, and what the source had executed behind that; `None` if it is gone, and why
@@ -143,8 +144,8 @@ impl SourceTables {
         Ok(Some((description, Some(catalogued))))
     }
 
-    /// What `weir` can do with the table as it is described.
-    fn admit(&self, description: TableDescription) -> Result<TableDescription, String> {
+    /// What `weir` can do with the table as it is described, and what the lake gets of its columns.
+    fn admit(&self, description: TableDescription) -> Result<(TableDescription, TableSchema), String> {
         let table = description.schema.table.clone();
         let settings = (self.settings)(&table);
         let mut description = match &settings.key {
@@ -160,6 +161,8 @@ impl SourceTables {
                 table.quoted()
             ));
         }
-        Ok(description)
+        let rules = settings.rules.bind(&description.schema).map_err(|error| format!("{table}: {error}"))?;
+        let lake = rules.map_or_else(|| description.schema.clone(), |rules| rules.schema().as_ref().clone());
+        Ok((description, lake))
     }
 }

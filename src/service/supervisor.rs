@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use weir_model::{GtidSet, TableId, clock};
+use weir_model::{GtidSet, RowRules, TableId, clock};
 
 use super::jobs::JobDesk;
 use super::kafka::merging::LakeMerging;
@@ -136,6 +136,8 @@ pub struct Supervisor {
     pub target: Option<GtidSet>,
     /// Whether tables that appear are loaded.
     pub seeds: bool,
+    /// Row rules of the tables that have some.
+    pub rules: BTreeMap<TableId, RowRules>,
     pub progress: Progress,
     pub loads: BTreeMap<TableId, LoadUnderWay>,
     pub load_failures: mpsc::UnboundedReceiver<LoadFailure>,
@@ -354,6 +356,7 @@ impl Supervisor {
             Report::SeedBegun { table, plan } => {
                 if self.is_under_way(&table, plan) && !self.loads.get(&table).is_some_and(|load| load.part) {
                     self.stand(&table, Phase::Filling { restart: false }, None);
+                    self.note_rules(&table);
                     // Until that is durable a kill makes the load begin anew.
                     self.in_a_hurry = true;
                 }
@@ -450,6 +453,13 @@ impl Supervisor {
     /// `table` streams without a load.
     pub fn note_streaming(&mut self, table: &TableId) {
         self.stand(table, Phase::Streaming, None);
+        self.note_rules(table);
+    }
+
+    /// Every row of the table is made by the rules that it has, from here on, or once the load that has begun is over.
+    fn note_rules(&mut self, table: &TableId) {
+        let fingerprint = self.rules.get(table).map_or_else(String::new, RowRules::fingerprint);
+        self.checkpoint.note_rules(table, fingerprint);
     }
 
     pub fn stop_table(&mut self, table: &TableId, error: String) {

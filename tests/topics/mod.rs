@@ -32,6 +32,7 @@ mod readers;
 mod reload;
 mod repair;
 mod replica;
+mod rules;
 mod s3;
 mod s3_faults;
 mod schedules;

@@ -1,6 +1,6 @@
 //! What can be wrong with a table map or a row image. Never shows a value of a row.
 
-use weir_model::{TableId, ValueError};
+use weir_model::{RuleError, TableId, ValueError};
 
 use super::cursor::Truncated;
 use crate::binlog::charset::MalformedText;
@@ -36,6 +36,8 @@ pub enum RowError {
     Compressed { table: TableId, column: String },
     #[error("column {column} of {table} has character set {charset}, which is not known")]
     CatalogueCharset { table: TableId, column: String, charset: String },
+    #[error("{source}; then load {table} anew with `weir snapshot --table {table}`")]
+    Rules { table: TableId, source: RuleError },
     #[error("key column {column} is not a column of {table}")]
     KeyColumn { table: TableId, column: String },
     #[error("column {column} of {table} has collation {collation}, whose character set is not known")]

@@ -29,14 +29,14 @@ impl TopicRegistrar {
 
 impl Registrar for TopicRegistrar {
     async fn register(&self, table: &TableId, start: &GtidSet) -> Result<Registration, RegisterError> {
-        let (description, catalogued) = match self.source.ask(table).await? {
-            Asked::Found(description, catalogued) => (description, catalogued),
+        let (schema, catalogued) = match self.source.ask(table).await? {
+            Asked::Found(_, schema, catalogued) => (schema, catalogued),
             Asked::Gone => return Ok(Registration::Gone),
             Asked::Refused(why) => return Ok(Registration::Refused(why)),
         };
         // Columns of a table that is there already may have gone since.
         if !self.position.tables.contains_key(table)
-            && let Err(why) = description.schema.check_partitions_begin()
+            && let Err(why) = schema.check_partitions_begin()
         {
             return Ok(Registration::Refused(why));
         }
@@ -55,12 +55,14 @@ impl Registrar for TopicRegistrar {
                 other => Err(RegisterError(other.to_string())),
             };
         }
+        let settings = (self.source.settings)(table);
         Ok(Registration::Lane(Box::new(LaneStart {
             gtid_set: start.clone(),
             partial: None,
             order: OrderState::default(),
-            key: description.schema.key_names().into_iter().map(str::to_owned).collect(),
-            zero_dates: (self.source.settings)(table).zero_dates,
+            key: schema.key_names().into_iter().map(str::to_owned).collect(),
+            zero_dates: settings.zero_dates,
+            rules: settings.rules,
             catalogued,
         })))
     }
