@@ -104,6 +104,11 @@ impl Error {
         self.kind.into()
     }
 
+    /// The table, position, version, file or key it is about.
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
     /// What happened and every cause, in one line.
     pub fn in_a_line(&self) -> String {
         let mut text = self.what.clone();

@@ -72,6 +72,13 @@ pub const UNCOMPRESSED_EVENT_BYTES_MAX: u64 = 1 << 30;
 pub const EVENTS_AHEAD_BYTES_MAX: usize = 16 << 20;
 /// Events read ahead of capture.
 pub const EVENTS_AHEAD_MAX: usize = 256;
+/// The configuration file of a running service is looked at this often.
+pub const CONFIG_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+/// Whoever a changed configuration names has this long to answer.
+pub const CONFIG_PROBE_MAX: Duration = Duration::from_secs(20);
+/// One that could not be taken because somebody did not answer, or let us in, is tried again after this: seldom enough for an
+/// account not to be locked for failed logins all at once.
+pub const CONFIG_TRIED_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Requests that wait for capture to come to the end of a transaction.
 pub const REQUESTS_MAX: usize = 256;
 /// Tables opened side by side at the start: each reads its log and its keys.

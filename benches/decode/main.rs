@@ -29,7 +29,7 @@ use weir::binlog::{
 use weir::capture::event_time::event_time;
 use weir::capture::lane::{Lane, LaneKey, LaneStart, TransactionTime};
 use weir_model::change::Stamp;
-use weir_model::{ChangeBuilder, EventId, GtidSet, Order, OrderState, TableId, Window, ZeroDates, clock};
+use weir_model::{ChangeBuilder, EventId, GtidSet, Order, OrderState, RowRules, TableId, Window, ZeroDates, clock};
 use weir_mysql::SourceOptions;
 
 use self::measure::{Clock, Spent, peak_mib};
@@ -167,6 +167,7 @@ fn lane(image: &RowsImage) -> Outcome<Lane> {
         order: OrderState::default(),
         key: LaneKey { columns: schema.key_columns(), is_primary: true },
         zero_dates: ZeroDates::Null,
+        rules: RowRules::default(),
         catalogued: None,
         awaits_load: false,
     };

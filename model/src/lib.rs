@@ -3,7 +3,7 @@
 //! Reading order: [`value`] (what a MySQL column becomes in Arrow and Delta), [`column`] (building such columns),
 //! [`schema`] (tables), [`layout`] (how the lake keeps one) and [`partition`] (by what), [`evolution`] and [`absence`] (what the lake makes of changed columns), [`order`] and
 //! [`position`] (when a change happened, and where in the binlog it stands),
-//! [`key`] (which row it is about), [`change`] (a batch of changes), [`image`] (what is known of them), [`digest`], [`repair`],
+//! [`key`] (which row it is about), [`change`] (a batch of changes), [`image`] (what is known of them), [`rules`] (what of them the lake gets), [`digest`], [`repair`],
 //! [`clock`] and [`cron`].
 
 pub mod absence;
@@ -22,6 +22,7 @@ pub mod partition;
 pub mod position;
 pub mod repair;
 pub mod row_hash;
+pub mod rules;
 pub mod schema;
 pub mod value;
 pub mod xid;
@@ -37,6 +38,7 @@ pub use layout::Layout;
 pub use order::{EventId, Order, OrderState};
 pub use position::{Gtid, GtidSet, LogPosition};
 pub use repair::{Found, Gap, Repair, RepairEnd};
+pub use rules::{BoundRules, RowRules, RuleError};
 pub use schema::{Column, TableId, TableSchema};
 pub use value::ColumnType;
 pub use xid::{Xid, XidError};

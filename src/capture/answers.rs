@@ -67,7 +67,8 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     async fn begin_seed(&mut self, opening: SeedOpening) -> Result<(), CaptureError> {
         let SeedOpening { table, plan, schema, reset, part, reply } = opening;
         let mut begun = None;
-        if self.lane(&table).is_some_and(|lane| lane.has_other_key(&schema.key_columns())) {
+        let is_of_rows = !schema.layout.is_append();
+        if self.lane(&table).is_some_and(|lane| is_of_rows && lane.has_other_key(&schema.key_columns())) {
             // Planned with a table that the stream has yet to come to, or with one that it has left.
             self.find_other_key(&table).await?;
             let _ = reply.send(begun);

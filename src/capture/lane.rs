@@ -6,7 +6,8 @@ use weir_model::change::Stamp;
 use weir_model::evolution::is_other_key;
 use weir_model::order::EventIds;
 use weir_model::{
-    ChangeBatch, ChangeBuilder, Column, Gtid, GtidSet, Half, Order, OrderState, TableId, TableSchema, Window, ZeroDates,
+    BoundRules, ChangeBatch, ChangeBuilder, Column, Gtid, GtidSet, Half, Order, OrderState, RowRules, TableId,
+    TableSchema, Window, ZeroDates,
 };
 use weir_mysql::{KeySource, TableDescription};
 
@@ -28,6 +29,8 @@ pub struct LaneStart {
     pub order: OrderState,
     pub key: LaneKey,
     pub zero_dates: ZeroDates,
+    /// What of its columns the lake gets.
+    pub rules: RowRules,
     /// The table as the catalogue describes it, if the binlog may not.
     pub catalogued: Option<Box<Catalogued>>,
     /// Its changes are left out until a load begins.
@@ -45,8 +48,10 @@ pub struct LaneKey {
 impl LaneKey {
     /// The key that the table is mirrored by.
     pub fn of(description: &TableDescription) -> Self {
-        let is_primary = description.key_source == KeySource::Primary;
-        Self { columns: description.schema.key_columns(), is_primary }
+        let TableDescription { schema, key_source, .. } = description;
+        // A log keeps every change, whatever its rows are told apart by.
+        let is_primary = *key_source == KeySource::Primary && !schema.layout.is_append();
+        Self { columns: schema.key_columns(), is_primary }
     }
 
     fn names(&self) -> Vec<String> {
@@ -80,6 +85,7 @@ struct Plan {
     map: Arc<TableMap>,
     decoder: RowDecoder,
     builder: ChangeBuilder,
+    rules: Option<BoundRules>,
 }
 
 /// A description that a statement has ended.
@@ -144,12 +150,17 @@ impl Lane {
     /// all changes until that begins: the table cannot take them as it is.
     pub fn begin_anew(&mut self, key: LaneKey, executed: &GtidSet) {
         self.void_chunks();
-        self.seal_builder();
-        self.plan = None;
-        self.start.key = key;
+        self.take_key(key);
         self.start.gtid_set = self.start.gtid_set.union(executed);
         self.start.catalogued = None;
         self.start.awaits_load = true;
+    }
+
+    /// Rows are told apart by `key` from here on.
+    pub fn take_key(&mut self, key: LaneKey) {
+        self.seal_builder();
+        self.plan = None;
+        self.start.key = key;
     }
 
     /// A load has been announced.
@@ -266,9 +277,11 @@ impl Lane {
             return Err(RowError::OtherKey(self.table.clone()));
         }
         let schema: Arc<TableSchema> = Arc::new(described.schema(Some(&key.names()))?);
+        let of_rules = |source| RowError::Rules { table: self.table.clone(), source };
+        let rules = self.start.rules.bind(&schema).map_err(of_rules)?;
         let decoder = RowDecoder::new(described, schema.clone())?;
         let builder = ChangeBuilder::new(schema, self.start.zero_dates);
-        self.plan = Some(Plan { map: map.clone(), decoder, builder });
+        self.plan = Some(Plan { map: map.clone(), decoder, builder, rules });
         Ok(())
     }
 
@@ -278,7 +291,11 @@ impl Lane {
         if plan.builder.is_empty() {
             return;
         }
-        let batch = plan.builder.finish();
+        let decoded = plan.builder.finish();
+        let batch = match &plan.rules {
+            Some(rules) => rules.changes(decoded),
+            None => decoded,
+        };
         let mut sent = std::mem::take(&mut self.sent);
         count_published(&mut sent, &batch);
         self.sealed.push(Changes { batch, sent, partial_rows });
@@ -343,6 +360,7 @@ mod tests {
             order: OrderState::default(),
             key,
             zero_dates: ZeroDates::Null,
+            rules: RowRules::default(),
             catalogued: Some(Box::new(catalogued)),
             awaits_load: false,
         };

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use weir_model::{Gtid, GtidSet, LogPosition, Order, TableId, TableSchema};
 use weir_mysql::TableDescription;
 
+use super::lane::LaneKey;
 use crate::transport::{Boundary, ChunkContent, ChunkId, PublishNumber};
 
 /// The bounds of a chunk attempt below which everything must be visible to its SELECT.
@@ -112,9 +113,9 @@ pub struct Catalogued {
 #[derive(Debug)]
 pub enum Described {
     Found {
+        /// What the lake gets of its columns.
         schema: Arc<TableSchema>,
-        /// Its record key is its primary key.
-        by_primary_key: bool,
+        key: LaneKey,
         /// What the source had executed behind the answer.
         executed: GtidSet,
     },

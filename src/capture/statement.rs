@@ -220,19 +220,23 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     /// columns appear a little early and are NULL. A table whose record key is another one begins anew.
     async fn look_at(&mut self, table: &TableId) -> Result<(), CaptureError> {
         let described = retry_registrar(|| self.registrar.describe(table)).await.map_err(|error| lost(&error))?;
-        let (schema, by_primary_key, executed) = match described {
-            Described::Found { schema, by_primary_key, executed } => (schema, by_primary_key, executed),
+        let (schema, key, executed) = match described {
+            Described::Found { schema, key, executed } => (schema, key, executed),
             Described::Gone => return Ok(()),
             Described::Refused(why) => {
                 self.refuse(table, why);
                 return Ok(());
             }
         };
-        let Some(lane) = self.lane(table) else { return Ok(()) };
-        let key = schema.key_columns();
-        if lane.has_other_key(&key) && !schema.layout.is_append() {
-            self.begin_anew(table, LaneKey { columns: key, is_primary: by_primary_key }, &executed);
-        } else if !lane.awaits_load() {
+        let Some(Some(lane)) = self.lanes.get_mut(table) else { return Ok(()) };
+        if lane.has_other_key(&key.columns) {
+            if !schema.layout.is_append() {
+                self.begin_anew(table, key, &executed);
+                return Ok(());
+            }
+            lane.take_key(key);
+        }
+        if !lane.awaits_load() {
             self.send_marker(table.clone(), Marker::Schema(schema)).await?;
         }
         Ok(())
@@ -242,10 +246,7 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
     pub(super) async fn find_other_key(&mut self, table: &TableId) -> Result<(), CaptureError> {
         let described = retry_registrar(|| self.registrar.describe(table)).await.map_err(|error| lost(&error))?;
         match described {
-            Described::Found { schema, by_primary_key, executed } => {
-                let key = LaneKey { columns: schema.key_columns(), is_primary: by_primary_key };
-                self.begin_anew(table, key, &executed);
-            }
+            Described::Found { key, executed, .. } => self.begin_anew(table, key, &executed),
             Described::Gone => self.stop_table(table, format!("{OTHER_KEY}, and the source has the table no more")),
             Described::Refused(why) => self.refuse(table, why),
         }

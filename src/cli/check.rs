@@ -11,7 +11,7 @@ use weir_mysql::{
 
 use super::output::{Output, table};
 use crate::capture::resume::resume;
-use crate::config::{Config, SnapshotMode, TraceKind};
+use crate::config::{Config, SnapshotMode, TableSettings, TraceKind};
 use crate::error::{Error, Exit};
 use crate::limits::KAFKA_PROBE_MAX;
 use crate::service::schedule::configured;
@@ -89,6 +89,7 @@ async fn source(config: &Config) -> Result<Vec<Line>, Error> {
             let input = as_configured(config, input);
             let checks = weir_mysql::checks(&input).into_iter().map(Line::from);
             let configured = partitions(config, &input).await.into_iter().chain(backfills(config, &input)?);
+            let configured = configured.chain(rules(config, &input));
             let configured = configured.chain(replica(config, &input.tables).await?);
             Ok(std::iter::once(connected).chain(checks).chain(configured).collect())
         }
@@ -174,6 +175,26 @@ async fn partitions(config: &Config, input: &CheckInput) -> Vec<Line> {
         let result = checked.map(|()| format!("partitioned by {}", by.join(", ")));
         let mend = "change partition_by in its [[table]] section, as long as the lake has no such table";
         lines.push(Line { table: Some(description.table().to_string()), ..Line::of("partitions", result, mend) });
+    }
+    lines
+}
+
+/// Whether row rules fit the columns of their tables.
+fn rules(config: &Config, input: &CheckInput) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for table in &input.tables {
+        let CheckedTable::Described(description) = table else { continue };
+        let TableSettings { rules, layout, .. } = config.table_settings(description.table());
+        if rules.is_none() {
+            continue;
+        }
+        let bound = rules.bind(&TableSchema { layout, ..description.schema.clone() });
+        let result = bound.map_err(|error| error.to_string()).map(|bound| {
+            let columns = bound.map_or(0, |bound| bound.schema().columns.len());
+            format!("the lake gets {columns} of {} columns", description.schema.columns.len())
+        });
+        let mend = "change the columns of its [[table]] section";
+        lines.push(Line { table: Some(description.table().to_string()), ..Line::of("rules", result, mend) });
     }
     lines
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::Config;
+use crate::config::Configured;
 use crate::error::{Error, Exit};
 use crate::http;
 use crate::service::{self, Reseed, Role, RunOptions};
@@ -21,10 +21,10 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
+    pub(super) async fn run(self, configured: &Configured) -> Result<Exit, Error> {
         let options =
             RunOptions { until_caught_up: self.until_caught_up, binlog_dir: self.binlog_dir, reseed: Reseed::None };
-        http::beside(config, Role::Capture, service::run(config, options, Role::Capture)).await?;
+        http::beside(configured, Role::Capture, service::run(configured, options, Role::Capture)).await?;
         Ok(Exit::Done)
     }
 }
@@ -34,8 +34,8 @@ impl Capture {
 pub(super) struct Apply {}
 
 impl Apply {
-    pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
-        http::beside(config, Role::Apply, service::run(config, RunOptions::default(), Role::Apply)).await?;
+    pub(super) async fn run(self, configured: &Configured) -> Result<Exit, Error> {
+        http::beside(configured, Role::Apply, service::run(configured, RunOptions::default(), Role::Apply)).await?;
         Ok(Exit::Done)
     }
 }

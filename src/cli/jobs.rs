@@ -7,7 +7,7 @@ use serde::Serialize;
 use weir_model::{TableId, clock};
 
 use super::output::table;
-use crate::config::Config;
+use crate::config::{Config, Configured};
 use crate::error::{Error, Exit};
 use crate::limits::{JOB_POLL, JOB_SERVICE_AWAY_MAX, JOB_TOLD_EVERY};
 use crate::service::{self, Reseed, Role, RunOptions};
@@ -100,7 +100,7 @@ impl Asking {
     async fn carry_out(&self, config: &Config, jobs: &[Job]) -> Result<Vec<JobOutcome>, Error> {
         tracing::info!(jobs = jobs.len(), "no service runs; what is asked is carried out here");
         let options = RunOptions { until_caught_up: true, binlog_dir: None, reseed: Reseed::None };
-        let mut run = service::run(config, options, Role::Both).await;
+        let mut run = service::run(&Configured::fixed(config.clone()), options, Role::Both).await;
         let mut outcomes = Vec::with_capacity(jobs.len());
         for job in jobs {
             let outcome = self.jobs.find(&job.id).await?.and_then(|entry| entry.outcome);

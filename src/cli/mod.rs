@@ -26,7 +26,7 @@ use std::sync::LazyLock;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigFile, Configured};
 use crate::error::{Error, Exit};
 
 /// Keeps lakehouse tables equal to a MySQL database, within seconds, and proves it.
@@ -95,14 +95,15 @@ impl Cli {
         let chosen = self.config;
         let config = || load(chosen.as_deref());
         let config_to_act_on = || load_and_warn(chosen.as_deref());
+        let config_to_serve = || Ok::<_, Error>(Configured::of_file(config_to_act_on()?, file(chosen.as_deref())));
         match self.command {
             Command::Init(init) => block_on(init.run(chosen.as_deref().unwrap_or(Path::new(CONFIG_DEFAULT)))),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
             Command::Check(check) => block_on(check.run(&config_to_act_on()?)),
-            Command::Run(run) => block_on(run.run(&config_to_act_on()?)),
-            Command::Capture(capture) => block_on(capture.run(&config_to_act_on()?)),
-            Command::Apply(apply) => block_on(apply.run(&config_to_act_on()?)),
+            Command::Run(run) => block_on(run.run(&config_to_serve()?)),
+            Command::Capture(capture) => block_on(capture.run(&config_to_serve()?)),
+            Command::Apply(apply) => block_on(apply.run(&config_to_serve()?)),
             Command::Snapshot(snapshot) => block_on(snapshot.run(&config_to_act_on()?)),
             Command::Backfill(backfill) => block_on(backfill.run(&config_to_act_on()?)),
             Command::Schedule(schedule) => block_on(schedule.run(&config()?)),
@@ -135,9 +136,13 @@ impl Cli {
 /// The configuration where none is named.
 const CONFIG_DEFAULT: &str = "weir.toml";
 
-fn load(chosen: Option<&Path>) -> Result<Config, Error> {
+fn file(chosen: Option<&Path>) -> ConfigFile {
     let environment = std::env::vars().collect();
-    Config::load(chosen.unwrap_or(Path::new(CONFIG_DEFAULT)), chosen.is_none(), &environment)
+    ConfigFile::new(chosen.unwrap_or(Path::new(CONFIG_DEFAULT)), chosen.is_none(), environment)
+}
+
+fn load(chosen: Option<&Path>) -> Result<Config, Error> {
+    file(chosen).load()
 }
 
 /// For the commands that act on the configuration as a whole: what in it has no effect is said.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::Config;
+use crate::config::Configured;
 use crate::error::{Error, Exit};
 use crate::http;
 use crate::service::{self, Reseed, Role, RunOptions};
@@ -21,10 +21,10 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) async fn run(self, config: &Config) -> Result<Exit, Error> {
+    pub(super) async fn run(self, configured: &Configured) -> Result<Exit, Error> {
         let options =
             RunOptions { until_caught_up: self.until_caught_up, binlog_dir: self.binlog_dir, reseed: Reseed::None };
-        http::beside(config, Role::Both, service::run(config, options, Role::Both)).await?;
+        http::beside(configured, Role::Both, service::run(configured, options, Role::Both)).await?;
         Ok(Exit::Done)
     }
 }

@@ -5,7 +5,7 @@ use weir_model::{TableId, clock};
 use weir_mysql::TableDescription;
 
 use super::jobs::{Asking, conclude};
-use crate::config::Config;
+use crate::config::{Config, Configured};
 use crate::error::{Error, Exit};
 use crate::service::{self, Reseed, Role, RunOptions};
 use crate::state::jobs::{Job, Work};
@@ -43,7 +43,8 @@ impl Snapshot {
             return self.ask_of_service(config).await;
         }
         let reseed = if self.tables.is_empty() { Reseed::All } else { Reseed::Tables(self.tables) };
-        service::run(config, RunOptions { until_caught_up: true, binlog_dir: None, reseed }, Role::Both).await?;
+        let options = RunOptions { until_caught_up: true, binlog_dir: None, reseed };
+        service::run(&Configured::fixed(config.clone()), options, Role::Both).await?;
         Ok(Exit::Done)
     }
 

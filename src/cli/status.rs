@@ -9,6 +9,7 @@ use super::output::{Output, print_on, table};
 use crate::config::Config;
 use crate::error::{Error, Exit};
 use crate::limits::STATUS_WATCH_EVERY;
+use crate::reconcile::rfc3339;
 use crate::service::LoadStanding;
 use crate::service::status::{self, Proof, Status as Report};
 
@@ -125,6 +126,10 @@ fn render(report: &Report) -> String {
     }
     for stopped in report.tables.iter().filter(|table| table.way_out.is_some()) {
         text.push_str(&format!("\n{}: {}", stopped.table, stopped.way_out.as_deref().unwrap_or_default()));
+    }
+    if let Some(refused) = &report.config.refused {
+        let at = rfc3339(refused.at_ms);
+        text.push_str(&format!("\nconfiguration: what the file held at {at} is not taken: {}", refused.why));
     }
     if let Some(notice) = &report.notice {
         text.push_str(&format!("\n{notice}"));

@@ -11,6 +11,9 @@ pub(super) const PASSWORD: &str = "WEIR_SOURCE_PASSWORD";
 /// Holds the password of the trace's server.
 pub(super) const TRACE_PASSWORD: &str = "WEIR_TRACE_PASSWORD";
 
+/// Holds the salt of `hash_columns`, wherever else one may stand.
+pub(super) const HASH_SALT: &str = "WEIR_HASH_SALT";
+
 /// One variable.
 #[derive(Debug)]
 pub(super) struct Override {

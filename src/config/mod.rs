@@ -2,10 +2,13 @@
 //!
 //! [`sections`] has the keys and their defaults, [`document`] turns text into them and knows on which line a key
 //! stands, [`environment`] the variables, [`validate`] what contradicts, what a later version brings and what has no
-//! effect yet. Nothing here connects to anything.
+//! effect yet, [`file`] where it all comes from and what a process runs by, [`reload`] what of it can change meanwhile.
+//! Nothing here connects to anything.
 
 mod document;
 mod environment;
+mod file;
+pub mod reload;
 mod secret;
 mod sections;
 mod span;
@@ -17,10 +20,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use weir_model::schema::escape_name;
-use weir_model::{Layout, TableId, ZeroDates};
+use weir_model::{Layout, RowRules, TableId, ZeroDates};
 use weir_mysql::{SourceOptions, TablePatterns};
 
 use self::document::Document;
+pub use self::file::{ConfigFile, Configured, Contents};
 pub use self::secret::{Options, Secret, SecretUrl};
 pub use self::sections::{
     Apply, Backfill, DdlPolicy, HTTP_OFF, Http, KeyBound, KeyPart, Reconcile, SnapshotMode, Source, TableRule, Trace,
@@ -60,6 +64,8 @@ pub struct TableSettings {
     pub buckets: Option<u32>,
     /// How the lake keeps it.
     pub layout: Layout,
+    /// What of its columns the lake gets.
+    pub rules: RowRules,
 }
 
 impl Config {
@@ -135,7 +141,15 @@ impl Config {
             zero_dates: rule.zero_dates,
             buckets: rule.buckets,
             layout: rule.layout(),
+            rules: rule.rules(self.source.hash_salt.as_ref()),
         })
+    }
+
+    /// The row rules of every table that has some.
+    pub fn row_rules(&self) -> BTreeMap<TableId, RowRules> {
+        let names = self.tables.iter().filter_map(|rule| rule.name.clone());
+        let rules = names.map(|name| (name.clone(), self.table_settings(&name).rules));
+        rules.filter(|(_, rules)| !rules.is_none()).collect()
     }
 
     /// What each `[[backfill]]` is called, in their order: its name, or `config-<database>-<table>-<n>` for the n-th of its

@@ -1,12 +1,14 @@
 //! The keys of every section and their defaults.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
 use weir_model::layout::{Deletes, Partition, Storage, TableMode};
-use weir_model::{Layout, TableId, ZeroDates};
+use weir_model::rules::{Kept, Masked, Salt};
+use weir_model::{Layout, RowRules, TableId, ZeroDates};
 
 use super::secret::{Options, Secret, SecretUrl};
 use super::span::Span;
@@ -59,6 +61,11 @@ pub struct Source {
     pub pause_above_lag_ms: u64,
     pub on_truncate: DdlPolicy,
     pub on_drop: DdlPolicy,
+    /// A file that holds nothing but what is hashed in front of each value of `hash_columns`.
+    pub hash_salt_file: Option<PathBuf>,
+    /// That, from the variable or the file.
+    #[serde(skip)]
+    pub hash_salt: Option<Secret>,
     /// What we call ourselves among the source's replicas; drawn at random for each connection if not set.
     pub server_id: Option<u32>,
 }
@@ -80,6 +87,8 @@ impl Default for Source {
             pause_above_lag_ms: 0,
             on_truncate: DdlPolicy::Follow,
             on_drop: DdlPolicy::Keep,
+            hash_salt_file: None,
+            hash_salt: None,
             server_id: None,
         }
     }
@@ -289,9 +298,36 @@ pub struct TableRule {
     pub partition_by: Vec<Partition>,
     pub buckets: Option<u32>,
     pub zero_dates: ZeroDates,
+    /// The lake gets these columns only, besides the key's.
+    pub include_columns: Option<Vec<String>>,
+    /// The lake gets every column but these.
+    pub exclude_columns: Vec<String>,
+    /// Of these it gets SHA-256 of the salt and the value, in hexadecimal digits.
+    pub hash_columns: Vec<String>,
+    /// In place of the values of these it gets a text.
+    pub mask_columns: BTreeMap<String, String>,
+    /// In place of the values of these it gets NULL.
+    pub null_columns: Vec<String>,
 }
 
 impl TableRule {
+    /// What of its columns the lake gets.
+    pub fn rules(&self, salt: Option<&Secret>) -> RowRules {
+        let kept = match (&self.include_columns, &self.exclude_columns[..]) {
+            (Some(only), _) => Kept::Only(only.clone()),
+            (None, []) => Kept::All,
+            (None, without) => Kept::Without(without.to_vec()),
+        };
+        let texts = self.mask_columns.iter().map(|(name, text)| (name.clone(), Masked::Text(text.clone())));
+        let nulls = self.null_columns.iter().map(|name| (name.clone(), Masked::Null));
+        RowRules {
+            kept,
+            hashed: self.hash_columns.clone(),
+            masked: texts.chain(nulls).collect(),
+            salt: Salt(salt.map_or_else(String::new, |salt| salt.expose().to_owned())),
+        }
+    }
+
     /// How the lake keeps the table.
     pub fn layout(&self) -> Layout {
         let Self { mode, storage, deletes, partition_by, .. } = self;
@@ -300,7 +336,7 @@ impl TableRule {
 }
 
 /// `[[backfill]]`: a load that is repeated.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backfill {
     /// What the schedule is called; see [`super::Config::backfill_ids`] for the default.

@@ -123,6 +123,18 @@ fn every_documented_key_is_accepted_and_the_idle_ones_warn() {
 }
 
 #[test]
+fn row_rules_are_those_of_the_table_and_the_salt_is_a_secret() {
+    let rules = "[[table]]\nname = \"shop.t\"\nexclude_columns = [\"a\"]\nhash_columns = [\"b\"]\nmask_columns = { c = \"x\" }\nnull_columns = [\"d\"]\n";
+    let config = with(&format!("{MINIMAL}{rules}"), &[("WEIR_HASH_SALT", "hunter2")]).unwrap();
+    let rules = config.row_rules();
+    let of_t = &rules[&TableId::new("shop", "t")];
+    assert_eq!((rules.len(), &of_t.hashed[..], of_t.masked.len()), (1, &["b".to_owned()][..], 2));
+    assert_eq!(of_t.salt.0, "hunter2");
+    assert!(!format!("{config:?} {rules:?}").contains("hunter2"));
+    assert!(with(EVERYTHING, &[]).unwrap().row_rules().is_empty());
+}
+
+#[test]
 fn where_http_listens_is_loopback_unless_it_is_said() {
     let listen = |text: &str| with(&format!("{MINIMAL}{text}"), &[]).unwrap().http.listen;
     assert_eq!(listen(""), "127.0.0.1:9187");
@@ -203,6 +215,21 @@ fn mistakes_name_the_key_the_line_and_what_is_allowed() {
         ("[http]\nlisten = \"9187\"", 6, "http.listen must be host:port"),
         ("[http]\nlisten = \"127.0.0.1:http\"", 6, "http.listen must be host:port"),
         ("[http]\nlisten = \"127.0.0.1:70000\"", 6, "http.listen must be host:port"),
+        (
+            "[[table]]\nname = \"shop.t\"\nhash_columns = [\"a\"]\nnull_columns = [\"A\"]",
+            8,
+            "table[0].null_columns names `A`, which another rule names, too",
+        ),
+        (
+            "[[table]]\nname = \"shop.t\"\ninclude_columns = [\"a\"]\nexclude_columns = [\"b\"]",
+            8,
+            "table[0].exclude_columns contradicts include_columns",
+        ),
+        (
+            "[[table]]\nname = \"shop.t\"\nkey = [\"a\"]\nmask_columns = { A = \"x\" }",
+            8,
+            "table[0].mask_columns names `A`, which is part of the record key",
+        ),
         ("[http]\nport = 9187", 6, "http.port: unknown field `port`, expected `listen`"),
         ("[http\nlisten = 1", 5, "not TOML"),
     ] {

@@ -163,9 +163,20 @@ impl Config {
         if let Some(state_dir) = &mut self.apply.state_dir {
             *state_dir = folder.join(&*state_dir);
         }
+        if let Some(file) = &mut self.source.password_file {
+            *file = folder.join(&*file);
+        }
         self.source.password = match (environment.get(environment::PASSWORD), &self.source.password_file) {
             (Some(password), _) => Some(Secret::new(password)),
-            (None, Some(file)) => Some(password_of(&folder.join(file))?),
+            (None, Some(file)) => Some(secret_in(file, "source.password_file")?),
+            (None, None) => None,
+        };
+        if let Some(file) = &mut self.source.hash_salt_file {
+            *file = folder.join(&*file);
+        }
+        self.source.hash_salt = match (environment.get(environment::HASH_SALT), &self.source.hash_salt_file) {
+            (Some(salt), _) => Some(Secret::new(salt)),
+            (None, Some(file)) => Some(secret_in(file, "source.hash_salt_file")?),
             (None, None) => None,
         };
         self.trace.password = environment.get(environment::TRACE_PASSWORD).map(Secret::new);
@@ -198,10 +209,35 @@ fn validate_rule(rule: &TableRule, key: impl Fn(&str) -> String) -> Checked {
     require(rule.mode != TableMode::Append || rule.deletes == Deletes::Hard, &key("deletes"), what)?;
     validate_partitions(&rule.partition_by, &key("partition_by"))?;
     require(rule.buckets != Some(0), &key("buckets"), "must be at least 1")?;
+    validate_columns(rule, &key)?;
     if let Some(columns) = &rule.key {
         let distinct: BTreeSet<String> = columns.iter().map(|column| column.to_ascii_lowercase()).collect();
         let what = "must name at least one column, and none twice";
         require(!columns.is_empty() && distinct.len() == columns.len(), &key("key"), what)?;
+    }
+    Ok(())
+}
+
+/// What can be told of row rules without the source.
+fn validate_columns(rule: &TableRule, key: impl Fn(&str) -> String) -> Checked {
+    let both = rule.include_columns.is_some() && !rule.exclude_columns.is_empty();
+    require(!both, &key("exclude_columns"), "contradicts include_columns; keep one of them")?;
+    let ruled = [
+        ("exclude_columns", rule.exclude_columns.iter().collect::<Vec<_>>()),
+        ("hash_columns", rule.hash_columns.iter().collect()),
+        ("mask_columns", rule.mask_columns.keys().collect()),
+        ("null_columns", rule.null_columns.iter().collect()),
+    ];
+    let mut names = BTreeSet::new();
+    for (list, columns) in ruled {
+        for column in columns {
+            let lower = column.to_ascii_lowercase();
+            let of_key = rule.key.iter().flatten().any(|name| name.eq_ignore_ascii_case(column));
+            require(!of_key, &key(list), format!("names `{column}`, which is part of the record key"))?;
+            let of_partition = rule.partition_by.iter().any(|by| by.column.eq_ignore_ascii_case(column));
+            require(!of_partition, &key(list), format!("names `{column}`, by which the table is partitioned"))?;
+            require(names.insert(lower), &key(list), format!("names `{column}`, which another rule names, too"))?;
+        }
     }
     Ok(())
 }
@@ -230,8 +266,7 @@ fn validate_partitions(partitions: &[Partition], key: &str) -> Checked {
     Ok(())
 }
 
-fn password_of(file: &Path) -> Result<Secret, Problem> {
-    let key = "source.password_file";
+fn secret_in(file: &Path, key: &str) -> Result<Secret, Problem> {
     let text = std::fs::read_to_string(file).map_err(|error| Problem {
         key: key.into(),
         what: format!("{key} {} cannot be read: {error}", file.display()),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use weir_model::{GtidSet, TableId, clock};
 
 use crate::limits::ERRORS_NOTED_MAX;
-use crate::state::Phase;
+use crate::state::{ConfigRefused, ConfigStanding, Phase};
 
 /// What the service is doing as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -97,6 +97,7 @@ struct Now {
     /// When something last went wrong with a table, ms since the epoch.
     table_errors: BTreeMap<TableId, i64>,
     held: Option<(HeldBytes, usize)>,
+    config: ConfigStanding,
 }
 
 /// That of this process.
@@ -194,6 +195,40 @@ impl Standing {
         now.errors.push_back(Noted { at_ms, table: table.cloned(), what, way_out });
     }
 
+    /// The service runs by a configuration that `changed` these settings of the one before; none if it is the first, or taken
+    /// up again.
+    pub fn runs_by(&self, changed: Vec<String>) {
+        let mut now = self.now();
+        now.config.since_ms = clock::now_ms();
+        if !changed.is_empty() {
+            now.config.reloads += 1;
+            now.config.refused = None;
+        }
+        now.config.changed = changed;
+    }
+
+    /// What the configuration file holds is what the service runs by.
+    pub fn config_is_taken(&self) {
+        self.now().config.refused = None;
+    }
+
+    /// What the configuration file holds is not taken; says whether that is news.
+    pub fn config_is_refused(&self, why: &str) -> bool {
+        let refused = ConfigRefused { at_ms: clock::now_ms(), why: why.to_owned() };
+        let before = self.now().config.refused.replace(refused);
+        let is_news = before.is_none_or(|before| before.why != why);
+        if is_news {
+            let way_out = "the service goes on by the configuration before it; mend the file, and it is read again";
+            self.note(None, format!("the configuration file is not taken: {why}"), way_out.into());
+        }
+        is_news
+    }
+
+    /// What the service runs by.
+    pub fn config(&self) -> ConfigStanding {
+        self.now().config.clone()
+    }
+
     pub fn life(&self) -> Life {
         self.now().life.clone()
     }
@@ -264,6 +299,19 @@ mod tests {
         let errors = standing.errors();
         assert_eq!((errors.len(), errors[0].what.as_str()), (ERRORS_NOTED_MAX, &*(ERRORS_NOTED_MAX - 1).to_string()));
         assert!(errors.iter().all(|error| error.table.is_none()));
+    }
+
+    #[test]
+    fn a_configuration_is_refused_until_another_is_taken() {
+        let standing = Standing::default();
+        standing.runs_by(Vec::new());
+        assert!(standing.config_is_refused("line 3"));
+        assert!(!standing.config_is_refused("line 3"));
+        assert!(standing.config_is_refused("line 4"));
+        assert_eq!(standing.errors().len(), 2);
+        standing.runs_by(vec!["apply.memory_max".into()]);
+        let config = standing.config();
+        assert_eq!((config.reloads, config.changed.len(), config.refused), (1, 1, None));
     }
 
     #[test]

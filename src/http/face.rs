@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use weir_model::clock;
 
 use super::health::{ails_now, not_ready};
-use crate::config::Config;
+use crate::config::Configured;
 use crate::error::Error;
 use crate::figures::{Noted, StageFigures, counters, standing};
 use crate::limits::{STATUS_COST_SHARE, STATUS_FRESH};
@@ -84,8 +84,8 @@ pub(super) struct Service {
 }
 
 impl Face {
-    pub(super) fn new(config: &Config, role: Role) -> Result<Self, Error> {
-        let watching = Watching::new(config, role)?;
+    pub(super) fn new(configured: &Configured, role: Role) -> Result<Self, Error> {
+        let watching = Watching::new(configured, role)?;
         Ok(Self {
             role,
             started_ms: clock::now_ms(),

@@ -27,6 +27,7 @@ pub(super) fn text(shown: Option<&Shown>, ready: bool) -> Result<String, String>
         of_service(&gauges, shown);
     }
     of_stages(&gauges);
+    of_configuration(&gauges);
     of_process(&gauges);
     gauges.one("weir_ready", "1 while the service streams, as /readyz says", if ready { 1.0 } else { 0.0 });
     gauges.one(
@@ -180,6 +181,25 @@ fn of_stages(gauges: &Gauges) {
         gauges.one("weir_memory_held_bytes", "Bytes of changes between capture and the tables", held as f64);
         gauges.one("weir_memory_max_bytes", "Bytes that those may be, as [apply] memory_max says", max as f64);
     }
+}
+
+fn of_configuration(gauges: &Gauges) {
+    let config = standing().config();
+    gauges.one(
+        "weir_config_reload_failed",
+        "1 while the service does not run by what its configuration file holds, which /status tells the reason of",
+        if config.refused.is_some() { 1.0 } else { 0.0 },
+    );
+    gauges.one(
+        "weir_config_since_timestamp_seconds",
+        "When the service began to run by the configuration that it runs by, in seconds since 1970; 0 before it did",
+        config.since_ms as f64 / 1_000.0,
+    );
+    gauges.total(
+        "weir_config_reloads_total",
+        "Times that the configuration was replaced since the process began",
+        config.reloads as f64,
+    );
 }
 
 fn of_process(gauges: &Gauges) {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::face::Face;
 use self::listen::{Bound, bind};
-use crate::config::Config;
+use crate::config::Configured;
 use crate::error::Error;
 use crate::service::Role;
 
@@ -27,9 +27,13 @@ use crate::service::Role;
 /// # Errors
 /// Those of `work`; before it begins, of kind [`crate::error::Kind::Config`] if the address can never be listened on. One
 /// that another process has is waited for.
-pub async fn beside<T>(config: &Config, role: Role, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let Some(bound) = bind(&config.http.listen).await? else { return work.await };
-    let face = Arc::new(Face::new(config, role)?);
+pub async fn beside<T>(
+    configured: &Configured,
+    role: Role,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(bound) = bind(&configured.get().http.listen).await? else { return work.await };
+    let face = Arc::new(Face::new(configured, role)?);
     let stop = CancellationToken::new();
     let serving = tokio::spawn(serve(bound, face, stop.clone()));
     let done = work.await;

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use snapshot_loader::{ChunkReader, KeyValue, LoadError, ReadOptions};
 use tokio::sync::Semaphore;
 use weir_model::key_parts::key_parts;
-use weir_model::{Column, GtidSet, RecordKey, RecordKeys, TableId, TableSchema};
+use weir_model::{BoundRules, Column, GtidSet, RecordKey, RecordKeys, RuleError, TableId, TableSchema};
 use weir_mysql::{Conn, MysqlError, RowConnection, SourceOptions, TableDescription, catalogue, server};
 
 use super::seed::SHAPE_CHANGED;
@@ -72,13 +72,13 @@ impl SourceRows {
         let Some(described) = described else { return Ok(Vec::new()) };
         let names: Vec<String> = lake.key_names().into_iter().map(str::to_owned).collect();
         let described = described.with_key(&names)?;
-        let zero_dates = (self.settings)(&lake.table).zero_dates;
+        let TableSettings { zero_dates, rules, .. } = (self.settings)(&lake.table);
         let options = ReadOptions { zero_dates, batch_bytes: CHUNK_BATCH_BYTES };
-        let schema = Arc::new(described.schema.clone());
+        let rules = rules.bind(&described.schema)?;
         let values = key_values(lake, keys);
         let mut found = Vec::new();
         for some in values.chunks(KEYS_LOOKED_UP_TOGETHER) {
-            found.extend(read(&mut connections.rows, &described, &schema, some, &options).await?);
+            found.extend(read(&mut connections.rows, &described, rules.as_ref(), some, &options).await?);
         }
         if in_snapshot {
             connections.rows.end_snapshot().await?;
@@ -122,6 +122,7 @@ impl CurrentRows for SourceRows {
                 ReadFailed::Away(why) => ReadError::Away(why),
                 ReadFailed::Load(error) if is_passing(&error) => ReadError::Away(error.to_string()),
                 ReadFailed::Load(error) => ReadError::Refused(error.to_string()),
+                ReadFailed::Rules(error) => ReadError::Refused(error.to_string()),
             })
         })
         .boxed()
@@ -133,11 +134,18 @@ impl CurrentRows for SourceRows {
 enum ReadFailed {
     Away(String),
     Load(LoadError),
+    Rules(RuleError),
 }
 
 impl From<LoadError> for ReadFailed {
     fn from(error: LoadError) -> Self {
         Self::Load(error)
+    }
+}
+
+impl From<RuleError> for ReadFailed {
+    fn from(error: RuleError) -> Self {
+        Self::Rules(error)
     }
 }
 
@@ -168,11 +176,12 @@ fn key_values(lake: &TableSchema, keys: &[RecordKey]) -> Vec<Vec<KeyValue>> {
 async fn read(
     connection: &mut RowConnection,
     table: &TableDescription,
-    schema: &Arc<TableSchema>,
+    rules: Option<&BoundRules>,
     keys: &[Vec<KeyValue>],
     options: &ReadOptions,
 ) -> Result<Vec<Found>, LoadError> {
     let mut reader = ChunkReader::open(connection, table, keys, options).await?;
+    let schema = rules.map_or_else(|| Arc::new(table.schema.clone()), |rules| rules.schema().clone());
     let mut found = Vec::new();
     while let Some(rows) = reader.next_batch().await? {
         let misfit = |error: weir_model::key::KeyError| LoadError::Bound {
@@ -180,6 +189,10 @@ async fn read(
             why: error.to_string(),
         };
         let keys = RecordKeys::of(&rows, &schema.key_names()).map_err(misfit)?;
+        let rows = match rules {
+            Some(rules) => rules.rows(&rows),
+            None => rows,
+        };
         found.push(Found { schema: schema.clone(), rows, keys });
     }
     Ok(found)

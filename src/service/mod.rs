@@ -8,7 +8,7 @@
 //!
 //! An *incarnation* takes the next epoch, opens the tables, goes on from the checkpoint and ends as a whole. What
 //! cannot be settled inside one (a table that someone else changed) is settled by beginning the next from what is
-//! durable.
+//! durable. Those that run by one configuration are a [`term`].
 
 mod absence;
 mod branches;
@@ -20,6 +20,7 @@ mod progress;
 mod proving;
 mod reading;
 mod registrar;
+mod reload;
 pub mod schedule;
 mod seed;
 mod shipping;
@@ -30,6 +31,7 @@ mod start;
 pub mod status;
 mod supervisor;
 mod telling;
+mod term;
 mod throttle;
 mod trace;
 mod trace_upkeep;
@@ -50,9 +52,10 @@ pub use self::seed::{LoadStanding, load_standing};
 use self::shipping::Patience;
 pub use self::shipping::{PublishedLog, PublishedPage, Shipper, Shipping, Unshipped};
 pub use self::source_tables::described;
-use self::supervisor::{Failure, Finished};
+use self::supervisor::{Afterwards, Failure, Finished};
+use self::term::{Term, run_terms};
 pub use self::trace::{ConfiguredTrace, open_trace, probe_trace};
-use crate::config::{Config, TransportKind};
+use crate::config::{Config, Configured};
 use crate::error::Error;
 use crate::figures::standing;
 use crate::limits::{RECONCILE_POLL, SHUTDOWN_MAX};
@@ -107,36 +110,32 @@ pub async fn is_running(config: &Config) -> Result<bool, Error> {
     }
 }
 
-/// Runs the service, or the half of it that `role` says, until it is told to stop, or until it has caught up.
+/// Runs the service, or the half of it that `role` says, until it is told to stop, or until it has caught up. A configuration
+/// that changes meanwhile is gone on by.
 ///
 /// # Errors
 /// When something concerns more than one table: the source or the warehouse cannot be had, the stream cannot be
 /// understood, another instance took over. With `until_caught_up` also when a table has stopped.
-pub async fn run(config: &Config, options: RunOptions, role: Role) -> Result<(), Error> {
+pub async fn run(configured: &Configured, options: RunOptions, role: Role) -> Result<(), Error> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signal(stop.clone()));
-    let result = match (config.transport.kind, role) {
-        (TransportKind::Direct, Role::Both) => run_until(config, options, &stop).await,
-        (TransportKind::Direct, Role::Capture | Role::Apply) => Err(Error::config(
-            "`weir capture` and `weir apply` are joined by Kafka, and [transport] kind is \"direct\"",
-        )
-        .way_out("set [transport] kind = \"kafka\" and brokers, or use `weir run`")),
-        (TransportKind::Kafka, role) => kafka::run(config, options, role, &stop).await,
-    };
+    let result = run_terms(configured, options, role, &stop).await;
     signals.abort();
     result
 }
 
-async fn run_until(config: &Config, mut options: RunOptions, stop: &CancellationToken) -> Result<(), Error> {
-    // One for all incarnations: the budget is the process's.
+async fn run_until(term: &Term, mut options: RunOptions) -> Result<(), Error> {
+    let (config, stop) = (&*term.config, &term.stop);
+    // One for all incarnations of the term: the budget is the process's.
     let index_home = index_home(config);
-    let mut has_run = false;
+    let mut has_run = term.follows;
     loop {
         standing().begins();
         let start = || start::start(config, &options, &index_home);
         let Some(incarnation) = begin(config, stop, has_run, start).await? else { return Ok(()) };
         has_run = true;
-        match supervise(incarnation, stop).await {
+        term.begins();
+        match supervise(incarnation, term).await {
             Ok(Finished::Restart) => {}
             Ok(Finished::LoadAnew(tables)) => {
                 options.reseed = Reseed::Tables(tables);
@@ -171,11 +170,13 @@ fn finished(ended: &Finished) -> Result<(), Error> {
 }
 
 /// One incarnation from its start to the last durable word.
-async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken) -> Result<Finished, Failure> {
+async fn supervise(mut incarnation: start::Incarnation, term: &Term) -> Result<Finished, Failure> {
     let progress = incarnation.supervisor.loader.progress.clone();
-    let result = progress.show_while(incarnation.supervisor.run(stop, &mut incarnation.capture)).await;
+    let result = progress.show_while(incarnation.supervisor.run(&term.stop, &mut incarnation.capture)).await;
     incarnation.stop_capture.cancel();
-    standing().ends();
+    if !term.is_replaced() {
+        standing().ends();
+    }
     let ended = tokio::time::timeout(SHUTDOWN_MAX, incarnation.wind_down()).await;
     if ended.is_err() {
         tracing::warn!("some commits did not end in time; they are read again at the next start");
@@ -183,7 +184,7 @@ async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken
     match result {
         Err(failure @ Failure::Fenced { .. }) => Err(failure),
         Err(failure) => {
-            if let Err(error) = incarnation.supervisor.finish(Patience::Stop).await {
+            if let Err(error) = incarnation.supervisor.finish(Patience::Stop, Afterwards::Ends).await {
                 tracing::warn!(%error, "the checkpoint could not be written; more is read again at the next start");
             }
             Err(failure)
@@ -193,7 +194,9 @@ async fn supervise(mut incarnation: start::Incarnation, stop: &CancellationToken
                 Finished::CaughtUp { .. } => Patience::UntilAllIsIn,
                 Finished::Asked | Finished::Restart | Finished::LoadAnew(_) => Patience::Stop,
             };
-            incarnation.supervisor.finish(patience).await?;
+            // Whoever looks meanwhile must not take the service for one that has ended.
+            let afterwards = if term.is_replaced() { Afterwards::GoesOn } else { Afterwards::Ends };
+            incarnation.supervisor.finish(patience, afterwards).await?;
             Ok(finished)
         }
     }

@@ -98,12 +98,12 @@ async fn reset_if_unlike(lake: &mut Table, source: &TableSchema) -> Result<(), S
 
 impl Registrar for TableRegistrar {
     async fn register(&self, table: &TableId, start: &GtidSet) -> Result<Registration, RegisterError> {
-        let (description, catalogued) = match self.source.ask(table).await? {
-            Asked::Found(description, catalogued) => (description, catalogued),
+        let (description, schema, catalogued) = match self.source.ask(table).await? {
+            Asked::Found(description, schema, catalogued) => (description, schema, catalogued),
             Asked::Gone => return Ok(Registration::Gone),
             Asked::Refused(why) => return Ok(Registration::Refused(why)),
         };
-        let mut lake = match self.open_or_create(&description.schema, start).await {
+        let mut lake = match self.open_or_create(&schema, start).await {
             Ok(lake) => lake,
             Err(error) if error.is_damage() && self.reset.contains(table) => {
                 tracing::warn!(%table, %error, "the lake table is emptied to be loaded anew");
@@ -124,7 +124,7 @@ impl Registrar for TableRegistrar {
             lake.restart_set(set, &self.executed);
         }
         if self.reset.contains(table)
-            && let Err(error) = reset_if_unlike(&mut lake, &description.schema).await
+            && let Err(error) = reset_if_unlike(&mut lake, &schema).await
         {
             return Ok(Registration::Refused(error));
         }
@@ -143,12 +143,14 @@ impl Registrar for TableRegistrar {
             self.lock_rekeyed().insert(table.clone());
         }
         let state = lake.state();
+        let settings = (self.source.settings)(table);
         let lane = LaneStart {
             gtid_set: state.gtid_set.clone(),
             partial: state.partial.clone(),
             order: state.order,
             key,
-            zero_dates: (self.source.settings)(table).zero_dates,
+            zero_dates: settings.zero_dates,
+            rules: settings.rules,
             catalogued,
             awaits_load,
         };

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use weir_model::{ColumnType, Gtid, GtidSet, TableId};
+use weir_model::{ColumnType, Gtid, GtidSet, TableId, TableSchema};
 use weir_mysql::{Conn, KeySource, MysqlError, SourceOptions, TableDescription, catalogue, server};
 
+use crate::capture::lane::LaneKey;
 use crate::capture::request::{Catalogued, Described, RegisterError};
 use crate::config::{Config, TableSettings};
 use crate::error::Error;
@@ -19,8 +20,9 @@ pub struct SourceTables {
 
 /// What became of a question about a table.
 pub enum Asked {
-    /// With the key that it is mirrored by; and as capture reads its rows, if the binlog does not describe them.
-    Found(Box<TableDescription>, Option<Box<Catalogued>>),
+    /// With the key that it is mirrored by; what the lake gets of its columns; and as capture reads its rows, if the binlog does
+    /// not describe them.
+    Found(Box<TableDescription>, Box<TableSchema>, Option<Box<Catalogued>>),
     Gone,
     /// It cannot be mirrored; says why and the way out.
     Refused(String),
@@ -36,7 +38,7 @@ pub async fn described(config: &Config, table: &TableId) -> Result<TableDescript
     let settings = Arc::new(move |table: &TableId| settings.table_settings(table));
     let tables = SourceTables { source: config.source_options()?, settings };
     match tables.ask(table).await {
-        Ok(Asked::Found(description, _)) => Ok(*description),
+        Ok(Asked::Found(description, ..)) => Ok(*description),
         Ok(Asked::Gone) => Err(Error::config(format!("the source has no table {table}"))),
         Ok(Asked::Refused(why)) => Err(Error::failed(why).at(table.to_string())),
         Err(error) => {
@@ -65,7 +67,7 @@ impl SourceTables {
             Err(error) => return Ok(Asked::Refused(error.to_string())),
         };
         Ok(match self.admit(description) {
-            Ok(description) => Asked::Found(Box::new(description), catalogued.map(Box::new)),
+            Ok((description, lake)) => Asked::Found(Box::new(description), Box::new(lake), catalogued.map(Box::new)),
             Err(why) => Asked::Refused(why),
         })
     }
@@ -79,9 +81,9 @@ impl SourceTables {
         };
         match asked.await {
             Ok(Some((description, executed))) => Ok(match self.admit(description) {
-                Ok(TableDescription { schema, key_source, .. }) => {
-                    let by_primary_key = key_source == KeySource::Primary;
-                    Described::Found { schema: Arc::new(schema), by_primary_key, executed }
+                Ok((description, lake)) => {
+                    let key = LaneKey::of(&description);
+                    Described::Found { schema: Arc::new(lake), key, executed }
                 }
                 Err(why) => Described::Refused(why),
             }),
@@ -146,8 +148,8 @@ impl SourceTables {
         Ok(Some((description, Some(catalogued))))
     }
 
-    /// What `weir` can do with the table as it is described.
-    fn admit(&self, description: TableDescription) -> Result<TableDescription, String> {
+    /// What `weir` can do with the table as it is described, and what the lake gets of its columns.
+    fn admit(&self, description: TableDescription) -> Result<(TableDescription, TableSchema), String> {
         let table = description.schema.table.clone();
         let settings = (self.settings)(&table);
         let mut description = match &settings.key {
@@ -163,6 +165,8 @@ impl SourceTables {
                 table.quoted()
             ));
         }
-        Ok(description)
+        let rules = settings.rules.bind(&description.schema).map_err(|error| format!("{table}: {error}"))?;
+        let lake = rules.map_or_else(|| description.schema.clone(), |rules| rules.schema().as_ref().clone());
+        Ok((description, lake))
     }
 }

@@ -123,7 +123,9 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         patterns.matches(table) && (standing.phase == Phase::Streaming || facts.tables.contains(table))
     });
     // Before anything of them is touched: a load that was asked for is made up for, whenever we are killed.
-    let asked = asked_tables(&facts, &options.reseed);
+    let mut asked = asked_tables(&facts, &options.reseed);
+    let listed = checkpoint.tables.keys().cloned().collect();
+    asked.extend(ruled_otherwise(config, &facts, &mut checkpoint, &listed));
     for table in &asked {
         let standing = TableStanding::new(Phase::Filling { restart: true }, facts.executed.clone(), None);
         checkpoint.tables.insert(table.clone(), standing);
@@ -226,6 +228,7 @@ pub(super) async fn start(config: &Config, options: &RunOptions, index_home: &In
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),
         seeds: config.source.snapshot == SnapshotMode::Initial,
+        rules: config.row_rules(),
         progress: Progress::default(),
         loads: BTreeMap::new(),
         load_failures,
@@ -408,6 +411,30 @@ pub(super) fn asked_tables(facts: &SourceFacts, reseed: &Reseed) -> BTreeSet<Tab
     }
 }
 
+/// Of the tables that are `listed` those whose rows were made by other row rules than they have: they are loaded anew.
+pub(super) fn ruled_otherwise(
+    config: &Config,
+    facts: &SourceFacts,
+    checkpoint: &mut Checkpoint,
+    listed: &BTreeSet<TableId>,
+) -> BTreeSet<TableId> {
+    let fingerprint = |table: &TableId| config.table_settings(table).rules.fingerprint();
+    let mut others = BTreeSet::new();
+    for table in facts.tables.iter().filter(|table| listed.contains(*table)) {
+        if checkpoint.is_by_rules(table, &fingerprint(table)) {
+            continue;
+        }
+        if config.source.snapshot == SnapshotMode::Initial {
+            tracing::info!(%table, "its row rules have changed; loading it anew");
+            others.insert(table.clone());
+        } else {
+            tracing::warn!(%table, "its row rules have changed; rows that are there stay as they are, since [source] snapshot = \"never\"");
+            checkpoint.note_rules(table, fingerprint(table));
+        }
+    }
+    others
+}
+
 /// Transaction sets of the tables that are loaded from the beginning: theirs are not what they last committed. One that
 /// is loaded on demand begins at the present, so that it need not understand what came before.
 fn start_sets(checkpoint: &Checkpoint) -> BTreeMap<TableId, GtidSet> {
@@ -472,6 +499,7 @@ fn load_maker(config: &Config, registrar: &Arc<TableRegistrar>, warehouse: &Ware
             table: table.clone(),
             key: settings.key,
             zero_dates: settings.zero_dates,
+            rules: settings.rules,
             layout: settings.layout,
             files: opened.files.clone(),
             buckets: 1,

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::limits::{PROOF_KEYS_SHOWN_MAX, STATUS_TABLES_TOGETHER};
 use crate::reconcile::rfc3339;
 use crate::state::proofs::{Found, ProofLog, TableProof};
-use crate::state::{Checkpoint, CheckpointLog, LastTransaction, PreparedStore, TableStanding};
+use crate::state::{Checkpoint, CheckpointLog, ConfigStanding, LastTransaction, PreparedStore, TableStanding};
 use crate::table::{Warehouse, history};
 
 /// Where a source's tables stand.
@@ -31,6 +31,9 @@ pub struct Status {
     pub position: GtidSet,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
+    /// The settings that the service runs by, or ran by last.
+    #[serde(skip_serializing_if = "ConfigStanding::is_unknown")]
+    pub config: ConfigStanding,
     pub tables: Vec<TableStatus>,
     /// XA transactions whose rows wait for their outcome.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -163,6 +166,7 @@ pub(super) async fn read(
         epoch: checkpoint.epoch,
         position: checkpoint.gtid_set.clone(),
         notice,
+        config: checkpoint.config,
         tables,
         prepared,
     }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use weir_model::{GtidSet, TableId, clock};
+use weir_model::{GtidSet, RowRules, TableId, clock};
 
 use super::jobs::JobDesk;
 use super::kafka::merging::LakeMerging;
@@ -49,6 +49,15 @@ pub enum Finished {
     Restart,
     /// These tables were asked to be loaded anew: begin again from what is durable, and them from their beginning.
     LoadAnew(Vec<TableId>),
+}
+
+/// What comes behind an incarnation in its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    /// Nothing, as far as is known.
+    Ends,
+    /// The next one, at once.
+    GoesOn,
 }
 
 /// Why an incarnation cannot go on.
@@ -127,6 +136,8 @@ pub struct Supervisor {
     pub target: Option<GtidSet>,
     /// Whether tables that appear are loaded.
     pub seeds: bool,
+    /// Row rules of the tables that have some.
+    pub rules: BTreeMap<TableId, RowRules>,
     pub progress: Progress,
     pub loads: BTreeMap<TableId, LoadUnderWay>,
     pub load_failures: mpsc::UnboundedReceiver<LoadFailure>,
@@ -230,7 +241,7 @@ impl Supervisor {
     }
 
     /// Takes in what is left once workers and capture have ended, and makes it durable.
-    pub async fn finish(&mut self, patience: Patience) -> Result<(), Failure> {
+    pub async fn finish(&mut self, patience: Patience, afterwards: Afterwards) -> Result<(), Failure> {
         self.loads.clear();
         while let Ok(told) = self.told.try_recv() {
             self.on_told(told);
@@ -246,7 +257,7 @@ impl Supervisor {
         if let Some(proving) = self.proving.take() {
             proving.finish().await;
         }
-        self.checkpoint.running = false;
+        self.checkpoint.running = afterwards == Afterwards::GoesOn;
         self.dirty = true;
         self.write_checkpoint().await?;
         match self.shipper.finish(patience).await {
@@ -345,6 +356,7 @@ impl Supervisor {
             Report::SeedBegun { table, plan } => {
                 if self.is_under_way(&table, plan) && !self.loads.get(&table).is_some_and(|load| load.part) {
                     self.stand(&table, Phase::Filling { restart: false }, None);
+                    self.note_rules(&table);
                     // Until that is durable a kill makes the load begin anew.
                     self.in_a_hurry = true;
                 }
@@ -441,6 +453,13 @@ impl Supervisor {
     /// `table` streams without a load.
     pub fn note_streaming(&mut self, table: &TableId) {
         self.stand(table, Phase::Streaming, None);
+        self.note_rules(table);
+    }
+
+    /// Every row of the table is made by the rules that it has, from here on, or once the load that has begun is over.
+    fn note_rules(&mut self, table: &TableId) {
+        let fingerprint = self.rules.get(table).map_or_else(String::new, RowRules::fingerprint);
+        self.checkpoint.note_rules(table, fingerprint);
     }
 
     pub fn stop_table(&mut self, table: &TableId, error: String) {
@@ -482,6 +501,7 @@ impl Supervisor {
             take_position(&mut self.checkpoint, &safe);
         }
         self.checkpoint.written_at_ms = clock::now_ms();
+        self.checkpoint.config = standing().config();
         self.dirty = false;
         match self.checkpoints.write(&self.checkpoint).await? {
             crate::state::Written::Done => {

@@ -5,6 +5,7 @@
 //! phases, and reads the checkpoint that capture keeps.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 use weir_model::{GtidSet, TableId, clock};
@@ -12,7 +13,7 @@ use weir_mysql::{Conn, MysqlError, server};
 
 use super::status::{PreparedStatus, Status, TableProofs, TableStatus, beside, lag_ms, read, way_out_of_stop};
 use super::{LoadStanding, Role};
-use crate::config::Config;
+use crate::config::{Config, Configured};
 use crate::error::Error;
 use crate::figures::{LoadStands, TableNow, TableStands, standing};
 use crate::limits::{STATUS_SOURCE_AWAY, STATUS_SOURCE_MAX, STATUS_STATE_FRESH};
@@ -20,7 +21,9 @@ use crate::table::{Warehouse, history};
 
 /// Looks at the service again and again.
 pub struct Watching {
-    config: Config,
+    configured: Configured,
+    /// What it has been set up by.
+    config: Arc<Config>,
     role: Role,
     warehouse: Warehouse,
     connection: Option<Conn>,
@@ -37,10 +40,12 @@ pub struct Watching {
 impl Watching {
     /// # Errors
     /// When the warehouse's options are wrong.
-    pub fn new(config: &Config, role: Role) -> Result<Self, Error> {
+    pub fn new(configured: &Configured, role: Role) -> Result<Self, Error> {
+        let config = configured.get();
         let warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
         Ok(Self {
-            config: config.clone(),
+            configured: configured.clone(),
+            config,
             role,
             warehouse,
             connection: None,
@@ -60,9 +65,12 @@ impl Watching {
     /// # Errors
     /// When the warehouse has to be read, and cannot be.
     pub async fn look(&mut self) -> Result<Status, Error> {
+        self.follow_configuration()?;
         if self.role == Role::Apply {
             let notice = "lag is told where the source is read, by `weir capture`".to_owned();
-            return read(&self.config, &self.warehouse, Err(notice)).await;
+            let status = read(&self.config, &self.warehouse, Err(notice)).await?;
+            // What capture goes by may be another file.
+            return Ok(Status { config: standing().config(), ..status });
         }
         // Before the source is asked: what is in by then is no lag.
         let asked_ms = clock::now_ms();
@@ -93,8 +101,19 @@ impl Watching {
             position: position(tables.values()),
             notice: executed.err().map(|error| format!("lag is not known: {error}")),
             tables: seen,
+            config: standing().config(),
         }
         .with(&proofs))
+    }
+
+    /// Asks by the settings that the service runs by.
+    fn follow_configuration(&mut self) -> Result<(), Error> {
+        let config = self.configured.get();
+        if !Arc::ptr_eq(&config, &self.config) {
+            self.warehouse = Warehouse::open(&config.warehouse.url, &config.warehouse.options)?;
+            (self.config, self.connection, self.away) = (config, None, None);
+        }
+        Ok(())
     }
 
     /// What the state tells beside the checkpoint, as of some seconds ago, or as it was before the store went away: the rest of the

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weir_model::{Gtid, GtidSet, LogPosition, TableId};
 
+use super::ConfigStanding;
 use crate::format::Format;
 use crate::limits::LIVENESS_MAX;
 
@@ -54,6 +55,12 @@ pub struct Checkpoint {
     pub running: bool,
     /// Ms since the epoch by the writer's clock.
     pub written_at_ms: i64,
+    /// Fingerprints of the row rules that tables were loaded by; one that is not named had none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<TableId, String>,
+    /// What the service runs by, and why not by what its file holds.
+    #[serde(default, skip_serializing_if = "ConfigStanding::is_unknown")]
+    pub config: ConfigStanding,
 }
 
 /// Identity of the newest transaction behind a position; a source whose history was rewritten shows another one.
@@ -152,6 +159,20 @@ impl Checkpoint {
         self.published = false;
         self.tables.clear();
         self.restarts += 1;
+    }
+
+    /// Whether rows of `table` were made by the rules of `fingerprint`, which is empty if there are none.
+    pub fn is_by_rules(&self, table: &TableId, fingerprint: &str) -> bool {
+        self.rules.get(table).map_or("", String::as_str) == fingerprint
+    }
+
+    /// Rows of `table` are made by the rules of `fingerprint` from here on.
+    pub fn note_rules(&mut self, table: &TableId, fingerprint: String) {
+        if fingerprint.is_empty() {
+            self.rules.remove(table);
+        } else {
+            self.rules.insert(table.clone(), fingerprint);
+        }
     }
 
     /// Whether a service is at work: it has not ended in order, and has renewed the checkpoint a moment ago.

@@ -2,12 +2,13 @@
 //! [`Checkpoint`], what `direct` keeps in one (over Kafka it is the copy that commands read), [`Appeals`], what
 //! writers of tables ask of capture, [`PreparedStore`], rows of XA transactions that are prepared, [`jobs`], what people ask
 //! of the service, [`schedules`], when it is asked again, [`proofs`], what the service has seen to be equal, and
-//! [`RepairStore`], what was mended.
+//! [`RepairStore`], what was mended. [`ConfigStanding`] is what a service runs by.
 //!
 //! A conditional update exists neither on local disk nor on HDFS, put-if-absent does on every store; so an update is
 //! the next number, put if absent, and old numbers are kept for hours for readers that listed them a moment ago.
 
 mod checkpoint;
+mod configuration;
 pub mod jobs;
 mod log;
 mod objects;
@@ -19,6 +20,7 @@ pub mod schedules;
 mod series;
 
 pub use checkpoint::{Checkpoint, CheckpointRule, LastTransaction, Phase, STATE_FORMAT, TableStanding, may_follow};
+pub use configuration::{ConfigRefused, ConfigStanding};
 pub use log::{CheckpointLog, Written};
 pub use prepared::{PreparedHead, PreparedPart, PreparedStore};
 pub use repairs::RepairStore;

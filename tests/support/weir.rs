@@ -297,6 +297,11 @@ impl Running {
         }
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
     /// Waits until it ends by itself.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("the service ends").code()

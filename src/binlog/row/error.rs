@@ -1,6 +1,6 @@
 //! What can be wrong with a table map or a row image. Never shows a value of a row.
 
-use weir_model::{TableId, ValueError};
+use weir_model::{RuleError, TableId, ValueError};
 
 use super::cursor::Truncated;
 use crate::binlog::charset::MalformedText;
@@ -39,6 +39,8 @@ pub enum RowError {
     /// The table's primary key is not the one that its rows are told apart by.
     #[error("the rows of {0} have another primary key in the binlog than the table that they are for")]
     OtherKey(TableId),
+    #[error("{source}; then load {table} anew with `weir snapshot --table {table}`")]
+    Rules { table: TableId, source: RuleError },
     #[error("key column {column} is not a column of {table}")]
     KeyColumn { table: TableId, column: String },
     #[error("column {column} of {table} has collation {collation}, whose character set is not known")]

@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use snapshot_loader::{LoadError, Progress, Throttle};
-use weir_model::{TableId, ZeroDates};
+use weir_model::{RowRules, TableId, ZeroDates};
 use weir_mysql::{MysqlError, SourceOptions};
 
 pub use self::compare::Finding;
@@ -61,6 +61,8 @@ pub struct DeepQuestion {
     pub kafka: Option<KafkaSettings>,
     /// Which tables, and what becomes of their zero dates.
     pub tables: BTreeMap<TableId, ZeroDates>,
+    /// What of their columns the lake gets, of tables that have rules.
+    pub rules: BTreeMap<TableId, RowRules>,
     /// Connections to the source, one a table.
     pub connections: usize,
     /// Only so many of 100 ranges, drawn at random.

@@ -30,7 +30,7 @@ pub async fn collect(
         question.throttle.before_chunk().await?;
         let mut reader = ChunkReader::open(connection, &table.description, chunk, &table.read).await?;
         while let Some(batch) = reader.next_batch().await? {
-            let rows = table.columns.of_source(&batch)?;
+            let rows = table.of_source(&batch)?;
             let (count, bytes) = (batch.num_rows() as u64, batch.get_array_memory_size() as u64);
             progress.add(count, bytes);
             collector.push(rows).map_err(|source| question.scratch_error(source))?;
@@ -59,7 +59,7 @@ pub async fn look_up(
         }
         let mut reader = ChunkReader::open(connection, &table.description, &values[..], &table.read).await?;
         while let Some(batch) = reader.next_batch().await? {
-            let rows = table.columns.of_source(&batch)?;
+            let rows = table.of_source(&batch)?;
             found.extend(keyed(&rows.keys).zip(rows.hashes));
         }
     }

@@ -12,7 +12,7 @@ use super::merging::LakeMerging;
 use super::published::PositionLog;
 use super::registrar::TopicRegistrar;
 use super::settings_of;
-use super::standing::{begin_as_it_stands, forget_stops, standings, stop, stop_lost_tables, under_way};
+use super::standing::{begin_as_it_stands, forget_stops, leave, standings, stop, stop_lost_tables, under_way};
 use super::watch::LakeWatch;
 use crate::capture::lane::LaneStart;
 use crate::capture::request::{Registration, Request};
@@ -30,7 +30,7 @@ use crate::service::seed::{Load, LoadScope, Loader, Merging};
 use crate::service::shipping::{Shipper, Shipping};
 use crate::service::source_tables::SourceTables;
 use crate::service::start::{
-    Incarnation, SourceFacts, asked_tables, begin_anew, look_at_source, register_all, resumes, write,
+    Incarnation, SourceFacts, asked_tables, begin_anew, look_at_source, register_all, resumes, ruled_otherwise, write,
 };
 use crate::service::supervisor::{Lake, LoadBegin, LoadMaker, Supervisor};
 use crate::service::throttle::throttle;
@@ -74,9 +74,12 @@ pub(super) async fn start(
         }
     };
     let patterns = config.patterns()?;
-    let asked = asked_tables(&facts, &options.reseed);
+    let mut asked = asked_tables(&facts, &options.reseed);
     let mut position = position;
+    let listed = position.tables.keys().cloned().collect();
+    asked.extend(ruled_otherwise(config, &facts, &mut checkpoint, &listed));
     let mut standings = standings(&position, &facts, &asked, |table| patterns.matches(table));
+    leave(&mut position, &standings);
     let lost = stop_lost_tables(config, &topics, &mut position, &mut standings, &asked).await?;
 
     let appeals = Appeals::new(warehouse.store().clone(), state);
@@ -151,6 +154,7 @@ pub(super) async fn start(
         checkpoint,
         target: options.until_caught_up.then(|| facts.executed.clone()),
         seeds: config.source.snapshot == SnapshotMode::Initial,
+        rules: config.row_rules(),
         progress: Progress::default(),
         loads: BTreeMap::new(),
         load_failures,
@@ -375,6 +379,7 @@ fn load_maker(
             table: table.clone(),
             key: settings.key,
             zero_dates: settings.zero_dates,
+            rules: settings.rules,
             layout: settings.layout,
             files: TableFiles::of(&warehouse, table),
             buckets: registrar.topics.of(table)?.partitions,

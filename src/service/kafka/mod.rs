@@ -20,11 +20,11 @@ pub mod watch;
 use std::time::Instant;
 
 use tokio::sync::watch as tokio_watch;
-use tokio_util::sync::CancellationToken;
 
 use self::apply::ApplyHalf;
 use super::absence::{begin, wait_for_warehouse};
 use super::supervisor::{Failure, Finished};
+use super::term::Term;
 use super::{Reseed, RunOptions, finished};
 use crate::capture::CaptureError;
 use crate::config::{Config, TransportKind};
@@ -64,13 +64,13 @@ pub fn kafka_of(config: &Config) -> Result<Option<KafkaSettings>, Error> {
     }
 }
 
-/// Runs until `stop`, or until it has caught up.
-pub async fn run(config: &Config, options: RunOptions, role: Role, stop: &CancellationToken) -> Result<(), Error> {
+/// Runs until the term is to end, or until it has caught up.
+pub(super) async fn run(term: &Term, options: RunOptions, role: Role) -> Result<(), Error> {
     let (hurry, hurried) = tokio_watch::channel(false);
     let membership = if role == Role::Apply { Membership::Group } else { Membership::Alone };
     let mut apply = match role {
         Role::Capture => None,
-        Role::Both | Role::Apply => Some(ApplyHalf::start(config, membership, hurried).await?),
+        Role::Both | Role::Apply => Some(ApplyHalf::start(&term.config, membership, hurried).await?),
     };
     let failed = async {
         match &mut apply {
@@ -80,7 +80,7 @@ pub async fn run(config: &Config, options: RunOptions, role: Role, stop: &Cancel
     };
     let result = tokio::select! {
         Some(error) = failed => Err(error.into()),
-        result = capture_until(config, options, role, hurry, stop) => result,
+        result = capture_until(term, options, role, hurry) => result,
     };
     if let Some(apply) = apply {
         apply.stop().await;
@@ -90,27 +90,31 @@ pub async fn run(config: &Config, options: RunOptions, role: Role, stop: &Cancel
 
 /// Incarnations of the capturing half, one after another.
 async fn capture_until(
-    config: &Config,
+    term: &Term,
     mut options: RunOptions,
     role: Role,
     hurry: tokio_watch::Sender<bool>,
-    stop: &CancellationToken,
 ) -> Result<(), Error> {
+    let (config, stop) = (&*term.config, &term.stop);
     if role == Role::Apply {
         standing().applies();
+        term.begins();
         stop.cancelled().await;
-        standing().ends();
+        if !term.is_replaced() {
+            standing().ends();
+        }
         return Ok(());
     }
     let mut failures = Failures::default();
-    let mut has_run = false;
+    let mut has_run = term.follows;
     loop {
         standing().begins();
         let start = || capture::start(config, &options, hurry.clone());
         let Some(incarnation) = begin(config, stop, has_run, start).await? else { return Ok(()) };
         has_run = true;
+        term.begins();
         let epoch = incarnation.epoch();
-        match super::supervise(incarnation, stop).await {
+        match super::supervise(incarnation, term).await {
             Ok(Finished::Restart) => {}
             Ok(Finished::LoadAnew(tables)) => {
                 options.reseed = Reseed::Tables(tables);

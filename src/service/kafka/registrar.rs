@@ -27,14 +27,14 @@ impl TopicRegistrar {
 
 impl Registrar for TopicRegistrar {
     async fn register(&self, table: &TableId, start: &GtidSet) -> Result<Registration, RegisterError> {
-        let (description, catalogued) = match self.source.ask(table).await? {
-            Asked::Found(description, catalogued) => (description, catalogued),
+        let (description, schema, catalogued) = match self.source.ask(table).await? {
+            Asked::Found(description, schema, catalogued) => (description, schema, catalogued),
             Asked::Gone => return Ok(Registration::Gone),
             Asked::Refused(why) => return Ok(Registration::Refused(why)),
         };
         // Columns of a table that is there already may have gone since.
         if !self.position.tables.contains_key(table)
-            && let Err(why) = description.schema.check_partitions_begin()
+            && let Err(why) = schema.check_partitions_begin()
         {
             return Ok(Registration::Refused(why));
         }
@@ -53,12 +53,14 @@ impl Registrar for TopicRegistrar {
                 other => Err(RegisterError(other.to_string())),
             };
         }
+        let settings = (self.source.settings)(table);
         Ok(Registration::Lane(Box::new(LaneStart {
             gtid_set: start.clone(),
             partial: None,
             order: OrderState::default(),
             key: LaneKey::of(&description),
-            zero_dates: (self.source.settings)(table).zero_dates,
+            zero_dates: settings.zero_dates,
+            rules: settings.rules,
             catalogued,
             awaits_load: false,
         })))

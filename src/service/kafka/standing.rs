@@ -36,6 +36,16 @@ pub(super) fn standings(
     standings
 }
 
+/// Tables of `position` that are followed no more stop, in the position, too: their changes are passed by, so that one that is
+/// followed again has to be loaded. Durable with the first publish, which is the first to pass anything by.
+pub(super) fn leave(position: &mut Position, followed: &BTreeMap<TableId, TableStanding>) {
+    for (table, known) in position.tables.iter_mut().filter(|(table, _)| !followed.contains_key(*table)) {
+        let error =
+            format!("[source] tables left it out for a while; load it anew with `weir snapshot --table {table}`");
+        known.standing = TableStanding::new(Phase::Stopped, GtidSet::default(), Some(error));
+    }
+}
+
 /// Looks whether every topic still holds what was written. A table whose topic does not is stopped; one that is asked
 /// for begins a new incarnation of it. Returns those that are stopped.
 pub(super) async fn stop_lost_tables(
@@ -130,4 +140,24 @@ pub(super) fn begin_as_it_stands(
         standing.error = None;
     }
     supervisor.begin_load(table, restart);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::kafka::position::TopicStanding;
+
+    #[test]
+    fn a_table_that_is_left_out_is_stopped_where_its_topic_is_remembered() {
+        let [kept, left] = ["kept", "left"].map(|name| TableId::new("shop", name));
+        let streaming = TableStanding::new(Phase::Streaming, GtidSet::default(), None);
+        let known = TopicStanding { standing: streaming.clone(), topic: "t".into(), partitions: 2 };
+        let tables = BTreeMap::from([(kept.clone(), known.clone()), (left.clone(), known)]);
+        let mut position = Position { tables, ..Position::default() };
+        leave(&mut position, &BTreeMap::from([(kept.clone(), streaming)]));
+        assert_eq!(position.tables[&kept].standing.phase, Phase::Streaming);
+        let left = &position.tables[&left];
+        assert_eq!((left.standing.phase, &*left.topic, left.partitions), (Phase::Stopped, "t", 2));
+        assert!(left.standing.error.is_some());
+    }
 }

@@ -84,19 +84,20 @@ impl Proving {
     }
 }
 
-/// How rows are compared by this configuration: no tables are asked for yet, but what becomes of zero dates is known of those
-/// that have a section.
+/// How rows are compared by this configuration: no tables are asked for yet, but what becomes of zero dates, and of
+/// columns with rules, is known of those that have a section.
 ///
 /// # Errors
 /// For a configuration that was not checked.
 pub fn deep_question(config: &Config, warehouse: &Warehouse, throttle: Arc<Throttle>) -> Result<DeepQuestion, Error> {
-    let rules = config.tables.iter().filter_map(|rule| rule.name.clone().map(|name| (name, rule.zero_dates)));
+    let zero_dates = config.tables.iter().filter_map(|rule| rule.name.clone().map(|name| (name, rule.zero_dates)));
     Ok(DeepQuestion {
         source: config.source.name.clone(),
         options: config.source_options()?,
         warehouse: warehouse.clone(),
         kafka: kafka_of(config)?,
-        tables: rules.collect(),
+        tables: zero_dates.collect(),
+        rules: config.row_rules(),
         connections: config.source.max_connections,
         sample_percent: None,
         scratch: config.state_dir().join("scratch"),

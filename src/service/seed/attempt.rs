@@ -204,7 +204,9 @@ impl Loader {
         opening: &ChunkOpening,
     ) -> Result<Read, SeedError> {
         let description = self.describe(connection, load).await?;
-        let schema = Arc::new(description.schema.clone());
+        let rules = load.rules.bind(&description.schema)?;
+        let schema =
+            rules.as_ref().map_or_else(|| Arc::new(description.schema.clone()), |rules| rules.schema().clone());
         let window = Window::of(opening.order0.ts_ms);
         let mut absent = piece.keys().map(|keys| record_keys(&description, keys)).transpose()?;
         let mut writer = ChunkWriter::create(load.files.clone(), schema, opening.order0, window, load.buckets)?;
@@ -217,7 +219,10 @@ impl Loader {
                     absent.remove(&found.get(row).to_owned());
                 }
             }
-            writer.write(&batch).await?;
+            match &rules {
+                Some(rules) => writer.write(&rules.rows(&batch)).await?,
+                None => writer.write(&batch).await?,
+            }
             self.throttle.after_batch(batch.num_rows() as u64, batch.get_array_memory_size() as u64).await?;
         }
         Ok(Read { staged: writer.finish().await?, absent: absent.into_iter().flatten().collect() })

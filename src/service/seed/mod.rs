@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use snapshot_loader::{Progress, Throttle};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
-use weir_model::{Layout, LogPosition, Order, TableId, ZeroDates, clock};
+use weir_model::{Layout, LogPosition, Order, RowRules, RuleError, TableId, ZeroDates, clock};
 use weir_mysql::{Conn, MysqlError, RowConnection, SourceOptions, TableDescription, catalogue, server};
 
 use self::attempt::Taken;
@@ -44,6 +44,8 @@ pub enum SeedError {
     State(#[from] StateError),
     #[error("the table is gone from the source, or its key is")]
     Gone,
+    #[error(transparent)]
+    Rules(#[from] RuleError),
     #[error(
         "{table} has no key, so it is read in one piece behind a short lock: {source}. Allow it with GRANT LOCK TABLES, or \
          follow the table without loading it by [source] snapshot = \"never\""
@@ -136,6 +138,8 @@ pub struct Load {
     pub table: TableId,
     pub key: Option<Vec<String>>,
     pub zero_dates: ZeroDates,
+    /// What of its columns the lake gets.
+    pub rules: RowRules,
     /// How the lake keeps the table.
     pub layout: Layout,
     pub files: TableFiles,
@@ -257,7 +261,9 @@ impl Loader {
             jobs.note_progress(job, &running(number, &load.figures)).await?;
         }
         let (reply, answer) = oneshot::channel();
-        let (table, schema) = (load.table.clone(), Arc::new(description.schema));
+        let rules = load.rules.bind(&description.schema)?;
+        let schema = rules.map_or_else(|| Arc::new(description.schema), |rules| rules.schema().clone());
+        let table = load.table.clone();
         let (reset, part) = (load.reset, load.scope.is_part());
         self.ask(Request::BeginSeed(SeedOpening { table, plan: number, schema, reset, part, reply })).await?;
         let begun = answer.await.ok().flatten().ok_or(SeedError::NotCaptured)?;
