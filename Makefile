@@ -83,6 +83,17 @@ bench: packages services ## Compare weir with the wire-speed floor, Kafka with d
 	$(CARGO) build --release --locked --bench decode --message-format=json-render-diagnostics > target/bench-decode.json
 	$(readers_python) bench/run.py
 
+peers_python := target/bench-peers/bin/python
+$(peers_python): bench/peers.txt
+	python3 -m venv target/bench-peers
+	target/bench-peers/bin/pip install --quiet --requirement bench/peers.txt
+	touch $@
+
+.PHONY: bench-peers
+bench-peers: packages services $(peers_python) ## Copy the same tables by weir and by others, and count what each left wrong (another 500 MB to fetch)
+	$(CARGO) build --release --locked --bin weir
+	$(readers_python) bench/side_by_side.py
+
 # Which build it is, for `weir --version`; a change of it builds the program anew.
 build: export WEIR_BUILD ?= $(shell git describe --always --dirty 2>/dev/null)
 .PHONY: build
