@@ -222,6 +222,11 @@ impl Weir {
         self.start(&["apply"], &format!("apply-{ordinal}.log"))
     }
 
+    /// How many bytes commands have logged to the file `log` so far.
+    pub fn said(&self, log: &str) -> usize {
+        read(&self.folder.path().join(log)).len()
+    }
+
     /// Starts a command in the background; what it logs is appended to the file `log`.
     pub fn start(&self, arguments: &[&str], log: &str) -> Running {
         self.start_at(arguments, log, "")

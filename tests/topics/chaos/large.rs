@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use weir::failpoint as point;
 
-use super::points::Way;
 use super::results::{Verdict, note};
 use crate::support::lake::assert_equal;
 use crate::support::mysql::Mysql;
@@ -67,8 +66,8 @@ fn kills_where_logs_are_cut_and_indexes_kept_lose_and_double_nothing() {
         note(&format!("SIGKILL, direct, at {point}"), "the next start went on", Verdict::default());
     }
     weir.catch_up();
-    dies_at(&weir, &Way::Clean.command("large.log"), point::LOG_CLEANED);
-    weir.expect(0, &Way::Clean.command("large.log"));
+    dies_at(&weir, &["table", "clean", "large.log", "--retention-hours", "0"], point::LOG_CLEANED);
+    weir.expect(0, &["table", "clean", "large.log", "--retention-hours", "0"]);
     weir.catch_up();
     assert_equal(mysql, &weir, "large");
     let report = weir.balanced();

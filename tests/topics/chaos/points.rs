@@ -38,12 +38,12 @@ impl Way {
         }
     }
 
-    /// The command; `table` is one of the scene's.
-    pub fn command(self, table: &str) -> Vec<&str> {
+    /// The command; `table` is one of the scene's, and keys between `from` and `to` are loaded if it is a part.
+    pub fn command<'a>(self, table: &'a str, (from, to): (&'a str, &'a str)) -> Vec<&'a str> {
         match self {
             Self::Stream | Self::Prepare | Self::EndPrepared | Self::Schedule => vec!["run"],
             Self::Load => vec!["snapshot", "--table", table],
-            Self::Part => vec!["backfill", "--table", table, "--from", "1", "--to", "50", "--wait"],
+            Self::Part => vec!["backfill", "--table", table, "--from", from, "--to", to, "--wait"],
             Self::Compact => vec!["table", "compact", table],
             Self::Clean => vec!["table", "clean", table, "--retention-hours", "0"],
         }
