@@ -1,8 +1,8 @@
 //! Answers to what others ask of capture, between two transactions.
 
+use super::lane::Lane;
 use super::request::{ChunkOpening, Registrar, Request, SeedBegun, SeedOpening};
 use super::{Capture, CaptureError};
-use super::lane::Lane;
 use crate::state::Phase;
 use crate::transport::{Marker, Publisher};
 

@@ -20,12 +20,12 @@ impl<S: Source + Send> Watched<S> {
     pub fn new(source: S, options: SourceOptions) -> Self {
         Self { source, options, idle: Idle::at(LogPosition::default()) }
     }
+}
 
-    /// The end of the server's log; none if it cannot be asked: whoever reads the stream finds that out, too.
-    async fn end_of_log(&self) -> Option<LogPosition> {
-        let mut connection = weir_mysql::connect(&self.options).await.ok()?;
-        server::binlog_end(&mut connection).await.ok()
-    }
+/// The end of the server's log; none if it cannot be asked: whoever reads the stream finds that out, too.
+async fn end_of_log(source: &SourceOptions) -> Option<LogPosition> {
+    let mut connection = weir_mysql::connect(source).await.ok()?;
+    server::binlog_end(&mut connection).await.ok()
 }
 
 impl<S: Source + Send> Source for Watched<S> {
@@ -34,7 +34,7 @@ impl<S: Source + Send> Source for Watched<S> {
         if let Some(SourceEvent { end, body: EventBody::Position, .. }) = &event {
             self.idle.note(end);
             if self.idle.since.elapsed() >= IDLE_LOOKED_AT_EVERY
-                && let Some(end) = self.end_of_log().await
+                && let Some(end) = end_of_log(&self.options).await
                 && self.idle.is_left_behind(end.clone())
             {
                 let why = format!(
