@@ -255,6 +255,25 @@ impl Scene {
         }
     }
 
+    /// The service comes to what is written now.
+    pub fn goes_on(&self) {
+        let table = format!("{}.x", self.database);
+        self.mysql.run(&format!("INSERT INTO {table} (v) VALUES (3)"));
+        let rows = self.mysql.value(&format!("SELECT COUNT(*) FROM {table}")).parse().expect("a number");
+        eventually("the stream goes on", CAUGHT_UP_WITHIN, || self.weir.has_rows(&table, rows));
+    }
+
+    /// What `weir reconcile` says, once the servers that it asks answer: a broker that has just come back may not at once.
+    fn report(&self) -> Value {
+        let mut report = Value::Null;
+        eventually("a report is given", CAUGHT_UP_WITHIN, || {
+            let output = self.weir.output(&["reconcile", "--format", "json"]);
+            report = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            !report.is_null()
+        });
+        report
+    }
+
     /// Compares the tables, value for value, and the accounts.
     pub fn check(&self) -> Verdict {
         let mut verdict = Verdict::default();
@@ -269,10 +288,9 @@ impl Scene {
                 }
             }
         }
-        let output = self.weir.output(&["reconcile", "--format", "json"]);
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let report = self.report();
         if report["verdict"] != "balanced" {
-            eprintln!("{report:#}\n{}", String::from_utf8_lossy(&output.stderr));
+            eprintln!("{report:#}");
             verdict.lost += 1;
         }
         for table in report["tables"].as_array().into_iter().flatten() {
