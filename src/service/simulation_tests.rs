@@ -16,14 +16,14 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use weir_model::{Column, ColumnType, Gtid, GtidSet, Layout, LogPosition, TableId, TableSchema, ZeroDates};
+use weir_model::{Column, ColumnType, Gtid, GtidSet, Layout, LogPosition, RowRules, TableId, TableSchema, ZeroDates};
 
 use crate::apply::chunks::ChunkDesk;
 use crate::apply::{Pace, Worker, WorkerError};
 use crate::binlog::table_map::{MapColumn, Signs, WireType, Writer as MapWriter};
 use crate::binlog::{EventBody, RowsImage, RowsKind, SourceEvent, TableMap, TransactionHead};
-use crate::capture::lane::LaneStart;
-use crate::capture::request::{Catalogued, RegisterError, Registrar, Registration};
+use crate::capture::lane::{LaneKey, LaneStart};
+use crate::capture::request::{Catalogued, Described, RegisterError, Registrar, Registration};
 use crate::capture::xa::Prepared;
 use crate::capture::{Capture, CaptureStart, ReadAhead, Settings};
 use crate::state::PreparedStore;
@@ -231,8 +231,8 @@ impl Registrar for Nobody {
         Ok(Ok(None))
     }
 
-    async fn describe(&self, _: &TableId) -> Result<Option<Arc<TableSchema>>, RegisterError> {
-        Ok(None)
+    async fn describe(&self, _: &TableId) -> Result<Described, RegisterError> {
+        Ok(Described::Gone)
     }
 }
 
@@ -351,9 +351,11 @@ impl World {
                     gtid_set: state.gtid_set.clone(),
                     partial: None,
                     order: state.order,
-                    key: vec!["id".into()],
+                    key: LaneKey { columns: table.schema().key_columns(), is_primary: true },
                     zero_dates: ZeroDates::Null,
+                    rules: RowRules::default(),
                     catalogued: None,
+                    awaits_load: false,
                 },
             );
         }
