@@ -56,11 +56,11 @@ async fn main() -> Outcome<()> {
         [] => return Ok(()),
         _ => return Err("usage: decode weir|mysql_cdc|mysql_common FILE…, or decode live URL FROM TO".into()),
     };
-    let Spent { seconds, cpu_seconds, .. } = clock.stop()?;
+    let Spent { seconds, cpu_seconds, bytes } = clock.stop()?;
     let peak_mib = peak_mib()?;
     println!(
         "{}",
-        serde_json::json!({"rows": changes, "seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mib": peak_mib})
+        serde_json::json!({"rows": changes, "seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mib": peak_mib, "bytes_written": bytes})
     );
     Ok(())
 }
@@ -92,10 +92,7 @@ async fn by_weir(files: &[&str]) -> Outcome<u64> {
 
 fn by_mysql_cdc(file: File) -> Outcome<u64> {
     let mut changes = 0;
-    // It reads four bytes at a time otherwise.
-    for event in
-        BinlogReader::new(BufReader::with_capacity(1 << 20, file)).map_err(|error| format!("{error:?}"))?.read_events()
-    {
+    for event in BinlogReader::new(file).map_err(|error| format!("{error:?}"))?.read_events() {
         let (_, event) = event.map_err(|error| format!("{error:?}"))?;
         changes += match std::hint::black_box(&event) {
             BinlogEvent::WriteRowsEvent(rows) => rows.rows.len(),
