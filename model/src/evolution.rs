@@ -77,10 +77,12 @@ fn changed_key(lake: &TableSchema, source: &TableSchema) -> Option<String> {
     let names = |schema: &TableSchema| -> Vec<String> {
         schema.key_names().iter().map(|name| name.to_ascii_lowercase()).collect()
     };
-    (names(lake) != names(source) && !lake.layout.is_append()).then(|| {
-        format!("the record key changed from ({}) to ({})", lake.key_names().join(", "), source.key_names().join(", "))
-    })
+    (names(lake) != names(source) && !lake.layout.is_append())
+        .then(|| format!("{KEY_CHANGED} from ({}) to ({})", lake.key_names().join(", "), source.key_names().join(", ")))
 }
+
+/// How a refusal begins that is about the record key's columns: a load from the beginning makes up for it.
+pub const KEY_CHANGED: &str = "the record key changed";
 
 /// Whether the columns of a record key tell other keys than those of the same table before: by their names, or by types of which
 /// equal values have another form. The rows of a table whose key is another one cannot be told from the former ones.

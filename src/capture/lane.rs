@@ -153,7 +153,7 @@ impl Lane {
         self.take_key(key);
         self.start.gtid_set = self.start.gtid_set.union(executed);
         self.start.catalogued = None;
-        self.start.awaits_load = true;
+        self.await_load();
     }
 
     /// Rows are told apart by `key` from here on.
@@ -161,6 +161,11 @@ impl Lane {
         self.seal_builder();
         self.plan = None;
         self.start.key = key;
+    }
+
+    /// Changes are left out until a load begins.
+    pub fn await_load(&mut self) {
+        self.start.awaits_load = true;
     }
 
     /// A load has been announced.

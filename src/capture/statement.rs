@@ -210,9 +210,17 @@ impl<P: Publisher, R: Registrar> Capture<P, R> {
             }
             Ok(())
         } else {
-            self.lanes.remove(table);
+            let was_passed_over = self.lanes.remove(table).is_some();
             self.refused.remove(table);
-            self.meet(table).await
+            self.meet(table).await?;
+            // The lake's table may not be able to take its rows as they are by now. The load brings them.
+            if was_passed_over
+                && self.settings.seeds
+                && let Some(Some(lane)) = self.lanes.get_mut(table)
+            {
+                lane.await_load();
+            }
+            Ok(())
         }
     }
 

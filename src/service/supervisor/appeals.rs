@@ -1,5 +1,7 @@
 //! What those who write the tables ask of the supervisor, over Kafka: decided by [`answer_to`], which is pure.
 
+use weir_model::evolution::KEY_CHANGED;
+
 use super::Supervisor;
 use crate::state::{AppealKind, Phase};
 use crate::transport::PublishNumber;
@@ -31,6 +33,12 @@ impl Supervisor {
                 (Answer::Stop, AppealKind::Stopped { publish, .. })
                     if merging.makes_up_for(&appeal.table, PublishNumber(*publish)) =>
                 {
+                    true
+                }
+                // Rows by another key came before the load that is to begin with them.
+                (Answer::Stop, AppealKind::Stopped { error, .. }) if self.seeds && error.contains(KEY_CHANGED) => {
+                    tracing::info!(table = %appeal.table, reason = KEY_CHANGED, "loading the table");
+                    self.begin_load(&appeal.table, true);
                     true
                 }
                 (Answer::Stop, AppealKind::Stopped { error, .. }) => {
