@@ -100,7 +100,7 @@ fn keys_that_change_under_a_running_service_end_equal() {
     weir.catch_up();
     let service = weir.run_until_it_is_seen();
     change(mysql, "rekeyed");
-    eventually("the last change is in", Duration::from_secs(60), || weir.has_rows("rekeyed.beside", 3));
+    eventually("the last change is in", Duration::from_secs(120), || weir.has_rows("rekeyed.beside", 3));
     let (code, _) = service.terminate();
     assert_eq!(code, Some(0));
     assert_mirrored(mysql, &weir, "rekeyed");
@@ -124,7 +124,7 @@ fn keys_that_change_in_a_log_that_does_not_describe_its_tables_end_equal() {
     weir.catch_up();
     let service = weir.run_until_it_is_seen();
     change(mysql, "rekeyed");
-    eventually("the last change is in", Duration::from_secs(60), || weir.has_rows("rekeyed.beside", 3));
+    eventually("the last change is in", Duration::from_secs(120), || weir.has_rows("rekeyed.beside", 3));
     service.terminate();
     change_back(mysql, "rekeyed");
     assert_mirrored(mysql, &weir, "rekeyed");
@@ -176,7 +176,7 @@ fn keys_that_change_over_kafka_end_equal() {
     weir.catch_up();
     let service = weir.run_until_it_is_seen();
     change(mysql, "rekeyed");
-    eventually("the last change is in", Duration::from_secs(60), || weir.has_rows("rekeyed.beside", 3));
+    eventually("the last change is in", Duration::from_secs(120), || weir.has_rows("rekeyed.beside", 3));
     service.kill();
     change_back(mysql, "rekeyed");
     assert_mirrored(mysql, &weir, "rekeyed");

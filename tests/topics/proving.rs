@@ -12,7 +12,7 @@ use crate::support::mysql::Mysql;
 use crate::support::weir::{Weir, eventually};
 
 const SECTION: &str = "[reconcile]\nhops_every = \"1s\"\ndeep_within = \"8s\"\n";
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// What the service has proven of a table.
 fn proof(weir: &Weir, table: &str) -> Value {
