@@ -74,24 +74,22 @@ pub fn evolution(lake: &TableSchema, absences: &Absences, source: &TableSchema, 
 }
 
 fn changed_key(lake: &TableSchema, source: &TableSchema) -> Option<String> {
-    let names = |schema: &TableSchema| -> Vec<String> {
-        schema.key_names().iter().map(|name| name.to_ascii_lowercase()).collect()
-    };
-    (names(lake) != names(source) && !lake.layout.is_append())
-        .then(|| format!("{KEY_CHANGED} from ({}) to ({})", lake.key_names().join(", "), source.key_names().join(", ")))
+    let differs = !lake.layout.is_append() && is_of_other_columns(&lake.key_columns(), &source.key_columns());
+    differs.then(|| {
+        format!("the record key changed from ({}) to ({})", lake.key_names().join(", "), source.key_names().join(", "))
+    })
 }
 
-/// How a refusal begins that is about the record key's columns: a load from the beginning makes up for it.
-pub const KEY_CHANGED: &str = "the record key changed";
+/// Whether two record keys are of other columns, or of the same in another order.
+pub fn is_of_other_columns(before: &[Column], now: &[Column]) -> bool {
+    let names = |key: &[Column]| -> Vec<String> { key.iter().map(|column| column.name.to_ascii_lowercase()).collect() };
+    names(before) != names(now)
+}
 
 /// Whether the columns of a record key tell other keys than those of the same table before: by their names, or by types of which
 /// equal values have another form. The rows of a table whose key is another one cannot be told from the former ones.
 pub fn is_other_key(before: &[Column], now: &[Column]) -> bool {
-    before.len() != now.len()
-        || before
-            .iter()
-            .zip(now)
-            .any(|(before, now)| !before.name.eq_ignore_ascii_case(&now.name) || forms_differ(&before.ty, &now.ty))
+    is_of_other_columns(before, now) || before.iter().zip(now).any(|(before, now)| forms_differ(&before.ty, &now.ty))
 }
 
 /// Whether record keys of one type have another form than those of the other, whichever of them is wider.

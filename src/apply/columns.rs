@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weir_model::evolution::{Fit, Moment, fit};
+use weir_model::evolution::{Fit, Moment, fit, is_other_key};
 use weir_model::{Absences, ChangeBatch, Order, TableSchema};
 
 use super::{Worker, WorkerError};
@@ -54,6 +54,20 @@ pub(super) fn schemas_of_chunk(parts: &[StagedChunk]) -> Vec<SourceSchema> {
 }
 
 impl<S: Subscription> Worker<S> {
+    /// Whether rows of `source` are told apart by another key than those of the table. A log does not mind.
+    pub(super) fn has_other_key(&self, source: &TableSchema) -> bool {
+        let lake = self.table.schema();
+        !lake.layout.is_append() && is_other_key(&lake.key_columns(), &source.key_columns())
+    }
+
+    /// Why the table cannot take rows of `sources`.
+    fn refusal(&self, sources: &[SourceSchema], why: String) -> WorkerError {
+        match sources.iter().any(|(source, _)| self.has_other_key(source)) {
+            true => WorkerError::OtherKey(why),
+            false => WorkerError::Schema(why),
+        }
+    }
+
     /// What the table becomes so that it can hold rows of `sources`. If its data files must be written again for that, they
     /// are, in a commit of its own. `None` then: where the table stands may have moved, so that what is to enter it must be
     /// worked out again.
@@ -62,7 +76,7 @@ impl<S: Subscription> Worker<S> {
             sources.iter().map(|(schema, moment)| (schema.as_ref(), *moment)).collect();
         let lake = self.table.schema();
         let Fit { schema, absences, rewrites } =
-            fit(lake, &self.table.state().absences, &borrowed).map_err(WorkerError::Schema)?;
+            fit(lake, &self.table.state().absences, &borrowed).map_err(|why| self.refusal(&sources, why))?;
         if !rewrites {
             let evolve = Some(schema).filter(|schema| schema != lake.as_ref());
             return Ok(Some(Columns { evolve, absences }));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_model::evolution::{Moment, is_other_key};
+use weir_model::evolution::Moment;
 use weir_model::{Order, OrderState, RecordKey, TableSchema};
 
 use super::chunks::{ChunkFiles, ChunkOutcome, UNPLANNED, WaitingChunk, absent_by_bucket};
@@ -50,6 +50,11 @@ impl MarkerAt {
     /// Whether the table holds it already, in every bucket.
     pub(super) fn is_in(&self, state: &TableState) -> bool {
         !self.shares.is_empty() && self.shares.values().all(|share| is_in(state, share))
+    }
+
+    /// Whether all copies of it have come.
+    pub(super) fn is_whole(&self) -> bool {
+        self.complete.is_some()
     }
 
     pub(super) fn begins_a_load(&self) -> bool {
@@ -139,22 +144,18 @@ impl<S: Subscription> Worker<S> {
                     raise_orders(&mut state, *bucket, *start);
                     self.set_seed(&mut state, *bucket, Some(seed.clone()));
                 }
+                let owns_all = buckets.len() as u32 == self.table.buckets().count;
+                if !part && self.has_other_key(schema) {
+                    return match owns_all {
+                        true => Ok(Some(self.anew(schema, *start, buckets, state))),
+                        false => Err(WorkerError::Rows(ANEW_BY_ALL.into())),
+                    };
+                }
                 let moment = if *reset { Moment::Load } else { Moment::Ahead };
-                let lake = self.table.schema();
-                let has_other_key =
-                    !part && !self.keeps_all() && is_other_key(&lake.key_columns(), &schema.key_columns());
-                let may_begin_anew = (*reset || has_other_key) && buckets.len() as u32 == self.table.buckets().count;
                 match self.fit(vec![(schema.clone(), moment)]).await {
                     Ok(None) => return Ok(None),
-                    Ok(Some(fit)) if !has_other_key => fit.change(state),
-                    Ok(Some(_)) | Err(WorkerError::Schema(_)) if may_begin_anew => {
-                        let clear = Clear { at: *start, buckets };
-                        // What a table is laid out as stays, whatever the message says.
-                        let layout = self.table.schema().layout.clone();
-                        let evolve = Some(TableSchema { layout, ..schema.as_ref().clone() });
-                        TableChange { clear: Some(clear), evolve, ..TableChange::to(state) }
-                    }
-                    Ok(Some(_)) => return Err(WorkerError::Schema(ANEW_BY_ALL.into())),
+                    Ok(Some(fit)) => fit.change(state),
+                    Err(WorkerError::Schema(_)) if *reset && owns_all => self.anew(schema, *start, buckets, state),
                     Err(error) => return Err(error),
                 }
             }
@@ -184,6 +185,14 @@ impl<S: Subscription> Worker<S> {
             }
         };
         Ok(Some(change))
+    }
+
+    /// The table, empty, with the columns of `schema`.
+    fn anew(&self, schema: &TableSchema, at: Order, buckets: BTreeSet<u32>, state: TableState) -> TableChange {
+        // What a table is laid out as stays, whatever the message says.
+        let layout = self.table.schema().layout.clone();
+        let evolve = Some(TableSchema { layout, ..schema.clone() });
+        TableChange { clear: Some(Clear { at, buckets }), evolve, ..TableChange::to(state) }
     }
 
     /// Whether the table keeps every change as a row.

@@ -16,6 +16,8 @@ pub mod fold;
 mod folding;
 #[cfg(test)]
 mod image_tests;
+#[cfg(test)]
+mod key_tests;
 pub mod log;
 #[cfg(test)]
 mod log_tests;
@@ -88,6 +90,9 @@ pub enum WorkerError {
     Moved,
     #[error("{0}; re-seed it with `weir snapshot --table` once the source has the shape you want")]
     Schema(String),
+    /// Rows by another record key: a load from the beginning makes up for it.
+    #[error("{0}; re-seed it with `weir snapshot --table` once the source has the shape you want")]
+    OtherKey(String),
     #[error("{0}")]
     Rows(String),
     /// The topic does not hold what the table has not taken in.
@@ -285,11 +290,17 @@ impl<S: Subscription> Worker<S> {
         self.seen = self.seen.max(delivery.number);
         self.belongs_here(&delivery)?;
         if let Item::Marker(_) = &delivery.item {
+            let gathered = MarkerAt::gather(&mut self.marker, delivery);
             // Capture sends markers in publishes of their own, so what is pending is complete.
-            self.commit_changes().await?;
-            return match MarkerAt::gather(&mut self.marker, delivery) {
-                Some(marker) => self.apply_marker(marker).await,
-                None => Ok(()),
+            let committed = self.commit_changes().await;
+            return match (committed, gathered) {
+                (Ok(()), Some(marker)) => self.apply_marker(marker).await,
+                (Ok(()), None) => Ok(()),
+                (Err(error), gathered) => {
+                    // It may be the load that makes up for what failed.
+                    self.marker = gathered.or(self.marker.take());
+                    Err(error)
+                }
             };
         }
         let share = delivery.share.take();

@@ -86,13 +86,20 @@ impl<S: Subscription> Worker<S> {
     /// counted: it loses to the load, whose order is greater. False when the stream ends.
     pub(super) async fn wait_for_a_load(&mut self, error: WorkerError) -> Result<bool, WorkerError> {
         let table = self.table.schema().table.clone();
-        let mut why = error.to_string();
+        let mut why = error;
         let mut passed = Passed::default();
         passed.all_of(std::mem::take(&mut self.pending));
+        // A load that has come already makes up for it; the rest of its copies are on their way.
         let mut begun = self.marker.take().filter(MarkerAt::begins_a_load);
+        if let Some(marker) = begun.take_if(|marker| marker.is_whole()) {
+            match self.take_up(&marker, &passed).await {
+                Ok(()) => return Ok(true),
+                Err(error) => why = error,
+            }
+        }
         let mut told: Option<Instant> = None;
         loop {
-            if told.is_none_or(|told| told.elapsed() >= APPEAL_REPEATED_EVERY) {
+            if begun.is_none() && told.is_none_or(|told| told.elapsed() >= APPEAL_REPEATED_EVERY) {
                 self.tell_stopped(&table, &why).await?;
                 told = Some(Instant::now());
             }
@@ -111,7 +118,7 @@ impl<S: Subscription> Worker<S> {
                     }
                     match self.take_up(&marker, &passed).await {
                         Ok(()) => return Ok(true),
-                        Err(error) => (why, told) = (error.to_string(), None),
+                        Err(error) => (why, told) = (error, None),
                     }
                 }
                 Item::Changes(changes) => {
@@ -137,10 +144,11 @@ impl<S: Subscription> Worker<S> {
         Ok(())
     }
 
-    async fn tell_stopped(&self, table: &TableId, why: &str) -> Result<(), WorkerError> {
-        tracing::error!(%table, error = why, "table stopped; the others go on");
+    async fn tell_stopped(&self, table: &TableId, why: &WorkerError) -> Result<(), WorkerError> {
+        tracing::error!(%table, error = %why, "table stopped; the others go on");
         let Some(shared) = &self.shared else { return Ok(()) };
-        let kind = AppealKind::Stopped { error: why.to_owned(), publish: self.seen.0 };
+        let other_key = matches!(why, WorkerError::OtherKey(_));
+        let kind = AppealKind::Stopped { error: why.to_string(), publish: self.seen.0, other_key };
         shared.appeal(&Appeal { table: table.clone(), kind }).await?;
         Ok(())
     }

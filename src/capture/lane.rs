@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_model::change::Stamp;
-use weir_model::evolution::is_other_key;
+use weir_model::evolution::{is_of_other_columns, is_other_key};
 use weir_model::order::EventIds;
 use weir_model::{
     BoundRules, ChangeBatch, ChangeBuilder, Column, Gtid, GtidSet, Half, Order, OrderState, RowRules, TableId,
@@ -56,13 +56,6 @@ impl LaneKey {
 
     fn names(&self) -> Vec<String> {
         self.columns.iter().map(|column| column.name.clone()).collect()
-    }
-
-    /// Whether the primary key of `told` is of other columns.
-    fn differs(&self, told: &TableSchema) -> bool {
-        let told = told.key_names();
-        let pairs = || told.iter().zip(&self.columns);
-        told.len() != self.columns.len() || pairs().any(|(told, ours)| !told.eq_ignore_ascii_case(&ours.name))
     }
 }
 
@@ -278,7 +271,7 @@ impl Lane {
         let described = completed.as_ref().unwrap_or(map);
         let key = &self.start.key;
         // One that is gone may be needed as columns that are there, and are no key any more.
-        if key.is_primary && map.is_complete() && key.differs(&map.schema(None)?) {
+        if key.is_primary && map.is_complete() && is_of_other_columns(&key.columns, &map.schema(None)?.key_columns()) {
             return Err(RowError::OtherKey(self.table.clone()));
         }
         let schema: Arc<TableSchema> = Arc::new(described.schema(Some(&key.names()))?);

@@ -21,8 +21,14 @@ pub enum AppealKind {
     /// A bucket cannot take in its share of a chunk: it may have forgotten deletes, or the file is gone. Read it again.
     ChunkRefused { chunk: u64, bucket: u32 },
     /// The table cannot go on; its changes need not be sent any more until it is loaded anew. `publish` is the newest
-    /// that it has seen: a load that began behind it has made up for the stop.
-    Stopped { error: String, publish: u64 },
+    /// that it has seen: a load that began behind it has made up for the stop. With `other_key` it is only that rows have
+    /// another record key than the table, which a load from the beginning mends.
+    Stopped {
+        error: String,
+        publish: u64,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        other_key: bool,
+    },
 }
 
 /// A request, of one table.
@@ -112,7 +118,7 @@ mod tests {
         let appeals = Appeals::new(Arc::new(InMemory::new()), Path::from("_weir/shop"));
         let table = TableId::new("shop", "or/ders");
         let refused = Appeal { table: table.clone(), kind: AppealKind::ChunkRefused { chunk: 7, bucket: 2 } };
-        let stopped = Appeal { table, kind: AppealKind::Stopped { error: "no".into(), publish: 3 } };
+        let stopped = Appeal { table, kind: AppealKind::Stopped { error: "no".into(), publish: 3, other_key: false } };
         assert_eq!(appeals.list().await.unwrap(), []);
         for appeal in [&refused, &refused, &stopped] {
             appeals.put(appeal).await.unwrap();

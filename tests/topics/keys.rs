@@ -6,7 +6,7 @@ use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
 use crate::support::lake::assert_equal;
 use crate::support::mysql::Mysql;
-use crate::support::weir::{Weir, eventually};
+use crate::support::weir::{Running, Weir, eventually};
 
 /// Tables, each with a way in which its key becomes another one.
 fn create(mysql: &Mysql, database: &str) {
@@ -81,6 +81,14 @@ fn change(mysql: &Mysql, database: &str) {
     ));
 }
 
+/// The keys of the tables change under a service, which has come to the last change.
+fn run_beside_changes(mysql: &Mysql, weir: &Weir) -> Running {
+    let service = weir.run_until_it_is_seen();
+    change(mysql, "rekeyed");
+    eventually("the last change is in", Duration::from_secs(120), || weir.has_rows("rekeyed.beside", 3));
+    service
+}
+
 /// Nothing stopped, and the lake has what the source has.
 fn assert_mirrored(mysql: &Mysql, weir: &Weir, database: &str) {
     weir.catch_up();
@@ -98,9 +106,7 @@ fn keys_that_change_under_a_running_service_end_equal() {
     create(mysql, "rekeyed");
     let weir = Weir::new(&mysql.url, &["rekeyed.*"], "");
     weir.catch_up();
-    let service = weir.run_until_it_is_seen();
-    change(mysql, "rekeyed");
-    eventually("the last change is in", Duration::from_secs(120), || weir.has_rows("rekeyed.beside", 3));
+    let service = run_beside_changes(mysql, &weir);
     let (code, _) = service.terminate();
     assert_eq!(code, Some(0));
     assert_mirrored(mysql, &weir, "rekeyed");
@@ -122,9 +128,7 @@ fn keys_that_change_in_a_log_that_does_not_describe_its_tables_end_equal() {
     create(mysql, "rekeyed");
     let weir = Weir::new(&mysql.url, &["rekeyed.*"], "");
     weir.catch_up();
-    let service = weir.run_until_it_is_seen();
-    change(mysql, "rekeyed");
-    eventually("the last change is in", Duration::from_secs(120), || weir.has_rows("rekeyed.beside", 3));
+    let service = run_beside_changes(mysql, &weir);
     service.terminate();
     change_back(mysql, "rekeyed");
     assert_mirrored(mysql, &weir, "rekeyed");
@@ -174,9 +178,7 @@ fn keys_that_change_over_kafka_end_equal() {
     let servers = (Kafka::shared(), Clickhouse::shared());
     let weir = Weir::over_kafka("keys", &mysql.url, &["rekeyed.*"], servers, "");
     weir.catch_up();
-    let service = weir.run_until_it_is_seen();
-    change(mysql, "rekeyed");
-    eventually("the last change is in", Duration::from_secs(120), || weir.has_rows("rekeyed.beside", 3));
+    let service = run_beside_changes(mysql, &weir);
     service.kill();
     change_back(mysql, "rekeyed");
     assert_mirrored(mysql, &weir, "rekeyed");

@@ -230,7 +230,7 @@ impl ApplyHost {
     /// Says so again at each attempt to open it: capture may have been away, or have forgotten.
     async fn stopped(&self, table: &TableId, error: String) {
         tracing::warn!(%table, %error, "the table cannot be opened");
-        let kind = AppealKind::Stopped { error, publish: u64::MAX };
+        let kind = AppealKind::Stopped { error, publish: u64::MAX, other_key: false };
         if let Err(error) = self.appeals.put(&Appeal { table: table.clone(), kind }).await {
             tracing::warn!(%error, "capture cannot be told yet");
         }
@@ -348,7 +348,7 @@ impl Applying {
                     let error = "the lake table is gone, and its topic does not reach back to its beginning; load it \
                                  anew with `weir snapshot --table`";
                     tracing::error!(table = %self.table, error, "table stopped; the others go on");
-                    let kind = AppealKind::Stopped { error: error.into(), publish: first.number.0 };
+                    let kind = AppealKind::Stopped { error: error.into(), publish: first.number.0, other_key: false };
                     let _ = self.appeals.put(&Appeal { table: self.table.clone(), kind }).await;
                 }
             }
@@ -371,7 +371,7 @@ impl Applying {
                 // Opened again, it says why.
                 Err(error) => {
                     tracing::error!(table = %self.table, %error, "the lake table cannot be made");
-                    let kind = AppealKind::Stopped { error: error.to_string(), publish: u64::MAX };
+                    let kind = AppealKind::Stopped { error: error.to_string(), publish: u64::MAX, other_key: false };
                     let _ = self.appeals.put(&Appeal { table: self.table.clone(), kind }).await;
                     return None;
                 }

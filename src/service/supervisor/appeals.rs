@@ -1,7 +1,5 @@
 //! What those who write the tables ask of the supervisor, over Kafka: decided by [`answer_to`], which is pure.
 
-use weir_model::evolution::KEY_CHANGED;
-
 use super::Supervisor;
 use crate::state::{AppealKind, Phase};
 use crate::transport::PublishNumber;
@@ -29,15 +27,14 @@ impl Supervisor {
                 }
                 AppealKind::Stopped { .. } => false,
             };
-            let settled = match (answer_to(&appeal.kind, phase, done), &appeal.kind) {
-                (Answer::Stop, AppealKind::Stopped { publish, .. })
+            let settled = match (answer_to(&appeal.kind, phase, done, self.seeds), &appeal.kind) {
+                (Answer::Stop | Answer::BeginAnew, AppealKind::Stopped { publish, .. })
                     if merging.makes_up_for(&appeal.table, PublishNumber(*publish)) =>
                 {
                     true
                 }
-                // Rows by another key came before the load that is to begin with them.
-                (Answer::Stop, AppealKind::Stopped { error, .. }) if self.seeds && error.contains(KEY_CHANGED) => {
-                    tracing::info!(table = %appeal.table, reason = KEY_CHANGED, "loading the table");
+                (Answer::BeginAnew, _) => {
+                    tracing::info!(table = %appeal.table, reason = "its record key is another one", "loading the table");
                     self.begin_load(&appeal.table, true);
                     true
                 }
@@ -66,6 +63,8 @@ impl Supervisor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Stop,
+    /// Rows by another record key came before the load that brings them, which need not have been asked for.
+    BeginAnew,
     Load,
     /// The load under way looks for it, or has made up for it.
     LeaveToTheLoad,
@@ -73,11 +72,13 @@ enum Answer {
     Nothing,
 }
 
-/// Decides by what the table is doing; `done` if the chunk that is refused was taken in by every bucket once.
-fn answer_to(kind: &AppealKind, phase: Option<Phase>, done: bool) -> Answer {
+/// Decides by what the table is doing; `done` if the chunk that is refused was taken in by every bucket once, `seeds` if tables are
+/// loaded at all.
+fn answer_to(kind: &AppealKind, phase: Option<Phase>, done: bool, seeds: bool) -> Answer {
     match (kind, phase) {
         (_, None) => Answer::Nothing,
         (AppealKind::Stopped { .. }, Some(Phase::Stopped | Phase::Filling { restart: true })) => Answer::Nothing,
+        (AppealKind::Stopped { other_key: true, .. }, Some(_)) if seeds => Answer::BeginAnew,
         (AppealKind::Stopped { .. }, Some(_)) => Answer::Stop,
         (AppealKind::ChunkRefused { .. }, Some(Phase::Filling { .. })) => Answer::LeaveToTheLoad,
         // Its chunk was in once: the lake's files have gone since.
@@ -94,17 +95,28 @@ mod tests {
     #[test]
     fn a_refused_chunk_means_lost_files_only_if_it_was_in_once() {
         let refused = AppealKind::ChunkRefused { chunk: 1, bucket: 0 };
-        assert_eq!(answer_to(&refused, Some(Phase::Streaming), true), Answer::Load);
-        assert_eq!(answer_to(&refused, Some(Phase::Streaming), false), Answer::Nothing);
-        assert_eq!(answer_to(&refused, Some(Phase::Filling { restart: false }), true), Answer::LeaveToTheLoad);
+        assert_eq!(answer_to(&refused, Some(Phase::Streaming), true, true), Answer::Load);
+        assert_eq!(answer_to(&refused, Some(Phase::Streaming), false, true), Answer::Nothing);
+        assert_eq!(answer_to(&refused, Some(Phase::Filling { restart: false }), true, true), Answer::LeaveToTheLoad);
     }
 
     #[test]
     fn a_stop_is_of_yesterday_once_the_table_is_to_be_loaded() {
-        let stopped = AppealKind::Stopped { error: "no".into(), publish: 4 };
-        assert_eq!(answer_to(&stopped, Some(Phase::Streaming), false), Answer::Stop);
+        let stopped = |other_key| AppealKind::Stopped { error: "no".into(), publish: 4, other_key };
+        assert_eq!(answer_to(&stopped(false), Some(Phase::Streaming), false, true), Answer::Stop);
         for phase in [None, Some(Phase::Stopped), Some(Phase::Filling { restart: true })] {
-            assert_eq!(answer_to(&stopped, phase, false), Answer::Nothing);
+            for other_key in [false, true] {
+                assert_eq!(answer_to(&stopped(other_key), phase, false, true), Answer::Nothing);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_by_another_key_are_loaded_where_tables_are_loaded_at_all() {
+        let stopped = AppealKind::Stopped { error: "no".into(), publish: 4, other_key: true };
+        for phase in [Phase::Streaming, Phase::Filling { restart: false }] {
+            assert_eq!(answer_to(&stopped, Some(phase), false, true), Answer::BeginAnew);
+            assert_eq!(answer_to(&stopped, Some(phase), false, false), Answer::Stop);
         }
     }
 }

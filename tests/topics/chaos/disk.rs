@@ -6,7 +6,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::repeats;
-use super::results::{Verdict, note};
 use super::scene::Scene;
 use crate::support::weir::eventually;
 
@@ -83,11 +82,7 @@ fn survives(database: &'static str, seed: u64, fault: &str, harm: impl Fn(&Mount
         scene.mysql.run(&format!("INSERT INTO {database}.x (v) VALUES (3)"));
         let rows = scene.mysql.value(&format!("SELECT COUNT(*) FROM {database}.x")).parse().expect("a number");
         eventually("the stream goes on", BACK_WITHIN, || scene.weir.has_rows(&format!("{database}.x"), rows));
-        assert!(service.is_running(), "{}", service.log());
-        assert_eq!(service.terminate().0, Some(0));
-        let verdict = scene.settle();
-        note(fault, "said so, waited, and went on by itself", verdict);
-        assert_eq!(verdict, Verdict::default());
+        scene.outlived(service, fault, "said so, waited, and went on by itself");
     }
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::repeats;
-use super::results::{Verdict, note};
 use super::scene::Scene;
 use crate::support::weir::eventually;
 use crate::support::wire::Wire;
@@ -25,7 +24,7 @@ fn over_a_wire(database: &'static str, seed: u64) -> (Scene, Wire) {
 fn connections_that_are_cut_are_made_anew() {
     let (mut scene, wire) = over_a_wire("cut", 9_003);
     for _ in 0..repeats() {
-        let mut service = scene.weir.run();
+        let service = scene.weir.run();
         // One that cannot reach its source when it starts says so and ends.
         scene.goes_on();
         let writers = scene.write();
@@ -34,11 +33,7 @@ fn connections_that_are_cut_are_made_anew() {
             wire.cut();
         }
         assert!(writers.stop(), "the writers failed");
-        assert!(service.is_running(), "{}", service.log());
-        assert_eq!(service.terminate().0, Some(0));
-        let verdict = scene.settle();
-        note("ten cuts of every connection to MySQL", "went on by itself", verdict);
-        assert_eq!(verdict, Verdict::default());
+        scene.outlived(service, "ten cuts of every connection to MySQL", "went on by itself");
     }
 }
 
@@ -47,7 +42,7 @@ fn a_network_that_drops_everything_is_waited_for() {
     let (mut scene, wire) = over_a_wire("frozen", 9_004);
     scene.weir.catch_up();
     for round in 0..repeats() {
-        let mut service = scene.weir.run_until_it_is_seen();
+        let service = scene.weir.run_until_it_is_seen();
         let writers = scene.write();
         std::thread::sleep(Duration::from_millis(500 + scene.random.below(1_000)));
         wire.freeze();
@@ -61,10 +56,6 @@ fn a_network_that_drops_everything_is_waited_for() {
         scene.mysql.run("INSERT INTO frozen.x (v) VALUES (3)");
         let rows = scene.mysql.value("SELECT COUNT(*) FROM frozen.x").parse().expect("a number");
         eventually("the stream goes on", BACK_WITHIN, || scene.weir.has_rows("frozen.x", rows));
-        assert!(service.is_running(), "{}", service.log());
-        assert_eq!(service.terminate().0, Some(0));
-        let verdict = scene.settle();
-        note("half-open connections to MySQL for 13 s", "went on by itself", verdict);
-        assert_eq!(verdict, Verdict::default());
+        scene.outlived(service, "half-open connections to MySQL for 13 s", "went on by itself");
     }
 }

@@ -242,6 +242,15 @@ impl Scene {
         }
     }
 
+    /// Notes what came of a fault that `service` outlived, and fails the test unless all is well.
+    pub fn outlived(&self, mut service: Running, fault: &str, outcome: &str) {
+        assert!(service.is_running(), "{}", service.log());
+        assert_eq!(service.terminate().0, Some(0));
+        let verdict = self.settle();
+        note(fault, outcome, verdict);
+        assert_eq!(verdict, Verdict::default());
+    }
+
     /// Lets a service come to everything that the source has, with nobody writing, and looks at what it has made of it.
     pub fn settle(&self) -> Verdict {
         self.end_branch();

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::repeats;
-use super::results::{Verdict, note};
 use super::scene::Scene;
 use crate::support::clickhouse::Clickhouse;
 use crate::support::kafka::Kafka;
@@ -25,11 +24,7 @@ fn a_source_that_is_killed_is_waited_for() {
         std::thread::sleep(Duration::from_millis(scene.random.below(1_000)));
         scene.mysql.start_again_with(&["--transaction-isolation=READ-COMMITTED"]);
         scene.goes_on();
-        assert!(service.is_running(), "{}", service.log());
-        assert_eq!(service.terminate().0, Some(0));
-        let verdict = scene.settle();
-        note("MySQL killed and started again", "went on by itself", verdict);
-        assert_eq!(verdict, Verdict::default());
+        scene.outlived(service, "MySQL killed and started again", "went on by itself");
         service = scene.weir.run();
     }
     service.kill();
@@ -44,7 +39,7 @@ fn a_broker_killed_in_mid_transaction_and_a_trace_that_is_away_are_waited_for() 
         // Some transaction waits with its messages sent and its record not, for longer than the broker takes to go.
         let passed = 3 + scene.random.below(4);
         let waits = format!("kafka:produced={passed}*off->1*sleep(2500)->off");
-        let mut service = scene.weir.start_at(&["run"], "run.log", &waits);
+        let service = scene.weir.start_at(&["run"], "run.log", &waits);
         let writers = scene.write();
         clickhouse.kill();
         std::thread::sleep(Duration::from_millis(2_000 + scene.random.below(500)));
@@ -55,10 +50,6 @@ fn a_broker_killed_in_mid_transaction_and_a_trace_that_is_away_are_waited_for() 
         scene.goes_on();
         eventually("the absence of the trace is told", BACK_WITHIN, || service.log().contains("the trace is behind"));
         clickhouse.restart();
-        assert!(service.is_running(), "{}", service.log());
-        assert_eq!(service.terminate().0, Some(0));
-        let verdict = scene.settle();
-        note("Kafka killed in mid-transaction, ClickHouse away meanwhile", "went on by itself", verdict);
-        assert_eq!(verdict, Verdict::default());
+        scene.outlived(service, "Kafka killed in mid-transaction, ClickHouse away meanwhile", "went on by itself");
     }
 }
